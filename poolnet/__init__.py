@@ -1,0 +1,1 @@
+"""poolnet: groups of devices that talk and pass files around directly."""

@@ -1,0 +1,53 @@
+"""Hybrid logical clocks: one order of messages for everyone, whatever the clocks of the devices say.
+
+A timestamp is a 64-bit integer: 48 bits of milliseconds since 1970 and 16 bits of counter. Sending takes a stamp above
+every stamp seen so far; receiving moves the clock up to what was received. So an answer is always ordered after what it
+answers, and stamps stay close to real time as long as most clocks do.
+
+Source: Kulkarni, Demirbas, Madeppa, Avva, Leone, "Logical Physical Clocks" (2014).
+"""
+
+from typing import NewType
+
+Hlc = NewType("Hlc", int)
+
+_COUNTER_BITS = 16
+MAX_HLC = Hlc(2**63 - 1)  # SQLite integers are signed
+
+
+def make_hlc(unix_ms: int, counter: int = 0) -> Hlc:
+    """Return the stamp of `unix_ms` milliseconds and `counter`."""
+    return Hlc((unix_ms << _COUNTER_BITS) | counter)
+
+
+def hlc_ms(hlc: Hlc) -> int:
+    """Return the milliseconds since 1970 in a stamp."""
+    return hlc >> _COUNTER_BITS
+
+
+class HybridClock:
+    """The stamps of one device in one pool.
+
+    Physical time is passed in; `offset_ms` is what others' clocks say that ours is behind (set by whoever measures it).
+    """
+
+    def __init__(self, *, last: Hlc = Hlc(0)) -> None:
+        self._last = last
+        self.offset_ms = 0
+
+    def now_ms(self, unix_ms: int) -> int:
+        """Return corrected physical time in milliseconds."""
+        return unix_ms + self.offset_ms
+
+    def tick(self, unix_ms: int) -> Hlc:
+        """Return a stamp for something that happens now, above every stamp made or seen before."""
+        self._last = Hlc(max(make_hlc(self.now_ms(unix_ms)), self._last + 1))
+        return self._last
+
+    def observe(self, hlc: Hlc) -> None:
+        """Take note of a stamp received from another device, so that what we make next comes after it."""
+        self._last = max(self._last, hlc)
+
+    def ahead_s(self, hlc: Hlc, unix_ms: int) -> float:
+        """Return by how many seconds `hlc` is ahead of corrected time (negative: behind)."""
+        return (hlc_ms(hlc) - self.now_ms(unix_ms)) / 1000

@@ -1,0 +1,142 @@
+"""What an application hears from a pool: the events of `PoolNet.subscribe` and `FileManager.subscribe`.
+
+Values only. ``node`` is always the device that did it, ``name`` its display name at that moment (a short form of its id
+while it has none). Names and texts are as their authors wrote them: an interface that shows them must make control
+characters harmless.
+"""
+
+from pathlib import Path
+
+import attrs
+
+from poolnet.ids import DeviceId, FileId, MsgId, PoolId
+
+
+@attrs.frozen(kw_only=True)
+class Joined:
+    """This device is in the pool; messages and links may follow."""
+
+    pool_id: PoolId
+    pool_name: str
+    node: DeviceId
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class NodeJoined:
+    """A node came online in the pool."""
+
+    node: DeviceId
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class NodeLeft:
+    """A node went offline, or was lost."""
+
+    node: DeviceId
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class MessageReceived:
+    """A text message, from this device or another, once per message."""
+
+    msg_id: MsgId
+    node: DeviceId
+    name: str
+    text: str
+    unix_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class FileOffered:
+    """A file can be fetched."""
+
+    file_id: FileId
+    file_name: str
+    size_bytes: int
+    node: DeviceId
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class OfferRetracted:
+    """The last offer of a file was withdrawn."""
+
+    file_id: FileId
+    node: DeviceId
+
+
+@attrs.frozen(kw_only=True)
+class DownloadProgress:
+    """Verified bytes of a download so far; at most `MAX_PROGRESS_RATE` a second and file."""
+
+    file_id: FileId
+    done_bytes: int
+    size_bytes: int
+    rate_bytes_per_s: float
+
+
+@attrs.frozen(kw_only=True)
+class DownloadComplete:
+    """A file is whole, verified, synced and at its place."""
+
+    file_id: FileId
+    path: Path
+
+
+@attrs.frozen(kw_only=True)
+class SourceLost:
+    """A file that this device offered was changed, truncated or removed; its offer is withdrawn."""
+
+    file_id: FileId
+    path: Path
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class ServerAttached:
+    """A sync server answered and holds this device in its roster."""
+
+    address: str
+
+
+@attrs.frozen(kw_only=True)
+class ServerLost:
+    """No sync server at the moment. Links, talk and files go on; it is retried in the background."""
+
+    address: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class ErrorReported:
+    """Something went wrong that the application did not ask for directly; `code` as in errors.py."""
+
+    code: str
+    message: str
+
+
+@attrs.frozen(kw_only=True)
+class EventsDropped:
+    """The subscriber was too slow: that many events are missing before the next one."""
+
+    count: int
+
+
+PoolEvent = (
+    Joined
+    | NodeJoined
+    | NodeLeft
+    | MessageReceived
+    | FileOffered
+    | OfferRetracted
+    | DownloadProgress
+    | DownloadComplete
+    | SourceLost
+    | ServerAttached
+    | ServerLost
+    | ErrorReported
+    | EventsDropped
+)

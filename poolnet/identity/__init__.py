@@ -1,0 +1,1 @@
+"""Keys, signatures, pool statements and what follows from them. Pure."""

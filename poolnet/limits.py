@@ -1,0 +1,148 @@
+"""Every bound of poolnet, in one place, each with its reason.
+
+Sizes are bytes, times are seconds, unless the name says otherwise. A limit that a peer can run into is part of the
+protocol (see docs/protocol.md); raising one on a single device gains nothing, the other side keeps its own.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# --- frames on the control stream -------------------------------------------------------------------------------
+
+#: Largest control frame. Decoding one allocates a small multiple of this, whatever it declares inside.
+MAX_FRAME_SIZE = 64 * KIB
+#: A frame is an array of scalars, lists and at most lists of pairs; nothing nests deeper.
+MAX_CBOR_DEPTH = 6
+#: Ids in one list: 1 000 × 34 bytes leave room in a frame for the rest.
+MAX_IDS_PER_FRAME = 1000
+#: Ranges in one frame: two integers of at most 9 bytes each; more ranges are told in the next frame.
+MAX_RANGES_PER_FRAME = 1000
+#: Control bytes that the other side has not yet acknowledged as consumed. Also the most that wait to be sent.
+MAX_UNACKNOWLEDGED_CONTROL = 1 * MIB
+#: Frames decoded but not yet handled on one link; with the credit above this bounds the memory of a slow handler.
+MAX_QUEUED_FRAMES = 256
+#: What a peer may make us hold before it has proven its device key: memory and time.
+MAX_PRE_AUTH_SIZE = 64 * KIB
+PRE_AUTH_TIMEOUT_S = 5.0
+#: A free-text reason in a frame: enough for one sentence.
+MAX_REASON_CHARS = 200
+
+# --- links ------------------------------------------------------------------------------------------------------
+
+RING_COUNT = 3
+#: Predecessor and successor in each ring.
+MAX_RING_LINKS = 2 * RING_COUNT
+#: Direct links on top of the rings, for one large transfer or while rosters differ.
+MAX_TEMPORARY_LINKS = 4
+#: Up to this many nodes a pool is a full mesh: everyone is a neighbour anyway.
+FULL_MESH_SIZE = MAX_RING_LINKS + 1
+#: A link that brings nothing for this long is dead. Pings go out at a third of it, so two may be lost.
+IDLE_TIMEOUT_S = 15.0
+PING_INTERVAL_S = 5.0
+#: Giving up on a dial: probing and both handshakes over a bad path stay well below.
+DIAL_TIMEOUT_S = 8.0
+#: Retries of a failed dial: jittered exponential back-off between these.
+MIN_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 30.0
+#: Candidate addresses of one node: a few interfaces, two families, the observed one.
+MAX_CANDIDATES = 8
+#: Body of one signal: MAX_CANDIDATES addresses, a key and a session id are below 1 KiB.
+MAX_SIGNAL_SIZE = 2 * KIB
+#: Connections whose peer has not proven itself, above which new ones must first return a Retry token.
+RETRY_ABOVE_HALF_OPEN = 32
+#: ... and above which they are not answered at all.
+MAX_HALF_OPEN = 512
+
+# --- datagrams --------------------------------------------------------------------------------------------------
+
+#: What every path carries (RFC 9000 section 14) and what a path is assumed to carry until probed.
+MIN_DATAGRAM_SIZE = 1200
+#: Sizes that paths have in practice: minimum, Ethernet, jumbo frames, loopback (the largest that aioquic can send,
+#: whose two-byte length fields end at 16383).
+PROBE_SIZES = (1200, 1452, 8952, 16370)
+MAX_DATAGRAM_SIZE = PROBE_SIZES[-1]
+#: Datagrams taken from the socket before other tasks run; keeps the latency of control traffic under load.
+MAX_DATAGRAMS_PER_TURN = 64
+#: QUIC receive windows: one bandwidth-delay product of 1 Gbit/s at 128 ms. Memory is bounded by what is asked for,
+#: not by these: aioquic extends them by itself.
+QUIC_CONNECTION_WINDOW = 16 * MIB
+QUIC_STREAM_WINDOW = 1 * MIB
+
+# --- messages ---------------------------------------------------------------------------------------------------
+
+MAX_TEXT_CHARS = 1000
+#: A display name, a pool name: fits a line of a terminal.
+MAX_NAME_CHARS = 64
+#: A file name: what common file systems take, in UTF-8 bytes.
+MAX_FILE_NAME_BYTES = 255
+MAX_KIND_CHARS = 32
+#: Body of any message; an `app` body is the largest.
+MAX_BODY_SIZE = 16 * KIB
+#: Encoded message: body, and room for its fields, keys and signature.
+MAX_MESSAGE_SIZE = MAX_BODY_SIZE + 1 * KIB
+#: Message ids remembered to tell a duplicate without decoding it.
+MAX_SEEN_IDS = 100_000
+#: Messages kept in memory to answer a graft; older ones come from the database.
+MAX_GOSSIP_CACHE = 1000
+#: Messages that a new link announces to the other side, so that a newcomer sees the recent talk.
+RECENT_MESSAGES = 100
+#: How far a message may be ahead of our corrected time before it is held back.
+MAX_CLOCK_AHEAD_S = 60.0
+#: Messages held back at once because of their clocks; more are dropped and counted.
+MAX_HELD_MESSAGES = 1000
+#: How long a node that just came waits for its name before it is announced without.
+NAME_GRACE_S = 2.0
+
+# --- statements -------------------------------------------------------------------------------------------------
+
+MAX_STATEMENT_SIZE = 40 * KIB
+#: Statements of one pool: members, invites and roles of a few thousand devices.
+MAX_STATEMENTS = 20_000
+#: Statements of a removed member that a removal can let stand (32 bytes each in one statement).
+MAX_KEPT_STATEMENTS = 1000
+DEFAULT_INVITE_LIFETIME_S = 7 * 24 * 3600
+MAX_SERVERS_PER_INVITE = 8
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+CHUNK_SIZE = 256 * KIB
+#: Hashes in one node of the tree: 1024 × 32 bytes = 32 KiB, so that a node travels like a small chunk.
+TREE_FAN_OUT = 1024
+#: Largest file: 2^20 tree nodes' worth of chunks, 256 TiB; keeps piece indices far below 2^32.
+MAX_FILE_SIZE = 2**30 * CHUNK_SIZE
+#: Chunks asked for and not yet here, per link: adaptive between these.
+MIN_WANT_WINDOW = 4
+MAX_WANT_WINDOW = 64
+#: Chunks handed to QUIC and not yet acknowledged by the other side, per link: 2 MiB of send buffer.
+MAX_CHUNKS_IN_TRANSIT = 8
+#: Chunks received and not yet verified and written, per link.
+MAX_QUEUED_CHUNKS = 8
+#: A promise that brings nothing for this long is dropped.
+PROMISE_TIMEOUT_S = 5.0
+#: Files that one link may be interested in at once; a folder is one offer.
+MAX_INTERESTS_PER_LINK = 1000
+#: Live offers in one pool that a device keeps.
+MAX_OFFERS = 10_000
+
+# --- services ---------------------------------------------------------------------------------------------------
+
+#: Events that one subscriber may lag behind before further ones are dropped and counted.
+MAX_QUEUED_EVENTS = 1024
+#: Threads that hash, read and write files at once; more only compete for the same disk and memory.
+DISK_THREADS = 4
+DEFAULT_SERVER_PORT = 7665
+#: How long a restarted server keeps the places of nodes that have not come back.
+REATTACH_GRACE_S = 30.0
+#: Connections of one address to a sync server; a household or a class room behind one NAT.
+MAX_CONNECTIONS_PER_ADDRESS = 64
+#: Attach attempts of one address: burst, and refill a second.
+ATTACH_BURST = 40
+ATTACH_RATE = 2.0
+#: New pools of one address: burst, and refill a second (six an hour).
+CREATE_BURST = 20
+CREATE_RATE = 6 / 3600
+#: Signals of one device: a join signals to six neighbours, a few times over.
+SIGNAL_BURST = 100
+SIGNAL_RATE = 10.0
+#: Progress events a second and file.
+MAX_PROGRESS_RATE = 10.0

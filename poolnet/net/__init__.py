@@ -1,0 +1,1 @@
+"""Trio drivers of the network: UDP socket, QUIC endpoint, path probing, links."""

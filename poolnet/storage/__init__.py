@@ -1,0 +1,1 @@
+"""Trio drivers of disk: home directory, atomic files, SQLite worker, pieces of files."""

@@ -1,0 +1,1 @@
+"""A simulated network for poolnet's tests and those of programs built on it."""

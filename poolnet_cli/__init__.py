@@ -1,0 +1,1 @@
+"""The poolnet command: a thin layer over the public names of the library."""
