@@ -9,17 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from poolnet.ids import DeviceId, FileId, MsgId, PoolId
-
-
-@attrs.frozen(kw_only=True)
-class Joined:
-    """This device is in the pool; messages and links may follow."""
-
-    pool_id: PoolId
-    pool_name: str
-    node: DeviceId
-    name: str
+from poolnet.ids import DeviceId, FileId, MsgId
 
 
 @attrs.frozen(kw_only=True)
@@ -126,8 +116,7 @@ class EventsDropped:
 
 
 PoolEvent = (
-    Joined
-    | NodeJoined
+    NodeJoined
     | NodeLeft
     | MessageReceived
     | FileOffered

@@ -24,6 +24,8 @@ MAX_QUEUED_FRAMES = 256
 #: What a peer may make us hold before it has proven its device key: memory and time.
 MAX_PRE_AUTH_SIZE = 64 * KIB
 PRE_AUTH_TIMEOUT_S = 5.0
+#: ... and how many datagrams it may use for that; QUIC's windows open a little with each.
+MAX_PRE_AUTH_DATAGRAMS = 256
 #: A free-text reason in a frame: enough for one sentence.
 MAX_REASON_CHARS = 200
 
@@ -41,9 +43,19 @@ IDLE_TIMEOUT_S = 15.0
 PING_INTERVAL_S = 5.0
 #: Giving up on a dial: probing and both handshakes over a bad path stay well below.
 DIAL_TIMEOUT_S = 8.0
+#: How long a link that closes waits for the other side to take note; then it is closed all the same.
+CLOSE_TIMEOUT_S = 1.0
+#: Links that are proven and that nobody has accepted yet; further ones are told to come back.
+MAX_UNACCEPTED_LINKS = 64
 #: Retries of a failed dial: jittered exponential back-off between these.
 MIN_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
+#: Of two nodes that become neighbours the one with the smaller id dials at once, the other gives it this long.
+GLARE_WAIT_S = 3.0
+#: So many failed dials in a row and a peer counts as gone: the next node on that ring takes its place.
+GONE_AFTER_DIALS = 2
+#: How long a link that is no longer needed is kept: rosters of two nodes differ for moments.
+LINK_GRACE_S = 10.0
 #: Candidate addresses of one node: a few interfaces, two families, the observed one.
 MAX_CANDIDATES = 8
 #: Body of one signal: MAX_CANDIDATES addresses, a key and a session id are below 1 KiB.
@@ -61,12 +73,22 @@ MIN_DATAGRAM_SIZE = 1200
 #: whose two-byte length fields end at 16383).
 PROBE_SIZES = (1200, 1452, 8952, 16370)
 MAX_DATAGRAM_SIZE = PROBE_SIZES[-1]
+#: A probe that is not answered is repeated after this ...
+PROBE_INTERVAL_S = 0.1
+#: ... and once an address has answered, larger sizes and better addresses get this long (or three round trips).
+PROBE_SETTLE_S = 0.15
+#: How long the other side's probes are answered after our own search has ended.
+PROBE_LINGER_S = 10.0
+#: Path searches at once, lingering ones included: all links of a few pools at the same moment.
+MAX_PROBE_SESSIONS = 128
 #: Datagrams taken from the socket before other tasks run; keeps the latency of control traffic under load.
 MAX_DATAGRAMS_PER_TURN = 64
 #: QUIC receive windows: one bandwidth-delay product of 1 Gbit/s at 128 ms. Memory is bounded by what is asked for,
 #: not by these: aioquic extends them by itself.
 QUIC_CONNECTION_WINDOW = 16 * MIB
 QUIC_STREAM_WINDOW = 1 * MIB
+#: Both windows of a connection whose peer is not proven yet; they double as they fill.
+PRE_AUTH_WINDOW = 64 * KIB
 
 # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -84,6 +106,21 @@ MAX_MESSAGE_SIZE = MAX_BODY_SIZE + 1 * KIB
 MAX_SEEN_IDS = 100_000
 #: Messages kept in memory to answer a graft; older ones come from the database.
 MAX_GOSSIP_CACHE = 1000
+#: Announcements wait this long for others to share their frame.
+GOSSIP_FLUSH_S = 0.05
+#: How long an announced message may take to arrive by itself before it is asked for, and how long an answer may take
+#: before another announcer is asked.
+GRAFT_DELAY_S = 0.3
+#: ... and if it comes from the list that opens a link: nobody is pushing it, but another new link may list it as well.
+CATCH_UP_DELAY_S = 0.03
+GRAFT_RETRY_S = 1.0
+#: Times that each announcer of a message is asked for it.
+GRAFT_TRIES = 3
+#: Messages asked for and not yet here, per link: the answers, 32 × 17 KiB, stay below MAX_UNACKNOWLEDGED_CONTROL.
+GRAFT_WINDOW = 32
+#: Announced messages that we lack, for each link that was the first to announce them, at about 400 bytes; more are
+#: ignored.
+MAX_MISSING_PER_LINK = 5000
 #: Messages that a new link announces to the other side, so that a newcomer sees the recent talk.
 RECENT_MESSAGES = 100
 #: How far a message may be ahead of our corrected time before it is held back.
@@ -98,10 +135,16 @@ NAME_GRACE_S = 2.0
 MAX_STATEMENT_SIZE = 40 * KIB
 #: Statements of one pool: members, invites and roles of a few thousand devices.
 MAX_STATEMENTS = 20_000
+#: ... and their bytes together: a statement has a few hundred, only removals are longer.
+MAX_STATEMENTS_SIZE = 32 * MIB
+#: A statement of a user about its devices, as a part of its Join.
+MAX_USER_STATEMENT_SIZE = 1 * KIB
 #: Statements of a removed member that a removal can let stand (32 bytes each in one statement).
 MAX_KEPT_STATEMENTS = 1000
 DEFAULT_INVITE_LIFETIME_S = 7 * 24 * 3600
 MAX_SERVERS_PER_INVITE = 8
+#: Invite link: eight servers with the longest host names, the pool id and the secret.
+MAX_INVITE_LINK_CHARS = 4096
 
 # --- files ------------------------------------------------------------------------------------------------------
 
@@ -115,10 +158,25 @@ MIN_WANT_WINDOW = 4
 MAX_WANT_WINDOW = 64
 #: Chunks handed to QUIC and not yet acknowledged by the other side, per link: 2 MiB of send buffer.
 MAX_CHUNKS_IN_TRANSIT = 8
+#: Chunk bytes written to QUIC and not yet sent, above which further chunks wait: keeps few streams open. With small
+#: datagrams it is less: what one turn sends.
+MAX_UNSENT_CHUNK_BYTES = 2 * CHUNK_SIZE
 #: Chunks received and not yet verified and written, per link.
 MAX_QUEUED_CHUNKS = 8
 #: A promise that brings nothing for this long is dropped.
 PROMISE_TIMEOUT_S = 5.0
+#: ... and this much longer each time that it happens again, up to here: a slow link needs it for one chunk.
+MAX_PROMISE_PATIENCE_S = 60.0
+#: Where the window of a link begins, before its rate is known.
+INITIAL_WANT_WINDOW = 8
+#: Ranges in one want: enough to choose from, cheap to read.
+MAX_RANGES_PER_WANT = 256
+#: Runs of one file remembered of one peer; what would make it more is not remembered, and not asked there.
+MAX_RUNS_PER_SOURCE = 20_000
+#: New pieces are announced together, at most this often.
+HAVE_INTERVAL_S = 0.05
+#: When no more than so many pieces are missing, those late are asked of a second holder.
+END_GAME_PIECES = 8
 #: Files that one link may be interested in at once; a folder is one offer.
 MAX_INTERESTS_PER_LINK = 1000
 #: Live offers in one pool that a device keeps.
@@ -128,11 +186,37 @@ MAX_OFFERS = 10_000
 
 #: Events that one subscriber may lag behind before further ones are dropped and counted.
 MAX_QUEUED_EVENTS = 1024
+#: Tree nodes of files kept in memory once verified: 8 MiB for all files; one covers 256 MiB of a file.
+MAX_CACHED_TREE_NODES = 256
+#: How often offered files are looked at, so that one that was edited or removed is withdrawn before anybody asks.
+SOURCE_CHECK_INTERVAL_S = 10.0
 #: Threads that hash, read and write files at once; more only compete for the same disk and memory.
 DISK_THREADS = 4
 DEFAULT_SERVER_PORT = 7665
 #: How long a restarted server keeps the places of nodes that have not come back.
 REATTACH_GRACE_S = 30.0
+#: How long a node keeps its places after its link to the server broke: time to dial again.
+RELINK_GRACE_S = 5.0
+#: From a link to the server to being attached: a large pool's statements both ways over a slow line.
+ATTACH_TIMEOUT_S = 20.0
+#: Nodes in one roster; each of them is admitted by a statement of its own.
+MAX_ROSTER_NODES = MAX_STATEMENTS
+#: How long a pool that nobody is attached to stays in a server's memory, to spare loading it again and again.
+UNLOAD_AFTER_S = 60.0
+#: Statements that a client shows before it is judged: Genesis, Join, Invite and the invites above it.
+MAX_SHOWN_STATEMENTS = 64
+MAX_SHOWN_SIZE = 128 * KIB
+#: Statements of a pool that is new to the server, all together: MAX_STATEMENTS of the usual 250 bytes.
+MAX_FOUNDING_SIZE = 6 * MIB
+#: Statements that a server asks one client for at a time, so that answers stay below the unacknowledged limit.
+MAX_ASKED_STATEMENTS = 500
+#: Frames that wait for one client of a server; one more and it is too slow.
+MAX_CLIENT_BACKLOG = 2048
+#: Reports of unreachable neighbours after which a node gets other places ...
+REPORTS_PER_REDRAW = 2
+#: ... and how often: burst, and refill a second.
+REDRAW_BURST = 2
+REDRAW_RATE = 1 / 60
 #: Connections of one address to a sync server; a household or a class room behind one NAT.
 MAX_CONNECTIONS_PER_ADDRESS = 64
 #: Attach attempts of one address: burst, and refill a second.

@@ -39,6 +39,15 @@ class RangeSet:
         """Return {0, …, stop - 1}."""
         return cls([(0, stop)])
 
+    @classmethod
+    def from_ranges(cls, ranges: Ranges) -> "RangeSet":
+        """Return the set of ranges that are in wire form already, in O(runs)."""
+        result = cls()
+        result._starts = [start for start, _ in ranges]
+        result._stops = [stop for _, stop in ranges]
+        result._size = sum(result._stops) - sum(result._starts)
+        return result
+
     def add(self, value: int) -> None:
         """Add one integer."""
         self.add_range(value, value + 1)
@@ -136,6 +145,17 @@ class RangeSet:
     def to_ranges(self) -> Ranges:
         """Return the wire form."""
         return tuple(self.ranges())
+
+    def ranges_from(self, start: int) -> Iterator[tuple[int, int]]:
+        """Iterate over the runs of what is at least `start`; finding the first costs O(log runs).
+
+        The set must not be changed meanwhile.
+        """
+        index = bisect_right(self._stops, start)
+        if index < len(self._starts):
+            yield max(start, self._starts[index]), self._stops[index]
+        for later in range(index + 1, len(self._starts)):
+            yield self._starts[later], self._stops[later]
 
     def run_count(self) -> int:
         """Return the number of runs."""

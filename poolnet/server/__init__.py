@@ -1,1 +1,5 @@
-"""The sync server: places nodes on the rings and introduces them; carries no messages and no files."""
+"""The sync server: it places the nodes of a pool and introduces them; it carries no messages and no files."""
+
+from poolnet.server.app import SyncServer, open_sync_server
+
+__all__ = ["SyncServer", "open_sync_server"]

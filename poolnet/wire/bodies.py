@@ -36,7 +36,7 @@ class ProfileBody:
 
 @attrs.frozen(kw_only=True)
 class OfferBody:
-    """The author holds this file and gives it to everyone. `name` is as the author wrote it: make it safe before use."""
+    """The author holds this file and gives it to everyone. `name` is as written: make it safe before use."""
 
     KIND = "offer"
     file_id: FileId = wire(ID32)

@@ -53,7 +53,7 @@ def _skip_item(data: bytes) -> int:
             pending.pop()
             continue
         pending[-1] -= 1
-        major, argument, offset = _read_header(data, offset)
+        major, argument, offset = read_header_untrusted(data, offset)
         if major in _STRINGS:
             offset += argument
             if offset > size:
@@ -67,7 +67,12 @@ def _skip_item(data: bytes) -> int:
     return offset
 
 
-def _read_header(data: bytes, offset: int) -> tuple[int, int, int]:
+def read_header_untrusted(data: bytes, offset: int) -> tuple[int, int, int]:
+    """Return major type, argument and the offset behind the header of the item at `offset`.
+
+    Raises:
+        WireError: cut off, or of a type that poolnet never writes.
+    """
     if offset >= len(data):
         raise WireError("cut off")
     initial = data[offset]

@@ -5,40 +5,42 @@ unknown number comes from a newer version and is skipped, not punished.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import attrs
 
 from poolnet.errors import WireError
 from poolnet.limits import MAX_FRAME_SIZE
-from poolnet.wire.cbor import decode_cbor_untrusted, encode_cbor
+from poolnet.wire.cbor import decode_cbor_untrusted, encode_cbor, read_header_untrusted
 from poolnet.wire.schema import decode_fields_untrusted, encode_fields
 
 LENGTH_SIZE = 4
+_UNSIGNED, _ARRAY = 0, 4
 
 
-class Frame(Protocol):
-    """A class made with `@frame`: attrs-frozen, with a number on the wire."""
+class Frame:
+    """Base of all frames: attrs-frozen classes made with `@frame`, each with its number on the wire."""
 
+    __slots__ = ()
     FRAME_TYPE: ClassVar[int]
 
 
 @attrs.frozen
-class UnknownFrame:
+class UnknownFrame(Frame):
     """A frame whose number this version does not know; to be counted and ignored."""
 
     FRAME_TYPE: ClassVar[int] = -1
     number: int
 
 
-C = TypeVar("C", bound=type)
+C = TypeVar("C", bound=type[Frame])
 
 
 def frame(number: int) -> Callable[[C], C]:
     """Give an attrs class its number on the wire."""
 
     def mark(cls: C) -> C:
-        cls.FRAME_TYPE = number  # type: ignore[attr-defined]
+        cls.FRAME_TYPE = number
         return cls
 
     return mark
@@ -65,6 +67,21 @@ class FrameSet:
             raise WireError("a frame is an array that begins with its number")
         cls = self._classes.get(items[0])
         return UnknownFrame(items[0]) if cls is None else decode_fields_untrusted(cls, items[1:])
+
+
+def frame_number_untrusted(payload: bytes) -> int:
+    """Return the number of the frame in `payload` without decoding the rest.
+
+    Raises:
+        WireError: not a frame.
+    """
+    major, count, offset = read_header_untrusted(payload, 0)
+    if major != _ARRAY or count == 0:
+        raise WireError("a frame is an array that begins with its number")
+    major, number, _ = read_header_untrusted(payload, offset)
+    if major != _UNSIGNED:
+        raise WireError("a frame is an array that begins with its number")
+    return number
 
 
 def encode_frame(value: Frame) -> bytes:

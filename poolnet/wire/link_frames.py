@@ -6,7 +6,7 @@ import attrs
 
 from poolnet.ids import PoolId, PublicKey
 from poolnet.limits import MAX_REASON_CHARS, MAX_STATEMENT_SIZE
-from poolnet.wire.framing import frame
+from poolnet.wire.framing import Frame, frame
 from poolnet.wire.schema import ID32, SIGNATURE, data, integer, list_of, text, wire
 
 
@@ -19,7 +19,7 @@ class Purpose(enum.IntEnum):
 
 @frame(1)
 @attrs.frozen(kw_only=True)
-class Hello:
+class Hello(Frame):
     """First frame of each side: who I am (to be proven) and what this link is for.
 
     `credentials` are the pool statements that show the sender's right to be there (its Join and that one's Invite), for
@@ -35,7 +35,7 @@ class Hello:
 
 @frame(2)
 @attrs.frozen(kw_only=True)
-class Proof:
+class Proof(Frame):
     """A signature by the sender's device key over label, role, pool, both keys and both nonces."""
 
     signature: bytes = wire(SIGNATURE)
@@ -43,7 +43,7 @@ class Proof:
 
 @frame(3)
 @attrs.frozen(kw_only=True)
-class Credit:
+class Credit(Frame):
     """What the sender has consumed on this link so far: control bytes (this frame's kind not counted) and chunks."""
 
     control_bytes: int = wire(integer())
@@ -52,7 +52,7 @@ class Credit:
 
 @frame(4)
 @attrs.frozen(kw_only=True)
-class Ping:
+class Ping(Frame):
     """Are you there, and what time is it? `unix_ms` is the sender's clock."""
 
     number: int = wire(integer())
@@ -61,7 +61,7 @@ class Ping:
 
 @frame(5)
 @attrs.frozen(kw_only=True)
-class Pong:
+class Pong(Frame):
     """The answer to the ping of that number."""
 
     number: int = wire(integer())
@@ -70,7 +70,7 @@ class Pong:
 
 @frame(6)
 @attrs.frozen(kw_only=True)
-class Goodbye:
+class Goodbye(Frame):
     """The sender closes the link; `code` is a word for programs, `reason` a sentence for people."""
 
     code: str = wire(text(max_chars=MAX_REASON_CHARS))

@@ -1,7 +1,7 @@
 """Messages: signed bytes and a signature; the id is the hash of exactly the signed bytes.
 
 A message is an array ``[label, pool_id, kind, hlc, author key, body]`` in CBOR, signed as it stands. What is passed on
-is always the original bytes, never a re-encoding. Checking the signature is identity's business (identity/authorship.py).
+is always the original bytes, never a re-encoding. identity/authorship.py checks the signature.
 """
 
 import attrs

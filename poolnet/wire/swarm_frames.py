@@ -5,7 +5,7 @@ import attrs
 from poolnet.ids import FileId
 from poolnet.limits import CHUNK_SIZE, MAX_RANGES_PER_FRAME, MAX_WANT_WINDOW
 from poolnet.ranges import Ranges
-from poolnet.wire.framing import frame
+from poolnet.wire.framing import Frame, frame
 from poolnet.wire.schema import BOOLEAN, ID32, integer, ranges, wire
 
 #: Pieces of the largest file stay far below this.
@@ -15,7 +15,7 @@ PIECE_RANGES = ranges(max_value=MAX_PIECES, max_ranges=MAX_RANGES_PER_FRAME)
 
 @frame(32)
 @attrs.frozen(kw_only=True)
-class Interest:
+class Interest(Frame):
     """Tell me (or stop telling me) which pieces of this file you hold."""
 
     file_id: FileId = wire(ID32)
@@ -24,7 +24,7 @@ class Interest:
 
 @frame(33)
 @attrs.frozen(kw_only=True)
-class Have:
+class Have(Frame):
     """Pieces that the sender holds, in addition to what it said before."""
 
     file_id: FileId = wire(ID32)
@@ -33,7 +33,7 @@ class Have:
 
 @frame(34)
 @attrs.frozen(kw_only=True)
-class Want:
+class Want(Frame):
     """Of these pieces, send me up to `count`; choose those you have sent least. Replaces an earlier unanswered want."""
 
     file_id: FileId = wire(ID32)
@@ -43,7 +43,7 @@ class Want:
 
 @frame(35)
 @attrs.frozen(kw_only=True)
-class Promise:
+class Promise(Frame):
     """The answer to a want: these pieces I will deliver; of the others you asked, none (now). May be empty."""
 
     file_id: FileId = wire(ID32)
@@ -52,7 +52,7 @@ class Promise:
 
 @frame(36)
 @attrs.frozen(kw_only=True)
-class Withdraw:
+class Withdraw(Frame):
     """Pieces that the sender no longer holds; promises of them are void."""
 
     file_id: FileId = wire(ID32)
@@ -61,7 +61,7 @@ class Withdraw:
 
 @frame(37)
 @attrs.frozen(kw_only=True)
-class Unwant:
+class Unwant(Frame):
     """Promised pieces that need not be delivered any more; those already under way may still arrive."""
 
     file_id: FileId = wire(ID32)
@@ -70,7 +70,7 @@ class Unwant:
 
 @frame(40)
 @attrs.frozen(kw_only=True)
-class ChunkHeader:
+class ChunkHeader(Frame):
     """Opens a chunk stream: which piece follows, and how many bytes it has."""
 
     file_id: FileId = wire(ID32)

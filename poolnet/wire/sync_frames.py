@@ -8,7 +8,7 @@ import attrs
 
 from poolnet.ids import DeviceId
 from poolnet.limits import MAX_REASON_CHARS, MAX_SIGNAL_SIZE, RING_COUNT
-from poolnet.wire.framing import frame
+from poolnet.wire.framing import Frame, frame
 from poolnet.wire.pool_frames import StatementIds, Statements, WantStatements
 from poolnet.wire.schema import BOOLEAN, ID32, data, integer, list_of, record, text, wire
 
@@ -34,7 +34,7 @@ class RosterEntry:
 
 @frame(64)
 @attrs.frozen(kw_only=True)
-class Attach:
+class Attach(Frame):
     """Enter the pool. `last_epoch` is the newest roster event that the node has seen (0: none).
 
     Statements that the server needs to judge (Genesis by the founder, Join by a newcomer) precede it as `Statements`.
@@ -45,7 +45,7 @@ class Attach:
 
 @frame(65)
 @attrs.frozen(kw_only=True)
-class Attached:
+class Attached(Frame):
     """Entered: pages of the roster follow. `observed` is the node's address as the server sees it."""
 
     epoch: int = wire(integer())
@@ -55,7 +55,7 @@ class Attached:
 
 @frame(66)
 @attrs.frozen(kw_only=True)
-class RosterPage:
+class RosterPage(Frame):
     """A part of the roster as of the epoch in `Attached`; `last` on the final one."""
 
     entries: tuple[RosterEntry, ...] = wire(list_of(record(RosterEntry), max_items=ROSTER_PAGE_SIZE))
@@ -64,7 +64,7 @@ class RosterPage:
 
 @frame(67)
 @attrs.frozen(kw_only=True)
-class RosterJoined:
+class RosterJoined(Frame):
     """A node came, or was given other places. Epochs count up by one without gaps."""
 
     epoch: int = wire(integer())
@@ -73,7 +73,7 @@ class RosterJoined:
 
 @frame(68)
 @attrs.frozen(kw_only=True)
-class RosterLeft:
+class RosterLeft(Frame):
     """A node left, or did not come back in time."""
 
     epoch: int = wire(integer())
@@ -82,7 +82,7 @@ class RosterLeft:
 
 @frame(69)
 @attrs.frozen(kw_only=True)
-class Refused:
+class Refused(Frame):
     """The server says no; `code` is one of docs/protocol.md. The link is closed after it."""
 
     code: str = wire(text(max_chars=32))
@@ -91,7 +91,7 @@ class Refused:
 
 @frame(70)
 @attrs.frozen(kw_only=True)
-class SendSignal:
+class SendSignal(Frame):
     """Pass `body` on to another node of the pool."""
 
     to: DeviceId = wire(ID32)
@@ -100,7 +100,7 @@ class SendSignal:
 
 @frame(71)
 @attrs.frozen(kw_only=True)
-class Signalled:
+class Signalled(Frame):
     """A signal from another node of the pool; the server vouches for `sender` only as far as it is trusted."""
 
     sender: DeviceId = wire(ID32)
@@ -109,7 +109,7 @@ class Signalled:
 
 @frame(72)
 @attrs.frozen(kw_only=True)
-class Report:
+class Report(Frame):
     """No link to `node` comes up; the server may draw the reporter other places."""
 
     node: DeviceId = wire(ID32)
@@ -117,7 +117,7 @@ class Report:
 
 @frame(73)
 @attrs.frozen(kw_only=True)
-class Detach:
+class Detach(Frame):
     """The node leaves now; the others are told at once instead of after the idle timeout."""
 
 

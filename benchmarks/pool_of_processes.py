@@ -1,0 +1,86 @@
+"""A pool of member processes over loopback, driven by a benchmark."""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from poolnet.limits import MAX_DATAGRAM_SIZE
+
+_END_S = 5
+
+
+class MemberProcess:
+    """A member in a process of its own. Made by `open_member`."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self._buffer = b""
+
+    async def tell(self, do: str, **fields: Any) -> None:
+        """Give a command."""
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(json.dumps({"do": do, **fields}).encode() + b"\n")
+
+    async def hear(self, event: str) -> dict[str, Any]:
+        """Return the next event of that kind; others before it are passed over."""
+        while True:
+            row = await self._next()
+            if row["event"] == event:
+                return row
+
+    async def _next(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        while b"\n" not in self._buffer:
+            piece = await self._process.stdout.receive_some()
+            if not piece:
+                raise RuntimeError("a member process ended early")
+            self._buffer += piece
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        row: dict[str, Any] = json.loads(line)
+        return row
+
+
+@asynccontextmanager
+async def open_member(
+    home: Path, target: str, name: str, *, max_datagram_size: int = MAX_DATAGRAM_SIZE
+) -> AsyncIterator[MemberProcess]:
+    """Start a member; it ends with the block."""
+    command = [sys.executable, "-m", "benchmarks.member", str(home), target, name, str(max_datagram_size)]
+    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    try:
+        yield MemberProcess(process)
+    finally:
+        with trio.move_on_after(_END_S, shield=True):
+            await process.stdin.aclose()
+            await process.wait()
+        process.kill()
+
+
+@asynccontextmanager
+async def open_pool(
+    directory: Path, count: int, *, max_datagram_size: int = MAX_DATAGRAM_SIZE
+) -> AsyncIterator[list[MemberProcess]]:
+    """Start `count` members of one pool, all linked with each other; the first one hosts its server."""
+    async with AsyncExitStack() as stack:
+
+        async def start(target: str, number: int) -> MemberProcess:
+            home, name = directory / f"home{number}", f"member {number}"
+            member = open_member(home, target, name, max_datagram_size=max_datagram_size)
+            return await stack.enter_async_context(member)
+
+        members = [await start("create", 0)]
+        invite = (await members[0].hear("invite"))["invite"]
+        members.extend([await start(invite, number) for number in range(1, count)])
+        for member in members:
+            await member.hear("joined")
+            await member.tell("wait_links", count=count - 1)
+        for member in members:
+            await member.hear("linked")
+        yield members

@@ -1,0 +1,135 @@
+"""Events from a service to whoever subscribes: publishing never waits, and a slow subscriber bounds only itself.
+
+Every subscriber has a queue of its own. One that lags loses what does not fit and is told how much, at the place where
+it is missing, by `EventsDropped`.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Generic, TypeVar
+
+import attrs
+import trio
+
+from poolnet.events import EventsDropped
+from poolnet.limits import MAX_QUEUED_EVENTS
+
+E = TypeVar("E")
+
+
+@attrs.frozen(kw_only=True)
+class EventStatistics:
+    """Subscribers now; events published, and dropped at slow subscribers; the longest queue there was."""
+
+    subscribers: int
+    published: int
+    dropped: int
+    peak_queued: int
+
+
+class EventStream(Generic[E]):
+    """Passes on every published event to all who are subscribed at that moment.
+
+    Args:
+        max_queued: events that one subscriber may lag behind.
+    """
+
+    def __init__(self, *, max_queued: int = MAX_QUEUED_EVENTS) -> None:
+        self._max_queued = max_queued
+        self._subscriptions: dict[_Subscription[E], None] = {}
+        self._is_closed = False
+        self._published = 0
+        self._dropped = 0
+        self._peak_queued = 0
+
+    def publish(self, event: E) -> None:
+        """Give `event` to every subscriber. Never waits, never fails; after `close` it does nothing."""
+        if self._is_closed:
+            return
+        self._published += 1
+        for subscription in self._subscriptions:
+            if subscription.put(event):
+                self._peak_queued = max(self._peak_queued, subscription.queued)
+            else:
+                self._dropped += 1
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[AsyncIterator[E | EventsDropped]]:
+        """Yield an iterator over the events published from now on; it ends when the service closes."""
+        subscription = _Subscription[E](self._max_queued)
+        self._subscriptions[subscription] = None
+        if self._is_closed:
+            subscription.close()
+        try:
+            yield subscription
+        finally:
+            del self._subscriptions[subscription]
+
+    def close(self) -> None:
+        """End every subscription after the events that it has queued."""
+        self._is_closed = True
+        for subscription in self._subscriptions:
+            subscription.close()
+
+    def statistics(self) -> EventStatistics:
+        """Return counts since the stream was made."""
+        return EventStatistics(
+            subscribers=len(self._subscriptions),
+            published=self._published,
+            dropped=self._dropped,
+            peak_queued=self._peak_queued,
+        )
+
+
+class _Subscription(Generic[E]):
+    """One subscriber's queue: events, and counts of those missing between them."""
+
+    def __init__(self, max_queued: int) -> None:
+        self._max_queued = max_queued
+        self._queue: deque[E | EventsDropped] = deque()
+        self._missing = 0
+        # Carries no events, only "there is something"; one token is enough.
+        self._wake_send, self._wake = trio.open_memory_channel[None](1)
+        self._is_closed = False
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    def put(self, event: E) -> bool:
+        """Queue an event; return False if there is no room (it is counted)."""
+        if len(self._queue) >= self._max_queued:
+            self._missing += 1
+            return False
+        self._flush_missing()
+        self._queue.append(event)
+        self._notify()
+        return True
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._notify()
+
+    def _flush_missing(self) -> None:
+        if self._missing:
+            self._queue.append(EventsDropped(count=self._missing))
+            self._missing = 0
+
+    def _notify(self) -> None:
+        with contextlib.suppress(trio.WouldBlock):
+            self._wake_send.send_nowait(None)
+
+    def __aiter__(self) -> "_Subscription[E]":
+        return self
+
+    async def __anext__(self) -> E | EventsDropped:
+        while not self._queue:
+            if self._missing:
+                self._flush_missing()
+            elif self._is_closed:
+                raise StopAsyncIteration
+            else:
+                await self._wake.receive()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return self._queue.popleft()

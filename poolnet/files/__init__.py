@@ -1,0 +1,1 @@
+"""The parts of the FileManager: offers, the exchange of pieces over links, downloads. Private to it."""

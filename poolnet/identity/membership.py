@@ -1,0 +1,200 @@
+"""The members of one pool, from its statements: any node judges any other, no server is trusted.
+
+`Membership` holds the statements (the exchange between nodes is about them) and reads them with evaluation.py when
+somebody asks, at most once per change. It holds statements without effect as well: what they depend on may come later.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from poolnet.clock import Hlc, hlc_ms
+from poolnet.errors import Refused
+from poolnet.identity.evaluation import Admission, InviteState, Member, PoolState, evaluate
+from poolnet.identity.statements import Join, Role, Statement, encode_statement, statement_is_signed
+from poolnet.ids import DeviceId, PoolId, PublicKey, StatementId
+from poolnet.limits import MAX_KEPT_STATEMENTS, MAX_STATEMENTS, MAX_STATEMENTS_SIZE
+
+__all__ = ["Admission", "InviteState", "Member", "Membership", "PoolState", "removal_keep"]
+
+#: Statements that one device shows for itself: two steps of the chain of invites.
+MAX_CREDENTIALS = 4
+
+
+class Membership:
+    """The statements of one pool and what they mean.
+
+    Args:
+        pool_id: statements of other pools are refused.
+    """
+
+    def __init__(self, pool_id: PoolId) -> None:
+        self.pool_id = pool_id
+        self._statements: dict[StatementId, Statement] = {}
+        self._size = 0
+        self._state: PoolState | None = None
+
+    def copy(self) -> "Membership":
+        """Return an independent copy, to see what further statements would mean."""
+        result = Membership(self.pool_id)
+        result._statements, result._size, result._state = self._statements.copy(), self._size, self._state
+        return result
+
+    # --- statements -----------------------------------------------------------------------------------------------
+
+    def add(self, statement: Statement) -> bool:
+        """Take a statement, in any order; return whether it is new, of this pool and well signed.
+
+        A full set makes room by forgetting statements without effect; if all have one, the new statement is refused.
+        """
+        if statement.statement_id in self._statements or statement.pool_id != self.pool_id:
+            return False
+        if not statement_is_signed(statement):
+            return False
+        if self._is_full():
+            self._forget_ineffective()
+            if self._is_full():
+                return False
+        self._statements[statement.statement_id] = statement
+        self._size += _size_of(statement)
+        self._state = None
+        return True
+
+    def ids(self) -> tuple[StatementId, ...]:
+        """Return the ids of all statements held."""
+        return tuple(self._statements)
+
+    def missing(self, ids: Iterable[StatementId]) -> tuple[StatementId, ...]:
+        """Return those of `ids` that are not held; none if there is no room for more."""
+        return () if self._is_full() else tuple(item for item in ids if item not in self._statements)
+
+    def get(self, ids: Iterable[StatementId]) -> list[bytes]:
+        """Return the encoded statements of `ids`, without those that are not held."""
+        return [encode_statement(self._statements[item]) for item in ids if item in self._statements]
+
+    def statements(self) -> list[bytes]:
+        """Return all statements, encoded, in their order."""
+        ordered = sorted(self._statements.values(), key=lambda statement: statement.key)
+        return [encode_statement(statement) for statement in ordered]
+
+    def effective_statements(self) -> list[Statement]:
+        """Return the statements that have an effect, in their order."""
+        effective = self.state.effective
+        return sorted((self._statements[item] for item in effective), key=lambda statement: statement.key)
+
+    def __len__(self) -> int:
+        return len(self._statements)
+
+    # --- what they mean -------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> PoolState:
+        """What the statements held now mean."""
+        if self._state is None:
+            self._state = evaluate(self.pool_id, self._statements.values())
+        return self._state
+
+    @property
+    def name(self) -> str:
+        """The pool's name; empty while its Genesis is not known."""
+        return self.state.name
+
+    def members(self) -> Mapping[DeviceId, Member]:
+        """Return the devices that are in the pool."""
+        return self.state.members
+
+    def is_member(self, device: DeviceId) -> bool:
+        """Return whether a device is in the pool."""
+        return device in self.state.members
+
+    def was_member(self, device: DeviceId) -> bool:
+        """Return whether a device is or ever was in the pool, so that it may be an author of history."""
+        return device in self.state.entered
+
+    def may_have_written(self, device: DeviceId, hlc: Hlc) -> bool:
+        """Return whether a message of that time may be by this device: by a member, or by one that left after it."""
+        return self.is_member(device) or hlc <= self.state.left.get(device, -1)
+
+    def public_key_of(self, device: DeviceId) -> PublicKey | None:
+        """Return a member's public key; None for others."""
+        member = self.state.members.get(device)
+        return None if member is None else member.public_key
+
+    def role_of(self, device: DeviceId) -> Role | None:
+        """Return a member's role; None for others."""
+        member = self.state.members.get(device)
+        return None if member is None else member.role
+
+    def credentials_of(self, device: DeviceId) -> tuple[bytes, ...]:
+        """Return the encoded statements by which a device shows that it is a member.
+
+        Its Join and the Invite for that, then those of its inviter, at most `MAX_CREDENTIALS`; the founder's is the
+        Genesis. Nothing for a device that is not a member.
+        """
+        if device not in self.state.members:
+            return ()
+        chain: list[StatementId] = []
+        while (admission := self.state.admissions.get(device)) is not None and len(chain) < MAX_CREDENTIALS:
+            chain += (admission.join_id, admission.invite_id)
+            device = admission.inviter
+        return tuple(self.get(chain or [StatementId(self.pool_id)]))
+
+    def invite(self, invite_key: PublicKey) -> InviteState | None:
+        """Return what the invite of that key is good for: the first that admits somebody, else the first."""
+        states = self.state.invites.get(invite_key, ())
+        usable = [state for state in states if state.valid and state.uses_left != 0]
+        return next(iter([*usable, *states]), None)
+
+    def check_join(self, join: Statement, unix_ms: int) -> None:
+        """Check that a Join, well signed, would make its author a member now; it need not have been added.
+
+        Raises:
+            Refused: with the code ``removed``, ``not_a_member`` (it has left since), ``invite_unknown``,
+                ``invite_expired`` or ``invite_used_up``.
+        """
+        if self.is_member(join.author):
+            return
+        if join.author in self.state.removed:
+            raise Refused("this device was removed from the pool", code="removed")
+        if join.hlc <= self.state.left.get(join.author, -1):
+            raise Refused("this device has left the pool since it joined so", code="not_a_member")
+        key = join.body.invite_key if isinstance(join.body, Join) else PublicKey(b"")
+        states = [state for state in self.state.invites.get(key, ()) if state.valid]
+        if not states or join.pool_id != self.pool_id:
+            raise Refused("this pool knows no such invite; ask for a new one", code="invite_unknown")
+        latest_ms = max(unix_ms, hlc_ms(join.hlc))
+        states = [state for state in states if latest_ms <= state.expires_unix_ms]
+        if not states:
+            raise Refused("the invite has expired; ask for a new one", code="invite_expired")
+        if all(state.uses_left == 0 for state in states):
+            raise Refused("the invite is used up; ask for a new one", code="invite_used_up")
+
+    # --- room -----------------------------------------------------------------------------------------------------
+
+    def _is_full(self) -> bool:
+        return len(self._statements) >= MAX_STATEMENTS or self._size >= MAX_STATEMENTS_SIZE
+
+    def _forget_ineffective(self) -> None:
+        effective = self.state.effective
+        self._statements = {key: item for key, item in self._statements.items() if key in effective}
+        self._size = sum(_size_of(statement) for statement in self._statements.values())
+
+
+def removal_keep(membership: Membership, device: DeviceId, *, undo: bool = False) -> tuple[StatementId, ...]:
+    """Return what shall stand of a member that is to be removed or demoted: all that has had an effect so far.
+
+    That is how it joined and what it stated, then the joins through its invites, each oldest first, at most
+    `MAX_KEPT_STATEMENTS`. With `undo`, only how it joined: whom it invited or promoted falls with it.
+    """
+    admissions = membership.state.admissions
+    invited = {admission.join_id for admission in admissions.values() if admission.inviter == device}
+    effective = membership.effective_statements()
+    own = [statement for statement in effective if statement.author == device]
+    own_joins = [statement.statement_id for statement in own if isinstance(statement.body, Join)]
+    if undo:
+        return tuple(own_joins)
+    stated = [statement.statement_id for statement in own if not isinstance(statement.body, Join)]
+    joined = [statement.statement_id for statement in effective if statement.statement_id in invited]
+    return tuple([*own_joins, *stated, *joined][:MAX_KEPT_STATEMENTS])
+
+
+def _size_of(statement: Statement) -> int:
+    return len(statement.signed) + sum(map(len, statement.signatures))

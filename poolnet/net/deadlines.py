@@ -1,0 +1,54 @@
+"""The deadlines of many things behind one timer.
+
+Most deadlines only ever move later (every packet moves an idle timeout), so a heap entry that turns out to be early is
+put back with the real time, instead of being replaced each time the deadline moves.
+"""
+
+import heapq
+import math
+from itertools import count
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Deadlines(Generic[T]):
+    """At most one deadline for each item."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, T]] = []
+        self._when: dict[T, float] = {}
+        self._queued: dict[T, float] = {}
+        self._order = count()
+
+    def set(self, item: T, when: float | None) -> None:
+        """Set, move or (None) remove the deadline of `item`."""
+        if when is None:
+            self._when.pop(item, None)
+            return
+        self._when[item] = when
+        if when < self._queued.get(item, math.inf):
+            self._queued[item] = when
+            heapq.heappush(self._heap, (when, next(self._order), item))
+
+    def next(self) -> float:
+        """Return when `due` should be called, perhaps before the earliest deadline; infinity if there is none."""
+        return self._heap[0][0] if self._heap else math.inf
+
+    def due(self, now: float) -> list[T]:
+        """Return, and remove, the items whose deadline has come."""
+        items = []
+        while self._heap and self._heap[0][0] <= now:
+            queued, _, item = heapq.heappop(self._heap)
+            if self._queued.get(item) != queued:
+                continue  # replaced by an earlier entry, which was popped before
+            del self._queued[item]
+            when = self._when.get(item)
+            if when is None:
+                continue
+            if when <= now:
+                del self._when[item]
+                items.append(item)
+            else:
+                self.set(item, when)
+        return items

@@ -1,0 +1,427 @@
+"""A link: frames and chunks between this device and another one, both proven.
+
+Frames go over the control stream, in order, with credit: at most `MAX_UNACKNOWLEDGED_CONTROL` bytes that the other
+side's application has not consumed. Chunks have ways of their own (chunk_streams.py) and never delay frames. Link
+frames (1-15: credit, ping, goodbye) are handled here, at once and outside the credit, so that a slow application cannot
+block its own acknowledgements; all others wait, still encoded, for `receive_frame`.
+
+A link belongs to its endpoint and is used from one trio thread. A peer that breaks the protocol gets a Goodbye and
+loses the link; the application sees `LinkClosed` with the code in `close_reason`.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import attrs
+import trio
+from trio.lowlevel import ParkingLot, checkpoint
+
+from poolnet.errors import LinkClosed, ProtocolError, WireError
+from poolnet.identity.keys import device_id_of
+from poolnet.ids import DeviceId, FileId, PoolId, PublicKey, short_id
+from poolnet.limits import (
+    CLOSE_TIMEOUT_S,
+    MAX_REASON_CHARS,
+    MAX_UNACKNOWLEDGED_CONTROL,
+    PING_INTERVAL_S,
+)
+from poolnet.net.chunk_streams import ChunkReceiver, ChunkSender, ReceivedChunk, StreamWriter
+from poolnet.net.rate_meter import RateMeter
+from poolnet.protocol.flow_credit import ReceiveCredit, SendCredit
+from poolnet.wire.framing import LENGTH_SIZE, Frame, FrameBuffer, FrameSet, UnknownFrame, encode_frame
+from poolnet.wire.framing import frame_number_untrusted as frame_number
+from poolnet.wire.link_frames import LINK_FRAMES, Credit, Goodbye, Hello, Ping, Pong, Purpose
+from poolnet.wire.pool_frames import POOL_FRAMES
+from poolnet.wire.swarm_frames import SWARM_FRAMES, ChunkHeader
+from poolnet.wire.sync_frames import SYNC_FRAMES
+
+__all__ = ["Link", "LinkStatistics", "ReceivedChunk"]
+
+log = logging.getLogger(__name__)
+
+_FRAMES = {
+    Purpose.POOL: FrameSet((*POOL_FRAMES, *SWARM_FRAMES)),
+    Purpose.SYNC: FrameSet(SYNC_FRAMES),
+}
+_LINK_FRAMES = FrameSet(LINK_FRAMES)
+_LAST_LINK_FRAME = 15
+#: Pings that come faster than this are not answered.
+_MIN_PONG_INTERVAL_S = PING_INTERVAL_S / 10
+
+T = TypeVar("T")
+
+
+class LinkTransport(StreamWriter, Protocol):
+    """What a link needs of its connection."""
+
+    @property
+    def remote_address(self) -> tuple[str, int]:
+        """Where the other side is at the moment."""
+
+    def write_control(self, data: bytes) -> None:
+        """Queue bytes on the control stream, and have them sent soon."""
+
+    def shut(self, code: str, reason: str) -> None:
+        """Send what can be sent now, then close the connection."""
+
+
+@attrs.frozen(kw_only=True)
+class LinkStatistics:
+    """Counts since the link came up; rates in bytes a second over the last few seconds."""
+
+    bytes_in: int
+    bytes_out: int
+    rate_in: float
+    rate_out: float
+    frames_in: int
+    frames_out: int
+    unknown_frames: int
+    chunks_in: int
+    chunks_out: int
+    chunk_bytes_in: int
+    chunk_bytes_out: int
+    chunks_dropped: int
+    peak_queued_frames: int
+    peak_queued_chunks: int
+    unacknowledged_control: int
+    rtt_s: float | None
+    datagram_size: int
+
+
+class Link:
+    """A proven link. Made by the endpoint only.
+
+    Attributes:
+        peer: the device at the other end.
+        peer_key: its public key.
+        pool_id: the pool that the link is for.
+        purpose: what it is for.
+        is_dialler: whether this side dialled.
+        peer_credentials: the statements that the other side showed.
+        close_reason: `None` while it is open; then "code: reason".
+        rtt_s: the last round trip of a ping through both applications' event loops, once known.
+        clock_offset_ms: by how much the other side's clock is ahead of ours, once known.
+    """
+
+    def __init__(self, transport: LinkTransport, hello: Hello, *, is_dialler: bool, now: float) -> None:
+        self.peer_key: PublicKey = hello.public_key
+        self.peer: DeviceId = device_id_of(hello.public_key)
+        self.pool_id: PoolId = hello.pool_id
+        self.purpose = Purpose(hello.purpose)
+        self.is_dialler = is_dialler
+        self.peer_credentials = hello.credentials
+        self.close_reason: str | None = None
+        self.rtt_s: float | None = None
+        self.clock_offset_ms: int | None = None
+
+        self._transport = transport
+        self._frames = _FRAMES[self.purpose]
+        self._buffer = FrameBuffer()
+        self._queue: deque[bytes] = deque()
+        self._taken = 0
+        self._arrived = ParkingLot()
+        self._acknowledged = ParkingLot()
+        self._closed = trio.Event()
+        self._is_closing = False
+        self._sent = SendCredit(MAX_UNACKNOWLEDGED_CONTROL)
+        self._received = ReceiveCredit(MAX_UNACKNOWLEDGED_CONTROL)
+        self._chunks_out = ChunkSender(transport)
+        self._chunks_in = ChunkReceiver(transport, tell=self._tell_credit)
+
+        self._next_ping = now
+        self._pings: tuple[int, float, int] = (0, 0.0, 0)
+        self._last_pong = -_MIN_PONG_INTERVAL_S
+        self._rate_in, self._rate_out = RateMeter(now), RateMeter(now)
+        self._frames_in = self._frames_out = self._unknown_frames = self._peak_queued = 0
+
+    @property
+    def remote_address(self) -> tuple[str, int]:
+        """Where the other side is: a numeric host and a port."""
+        return self._transport.remote_address
+
+    @property
+    def datagram_size(self) -> int:
+        """Bytes in one datagram that this side sends."""
+        return self._transport.datagram_size
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it ended."""
+        return self.close_reason is not None
+
+    def post_frame(self, frame: Frame) -> None:
+        """Send a frame without waiting.
+
+        A peer that is `MAX_UNACKNOWLEDGED_CONTROL` behind gets the link closed: whoever posts cannot wait for it.
+
+        Raises:
+            LinkClosed: it is closed, or was closed because of that.
+            WireError: the frame is too large.
+        """
+        data = encode_frame(frame)
+        self._check_open()
+        if not self._sent.has_room(len(data)):
+            self.close_now(code="too_slow", reason="frames were not consumed in time")
+            self._check_open()
+        self._write_frame(data)
+
+    async def send_frame(self, frame: Frame) -> None:
+        """Send a frame, waiting while the other side is behind; when cancelled while waiting, it is not sent.
+
+        Raises:
+            LinkClosed: it is closed.
+            WireError: the frame is too large.
+        """
+        data = encode_frame(frame)
+        await checkpoint()
+        self._check_open()
+        while not self._sent.has_room(len(data)):
+            await self._acknowledged.park()
+            self._check_open()
+        self._write_frame(data)
+
+    async def flushed(self) -> None:
+        """Wait until the other side's application has consumed every frame sent so far.
+
+        Raises:
+            LinkClosed: it closed before.
+        """
+        target = self._sent.sent
+        await checkpoint()
+        while self._sent.acknowledged < target:
+            self._check_open()
+            await self._acknowledged.park()
+
+    async def receive_frame(self) -> Frame:
+        """Return the next frame; the one before counts as consumed. One task at a time.
+
+        Raises:
+            LinkClosed: the link ended, and every frame that came before its end was returned.
+        """
+        await checkpoint()
+        while True:
+            self._consume_taken()
+            while not self._queue:
+                self._check_open()
+                await self._arrived.park()
+            payload = self._queue.popleft()
+            self._taken = LENGTH_SIZE + len(payload)
+            try:
+                frame = self._frames.decode_untrusted(payload)
+            except WireError as exc:
+                self._violated(exc)
+                self._check_open()
+            if not isinstance(frame, UnknownFrame):
+                return frame  # type: ignore[no-any-return]
+            self._unknown_frames += 1
+
+    async def send_chunk(self, header: ChunkHeader, payload: bytes) -> None:
+        """Wait for room, then hand a chunk over; when cancelled while waiting, it is not sent.
+
+        Raises:
+            LinkClosed: it is closed.
+            ValueError: the payload is not as long as the header says.
+        """
+        await self._chunks_out.send(header, payload)
+
+    async def receive_chunks(self) -> list[ReceivedChunk]:
+        """Return all chunks that have arrived, at least one; those of the call before count as consumed.
+
+        Raises:
+            LinkClosed: it is closed, and every chunk was returned.
+        """
+        return await self._chunks_in.receive()
+
+    def set_chunk_filter(self, expects: Callable[[FileId, int], bool]) -> None:
+        """Set who decides, by file and piece, which chunks were asked for; others are stopped, dropped and counted.
+
+        Until it is set, nothing is expected.
+        """
+        self._chunks_in.set_filter(expects)
+
+    async def aclose(self, *, code: str = "done", reason: str = "") -> None:
+        """Say Goodbye after everything that was sent, and close once the other side took note. Idempotent.
+
+        Waits at most `CLOSE_TIMEOUT_S`, also when cancelled.
+        """
+        if not self._is_closing and not self.is_closed:
+            self._is_closing = True
+            self._say_goodbye(code, reason)
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            await self._closed.wait()
+        self._end(code, reason)
+
+    def close_now(self, *, code: str = "done", reason: str = "") -> None:
+        """Say Goodbye as far as that can be done without waiting, and close. Idempotent."""
+        if not self.is_closed:
+            if not self._is_closing:
+                self._say_goodbye(code, reason)
+            self._end(code, reason)
+
+    async def wait_closed(self) -> None:
+        """Wait until it has ended, by either side."""
+        await self._closed.wait()
+
+    def statistics(self) -> LinkStatistics:
+        """Return counts and rates."""
+        now = trio.current_time()
+        return LinkStatistics(
+            bytes_in=self._rate_in.total,
+            bytes_out=self._rate_out.total,
+            rate_in=self._rate_in.rate(now),
+            rate_out=self._rate_out.rate(now),
+            frames_in=self._frames_in,
+            frames_out=self._frames_out,
+            unknown_frames=self._unknown_frames,
+            chunks_in=self._chunks_in.credit.received,
+            chunks_out=self._chunks_out.credit.sent,
+            chunk_bytes_in=self._chunks_in.received_bytes,
+            chunk_bytes_out=self._chunks_out.sent_bytes,
+            chunks_dropped=self._chunks_in.dropped,
+            peak_queued_frames=self._peak_queued,
+            peak_queued_chunks=self._chunks_in.peak_queued,
+            unacknowledged_control=self._sent.under_way,
+            rtt_s=self.rtt_s,
+            datagram_size=self.datagram_size,
+        )
+
+    # --- for the connection only ------------------------------------------------------------------------------------
+
+    def control_received(self, data: bytes) -> None:
+        """Take the next bytes of the control stream."""
+        self._buffer.feed_untrusted(data)
+        try:
+            while not self.is_closed and (payload := self._buffer.take()) is not None:
+                self._take_payload(payload)
+        except (WireError, ProtocolError) as exc:
+            self._violated(exc)
+
+    def chunk_received(self, stream_id: int, data: bytes, *, end: bool) -> None:
+        """Take the next bytes of a chunk stream."""
+        try:
+            self._chunks_in.data_received(stream_id, data, end=end)
+        except ProtocolError as exc:
+            self._violated(exc)
+
+    def chunk_reset(self, stream_id: int) -> None:
+        """Take note that the other side gave a chunk stream up."""
+        self._chunks_in.stream_reset(stream_id)
+
+    def datagrams_received(self, size: int, now: float) -> None:
+        """Count bytes that arrived."""
+        self._rate_in.add(size, now)
+
+    def datagrams_sent(self, size: int, now: float) -> None:
+        """Count bytes that left; chunks may follow them."""
+        self._rate_out.add(size, now)
+        self._chunks_out.transmitted(size)
+
+    def next_deadline(self) -> float:
+        """Return when `tick` wants to be called."""
+        return self._next_ping
+
+    def tick(self, now: float) -> None:
+        """Send the ping that is due."""
+        if now >= self._next_ping and not self.is_closed and not self._is_closing:
+            self._next_ping = now + PING_INTERVAL_S
+            self._pings = (self._pings[0] + 1, now, unix_ms())
+            self._write(Ping(number=self._pings[0], unix_ms=self._pings[2]))
+
+    def connection_lost(self, code: str, reason: str) -> None:
+        """Take note that the connection ended under the link."""
+        self._end(code, reason)
+
+    # --- frames -----------------------------------------------------------------------------------------------------
+
+    def _take_payload(self, payload: bytes) -> None:
+        self._frames_in += 1
+        if frame_number(payload) > _LAST_LINK_FRAME:
+            self._received.arrive(LENGTH_SIZE + len(payload))
+            self._queue.append(payload)
+            self._peak_queued = max(self._peak_queued, len(self._queue))
+            self._arrived.unpark()
+            return
+        match _LINK_FRAMES.decode_untrusted(payload):
+            case Credit(control_bytes=control_bytes, chunks=chunks):
+                self._sent.acknowledge(control_bytes)
+                self._acknowledged.unpark_all()
+                self._chunks_out.acknowledge(chunks)
+            case Ping() as ping:
+                self._answer(ping)
+            case Pong() as pong:
+                self._take_pong(pong)
+            case Goodbye(code=code, reason=reason):
+                if not self._is_closing:
+                    self._is_closing = True
+                    self._say_goodbye(code, "")
+                self._end(code, reason)
+            case UnknownFrame():
+                self._unknown_frames += 1
+            case _:
+                raise ProtocolError("a frame of the proof, after the proof")
+
+    def _answer(self, ping: Ping) -> None:
+        now = trio.current_time()
+        if now - self._last_pong >= _MIN_PONG_INTERVAL_S:
+            self._last_pong = now
+            self._write(Pong(number=ping.number, unix_ms=unix_ms()))
+
+    def _take_pong(self, pong: Pong) -> None:
+        number, sent_at, sent_ms = self._pings
+        if pong.number == number:
+            self.rtt_s = trio.current_time() - sent_at
+            self.clock_offset_ms = pong.unix_ms - sent_ms - round(500 * self.rtt_s)
+
+    def _write_frame(self, data: bytes) -> None:
+        """Send a frame that counts against the credit."""
+        self._sent.take(len(data))
+        self._frames_out += 1
+        self._transport.write_control(data)
+
+    def _write(self, frame: Frame) -> None:
+        """Send a link frame."""
+        if not self.is_closed:
+            self._frames_out += 1
+            self._transport.write_control(encode_frame(frame))
+
+    def _consume_taken(self) -> None:
+        self._received.consume(self._taken)
+        self._taken = 0
+        if self._received.should_tell(drained=not self._queue):
+            self._tell_credit()
+
+    def _tell_credit(self) -> None:
+        self._write(Credit(control_bytes=self._received.tell(), chunks=self._chunks_in.credit.tell()))
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self.close_reason is not None or self._is_closing:
+            raise LinkClosed(f"the link to {short_id(self.peer)} is closed ({self.close_reason or 'closing'})")
+
+    def _violated(self, error: Exception) -> None:
+        log.warning("link to %s: protocol violation: %s", short_id(self.peer), error)
+        self.close_now(code="protocol", reason=str(error))
+
+    def _say_goodbye(self, code: str, reason: str) -> None:
+        self._write(Goodbye(code=code[:MAX_REASON_CHARS], reason=reason[:MAX_REASON_CHARS]))
+
+    def _end(self, code: str, reason: str) -> None:
+        if self.close_reason is not None:
+            return
+        self.close_reason = f"{code}: {reason}" if reason else code
+        log.debug("link to %s ended (%s)", short_id(self.peer), self.close_reason)
+        self._transport.shut(code, reason)
+        self._chunks_in.close()
+        self._chunks_out.close()
+        self._arrived.unpark_all()
+        self._acknowledged.unpark_all()
+        self._closed.set()
+
+
+def unix_ms() -> int:
+    """Return this device's clock, in milliseconds since 1970."""
+    return int(time.time() * 1000)

@@ -1,0 +1,473 @@
+"""This device: its key, its UDP socket, and the pools it is in.
+
+`open_node` holds a home directory (one process at a time) and one endpoint. Pools are made with `create_pool`, entered
+with `join`, and share the endpoint: an incoming link says in its first frame which pool it is for.
+"""
+
+import logging
+import platform
+import random
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from poolnet.clock import make_hlc
+from poolnet.errors import AddressInUse, LocalError, Refused, UnknownPool, Unreachable, WireError
+from poolnet.event_stream import EventStream
+from poolnet.events import PoolEvent
+from poolnet.file_manager import OfferInfo, open_file_manager
+from poolnet.identity.invite_link import SCHEME, InviteLink, ServerAddress, parse_invite_link_untrusted
+from poolnet.identity.keys import DeviceKey
+from poolnet.identity.membership import Membership, removal_keep
+from poolnet.identity.statements import Role, Statement, make_genesis, make_invite, make_join, make_removal
+from poolnet.identity.user import SignedAddDevice, decode_add_device_untrusted, encode_add_device, found_user
+from poolnet.ids import ID_SIZE, DeviceId, MsgId, PoolId
+from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, DEFAULT_SERVER_PORT, MAX_NAME_CHARS
+from poolnet.message_db import open_message_db
+from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
+from poolnet.pool.history import HistoryEntry, read_history, replay_offers
+from poolnet.pool.message_flow import now_ms
+from poolnet.pool.records import HostedServer, PoolRecord, PoolRecords, StatementSaver
+from poolnet.pool_net import PoolNet, check_display_name
+from poolnet.server import open_sync_server
+from poolnet.service import open_service_nursery
+from poolnet.storage.home import Home, open_home
+from poolnet.wire.link_frames import Hello, Purpose
+
+logger = logging.getLogger(__name__)
+
+#: How long a first join, or the registration of a new pool or invite, waits for a server.
+ATTACH_WAIT_S = 12.0
+#: How long leaving for good waits for one.
+_LEAVE_WAIT_S = 5.0
+
+
+@attrs.frozen(kw_only=True)
+class PoolInfo:
+    """A pool of this device. `role` is this device's: "member" or "admin"."""
+
+    pool_id: PoolId
+    name: str
+    role: str
+    servers: tuple[ServerAddress, ...]
+    hosts_server: bool
+
+
+@attrs.frozen(kw_only=True)
+class NodeStatistics:
+    """The endpoint's counts, and how many pools are joined."""
+
+    joined_pools: int
+    endpoint: EndpointStatistics
+
+
+class Node:
+    """A device. Made by `open_node`.
+
+    Attributes:
+        home: its directory.
+        device_id: who it is, in every pool.
+    """
+
+    def __init__(
+        self, *, home: Home, key: DeviceKey, user: SignedAddDevice, endpoint: Endpoint, listen_host: str
+    ) -> None:
+        self.home: Path = home.path
+        self.device_id: DeviceId = key.device_id
+        self._home = home
+        self._key = key
+        self._user = user
+        self._endpoint = endpoint
+        self._listen_host = listen_host
+        self._records = PoolRecords(home)
+        self._joined: dict[PoolId, PoolNet] = {}
+        self._rng = random.SystemRandom()
+
+    # --- pools of this device -----------------------------------------------------------------------------------
+
+    def pools(self) -> list[PoolInfo]:
+        """Return the pools of this device, by name.
+
+        Raises:
+            StoreError: a record cannot be read.
+        """
+        return [self._info(record) for record in self._records.all()]
+
+    def find_pool(self, text: str) -> PoolInfo:
+        """Return the pool of that name, or whose id begins so.
+
+        Raises:
+            UnknownPool: there is none, or several.
+        """
+        return self._info(self._records.find(text))
+
+    async def create_pool(self, name: str, *, server: ServerAddress | None = None) -> InviteLink:
+        """Make a pool with this device as its founder, and return a first invite.
+
+        Args:
+            name: 1 to `MAX_NAME_CHARS` characters.
+            server: the sync server that places its nodes. Without it this device runs one itself while it is joined.
+
+        Raises:
+            TextTooLong: the name is empty or too long.
+            LocalError: this device has a pool of that name.
+            Unreachable, Refused: `server` did not answer, or said no; nothing is left behind.
+        """
+        name = name.strip()
+        if any(record.name == name for record in self._records.all()):
+            raise LocalError(f"there is a pool {name!r} on this device already; choose another name, or leave that one")
+        genesis = make_genesis(self._key, name=name, nonce=secrets.token_bytes(16), hlc=make_hlc(now_ms()))
+        membership = Membership(genesis.pool_id)
+        membership.add(genesis)
+        directory = self._home.pool_directory(genesis.pool_id)
+        record = PoolRecord(pool_id=genesis.pool_id, name=name, servers=(), directory=directory)
+        try:
+            if server is None:
+                record = await self._host(record)
+            else:
+                record = attrs.evolve(record, servers=(server,))
+            await self._records.save(record, membership)
+            return await self.invite(self._info(record))
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._home.forget_pool(record.pool_id)
+            raise
+
+    async def invite(
+        self, pool: PoolInfo, *, uses: int | None = None, expires_s: float = DEFAULT_INVITE_LIFETIME_S
+    ) -> InviteLink:
+        """Make another invite into a pool, and give it to the pool's server.
+
+        Args:
+            uses: how many devices may join by it; None for any number.
+            expires_s: for how long it is good.
+
+        Raises:
+            LocalError: `uses` or `expires_s` make no sense.
+            UnknownPool: the pool is not on this device.
+            Unreachable, Refused: the pool is not joined now, and its server did not answer, or said no.
+        """
+        if (uses is not None and not 1 <= uses < 2**32) or not expires_s > 0:
+            raise LocalError("an invite is for at least one use and a time that lies ahead")
+        record = self._record(pool.pool_id)
+        secret = secrets.token_bytes(ID_SIZE)
+        link = InviteLink(servers=record.servers, pool_id=record.pool_id, secret=secret)
+        time_ms = now_ms()
+        statement = make_invite(
+            self._key,
+            pool_id=record.pool_id,
+            invite_key=link.invite_key().public_key,
+            role=Role.MEMBER,
+            expires_unix_ms=time_ms + int(expires_s * 1000),
+            uses=uses,
+            hlc=make_hlc(time_ms),
+        )
+        await self._add_statement(record, statement)
+        return link
+
+    async def leave_pool(self, pool: PoolInfo) -> None:
+        """Leave a pool for good, and forget its history and offers on this device. Files that were fetched stay.
+
+        The others learn that this device left if a server of the pool answers within a few seconds; if not, it stays in
+        their lists of members, as one that is never there. A new invite leads in again.
+
+        Raises:
+            UnknownPool: the pool is not on this device.
+            LocalError: it is joined at the moment.
+        """
+        record = self._record(pool.pool_id)
+        if record.pool_id in self._joined:
+            raise LocalError(f"{record.name!r} is joined; end that first")
+        if record.hosted is None:
+            with trio.move_on_after(_LEAVE_WAIT_S):
+                await self._state_leaving(record)
+        await self._home.forget_pool(record.pool_id)
+
+    async def _state_leaving(self, record: PoolRecord) -> None:
+        membership = self._records.membership(record)
+        keep = removal_keep(membership, self.device_id)
+        statement = make_removal(
+            self._key, pool_id=record.pool_id, device=self.device_id, keep=keep, hlc=make_hlc(now_ms())
+        )
+        try:
+            await self._add_statement(record, statement)
+        except (Unreachable, Refused) as exc:
+            logger.info("the others were not told that this device left: %s", exc)
+
+    async def history(self, pool: PoolInfo, *, limit: int, before: MsgId | None = None) -> list[HistoryEntry]:
+        """Return the newest `limit` texts of a pool (before a message), oldest first; joined or not.
+
+        Raises:
+            UnknownPool: the pool is not on this device.
+            UnknownMessage: `before` is not in its history.
+        """
+        joined = self._joined.get(pool.pool_id)
+        if joined is not None:
+            return await read_history(joined.messages, limit=limit, before=before)
+        async with open_message_db(self._record(pool.pool_id).database) as db:
+            return await read_history(db, limit=limit, before=before)
+
+    async def offers(self, pool: PoolInfo) -> list[OfferInfo]:
+        """Return the files on offer in a pool as far as this device knows; joined or not.
+
+        Raises:
+            UnknownPool: the pool is not on this device.
+        """
+        joined = self._joined.get(pool.pool_id)
+        if joined is not None:
+            return joined.files.offers()
+        record = self._record(pool.pool_id)
+        async with (
+            open_message_db(record.database) as db,
+            open_file_manager(record.files_directory, rng=self._rng) as files,
+        ):
+            await replay_offers(db, files)
+            return files.offers()
+
+    # --- a joined pool ------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def join(self, target: PoolInfo | InviteLink | str, *, name: str | None = None) -> AsyncIterator[PoolNet]:
+        """Enter a pool and stay until the block ends.
+
+        Args:
+            target: a pool of this device (or its name), or an invite (or its text), which makes this device a member.
+            name: how others see this device from now on; as last time if it is not given.
+
+        Raises:
+            InvalidInvite: the invite's text is malformed.
+            UnknownPool: no such pool on this device.
+            TextTooLong: `name` is empty or too long.
+            Unreachable, Refused: with an invite into a new pool, no server answered, or it said no; nothing is left
+                behind. A pool of this device is entered whether its server is there or not.
+            LocalError: it is joined already.
+        """
+        record, membership, join = self._enter(target, name)
+        is_new = self._records.get(record.pool_id) is None
+        if record.pool_id in self._joined:
+            raise LocalError(f"{record.name!r} is joined already")
+        try:
+            async with self._open_pool(record, membership, join) as pool:
+                if is_new:
+                    await pool.wait_attached(ATTACH_WAIT_S)
+                    record = attrs.evolve(record, name=membership.name)
+                    is_new = False
+                await self._records.save(record, membership)
+                yield pool
+        finally:
+            if is_new:
+                with trio.CancelScope(shield=True):
+                    await self._home.forget_pool(record.pool_id)
+
+    def statistics(self) -> NodeStatistics:
+        """Return counts since the node was opened."""
+        return NodeStatistics(joined_pools=len(self._joined), endpoint=self._endpoint.statistics())
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _enter(
+        self, target: PoolInfo | InviteLink | str, name: str | None
+    ) -> tuple[PoolRecord, Membership, Statement | None]:
+        """Return the record and membership to enter with, and the Join of a device that is not a member yet."""
+        if isinstance(target, str):
+            is_link = target.strip().lower().startswith(SCHEME)
+            target = parse_invite_link_untrusted(target) if is_link else self.find_pool(target)
+        display_name = None if name is None else check_display_name(name)
+        record = self._records.get(target.pool_id)
+        if record is None:
+            if isinstance(target, PoolInfo):
+                raise UnknownPool(f"{target.name!r} is not on this device any more")
+            directory = self._home.pool_directory(target.pool_id)
+            record = PoolRecord(pool_id=target.pool_id, name="", servers=target.servers, directory=directory)
+        if display_name is not None:
+            record = attrs.evolve(record, display_name=display_name)
+        membership = self._records.membership(record)
+        join = None
+        if isinstance(target, InviteLink) and not membership.is_member(self.device_id):
+            join = self._make_join(target)
+        return record, membership, join
+
+    def _make_join(self, invite: InviteLink) -> Statement:
+        return make_join(
+            self._key, invite.invite_key(), pool_id=invite.pool_id, user=self._user, hlc=make_hlc(now_ms())
+        )
+
+    @asynccontextmanager
+    async def _open_pool(
+        self, record: PoolRecord, membership: Membership, join: Statement | None = None
+    ) -> AsyncIterator[PoolNet]:
+        events = EventStream[PoolEvent]()
+        saver = StatementSaver(self._records, record, membership)
+        async with AsyncExitStack() as stack:
+            servers = record.servers
+            if record.hosted is not None:
+                servers = (await self._open_hosted(record, record.hosted, stack), *servers[1:])
+            db = await stack.enter_async_context(open_message_db(record.database))
+            nursery = await stack.enter_async_context(open_service_nursery())
+            files = await stack.enter_async_context(
+                open_file_manager(record.files_directory, rng=self._rng, events=events)
+            )
+            pool = PoolNet(
+                nursery=nursery,
+                endpoint=self._endpoint,
+                key=self._key,
+                membership=membership,
+                servers=servers,
+                db=db,
+                files=files,
+                events=events,
+                rng=self._rng,
+                join=join,
+                display_name=record.display_name or self._default_name(),
+                statements_changed=saver.changed,
+            )
+            nursery.start_soon(saver.run)
+            await nursery.start(pool.run)
+            self._joined[pool.pool_id] = pool
+            try:
+                yield pool
+            finally:
+                del self._joined[pool.pool_id]
+                await pool.leave_quietly()
+                events.close()
+                with trio.CancelScope(shield=True):
+                    await saver.flush()
+
+    async def _open_hosted(self, record: PoolRecord, hosted: HostedServer, stack: AsyncExitStack) -> ServerAddress:
+        """Run this pool's own sync server; return where this device itself reaches it."""
+        server = await stack.enter_async_context(
+            open_sync_server(
+                data_dir=record.server_directory,
+                listen=(hosted.listen_host, hosted.port),
+                public_host=hosted.public_host,
+            )
+        )
+        return attrs.evolve(server.address, host=_local_host(hosted.listen_host))
+
+    async def _host(self, record: PoolRecord) -> PoolRecord:
+        """Choose a port for a sync server of this pool, and make its key."""
+        public_host = self._endpoint.candidates()[0].host
+        for port in (DEFAULT_SERVER_PORT, 0):
+            try:
+                async with open_sync_server(
+                    data_dir=record.server_directory, listen=(self._listen_host, port), public_host=public_host
+                ) as server:
+                    address = server.address
+            except AddressInUse:
+                continue
+            hosted = HostedServer(listen_host=self._listen_host, port=address.port, public_host=public_host)
+            return attrs.evolve(record, servers=(address,), hosted=hosted)
+        raise AddressInUse("no UDP port is free for the pool's sync server; end a program that uses one")
+
+    async def _add_statement(self, record: PoolRecord, statement: Statement) -> None:
+        """Put a statement of this device into a pool, joined or not."""
+        joined = self._joined.get(record.pool_id)
+        if joined is not None:
+            joined.add_statement(statement)
+            return
+        membership = self._records.membership(record)
+        if record.hosted is None:  # its server has to know it before anybody can use it
+            async with self._open_pool(record, membership) as pool:
+                await pool.wait_attached(ATTACH_WAIT_S)
+                pool.add_statement(statement)
+        else:
+            membership.add(statement)
+            await self._records.save(record, membership)
+
+    def _record(self, pool_id: PoolId) -> PoolRecord:
+        record = self._records.get(pool_id)
+        if record is None:
+            raise UnknownPool("that pool is not on this device any more")
+        return record
+
+    def _info(self, record: PoolRecord) -> PoolInfo:
+        membership = self._records.membership(record)
+        role = membership.role_of(self.device_id)
+        return PoolInfo(
+            pool_id=record.pool_id,
+            name=record.name,
+            role=(role or Role.MEMBER).name.lower(),
+            servers=record.servers,
+            hosts_server=record.hosted is not None,
+        )
+
+    def _default_name(self) -> str:
+        return (platform.node() or "device")[:MAX_NAME_CHARS]
+
+    def _authorise(self, hello: Hello) -> tuple[bytes, ...]:
+        pool = self._joined.get(hello.pool_id)
+        if hello.purpose != Purpose.POOL or pool is None:
+            raise Refused("this device is not in that pool", code="unknown_pool")
+        return pool.authorise(hello)
+
+    async def _accept_links(self, nursery: trio.Nursery) -> None:
+        while True:
+            link = await self._endpoint.accept()
+            pool = self._joined.get(link.pool_id)
+            if pool is None:  # left meanwhile
+                link.close_now(code="unknown_pool", reason="this device is not in that pool any more")
+            else:
+                nursery.start_soon(pool.adopt, link)
+
+
+@asynccontextmanager
+async def open_node(home: Path | None = None, *, listen: tuple[str, int] = ("::", 0)) -> AsyncIterator[Node]:
+    """Open this device.
+
+    Args:
+        home: its directory, made if missing; without it ``$POOLNET_HOME`` or the system's place for user data.
+        listen: where its UDP socket is bound; "::" takes IPv4 as well.
+
+    Raises:
+        StoreLocked: another process uses that home.
+        StoreError: the home cannot be read or written.
+        AddressInUse: another program listens there.
+
+    Example:
+        ```python
+        async def main(home):
+            async with poolnet.open_node(home, listen=("127.0.0.1", 0)) as node:
+                invite = await node.create_pool("garden")
+                async with node.join("garden", name="Ada") as pool:
+                    await pool.send("hello")
+                print([entry.text for entry in await node.history(node.find_pool("garden"), limit=10)])
+        ```
+    """
+    async with open_home(home) as opened:
+        key = DeviceKey.from_seed(opened.seed)
+        user = await _load_user(opened, key)
+        made: list[Node] = []
+
+        def authorise(hello: Hello) -> tuple[bytes, ...]:
+            return made[0]._authorise(hello)  # the endpoint is there before the node, but answers only after it
+
+        async with (
+            open_service_nursery() as nursery,
+            open_endpoint(key=key, listen=listen, authorise=authorise, rng=random.SystemRandom()) as endpoint,
+        ):
+            node = Node(home=opened, key=key, user=user, endpoint=endpoint, listen_host=listen[0])
+            made.append(node)
+            nursery.start_soon(node._accept_links, nursery)
+            yield node
+
+
+async def _load_user(home: Home, key: DeviceKey) -> SignedAddDevice:
+    """Return the user's first AddDevice, made on first use."""
+    profile = await home.profile()
+    if profile.user is not None:
+        try:
+            return decode_add_device_untrusted(profile.user)
+        except WireError as exc:
+            logger.warning("the stored user is damaged, a new one is made: %s", exc)
+    user = found_user(key, unix_ms=now_ms(), device_name=platform.node() or "device")
+    await home.save_profile(attrs.evolve(profile, user=encode_add_device(user)))
+    return user
+
+
+def _local_host(listen_host: str) -> str:
+    """Return where a server that listens on `listen_host` is reached from the same machine."""
+    return {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(listen_host, listen_host)  # noqa: S104

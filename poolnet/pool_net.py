@@ -1,0 +1,436 @@
+"""One pool as seen from this device: who is here, messages out and in, files, events.
+
+`PoolNet` composes the parts and holds no policy of its own. A message from a link goes `LinkKeeper` → `_receive` →
+`MessageFlow` → database → `_apply` → subscribers; a chunk goes from the link to the `FileManager` without passing here.
+"""
+
+import ipaddress
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import attrs
+import trio
+
+from poolnet.clock import HybridClock, hlc_ms
+from poolnet.errors import PoolnetError, TextTooLong, Unreachable, WireError
+from poolnet.event_stream import EventStream
+from poolnet.events import ErrorReported, EventsDropped, MessageReceived, PoolEvent, ServerAttached, ServerLost
+from poolnet.file_manager import FileManager
+from poolnet.identity.invite_link import ServerAddress
+from poolnet.identity.keys import DeviceKey
+from poolnet.identity.membership import Membership
+from poolnet.identity.statements import Role, Statement, encode_statement
+from poolnet.ids import DeviceId, MsgId, PoolId
+from poolnet.limits import MAX_NAME_CHARS, MAX_TEXT_CHARS
+from poolnet.message_db import MessageDB
+from poolnet.net.endpoint import Endpoint
+from poolnet.net.link import Link
+from poolnet.pool.history import apply_offer
+from poolnet.pool.link_keeper import LinkKeeper
+from poolnet.pool.member_link import MemberLink
+from poolnet.pool.message_flow import MessageFlow, MessageStatistics, now_ms
+from poolnet.pool.server_keeper import ServerKeeper
+from poolnet.pool.statement_keeper import StatementKeeper
+from poolnet.protocol import mesh
+from poolnet.protocol.presence import Presence
+from poolnet.protocol.randomness import RandomSource
+from poolnet.protocol.rings import Roster
+from poolnet.timer import Timer
+from poolnet.wire.bodies import (
+    OfferBody,
+    ProfileBody,
+    RetractOfferBody,
+    SignalBody,
+    TextBody,
+    decode_body_untrusted,
+)
+from poolnet.wire.link_frames import Hello
+from poolnet.wire.message import Message
+from poolnet.wire.sync_frames import Address, RosterEntry
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class MemberInfo:
+    """A member of the pool, and the link to it if there is one. Rates are bytes a second, over the last seconds."""
+
+    node: DeviceId
+    name: str
+    role: str
+    is_self: bool
+    online: bool
+    linked: bool
+    address: str | None = None
+    rtt_s: float | None = None
+    datagram_size: int | None = None
+    rate_in: float = 0.0
+    rate_out: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class PoolStatistics:
+    """Sizes and counts of a joined pool."""
+
+    members: int
+    online: int
+    links: int
+    attached: bool
+    messages: MessageStatistics
+
+
+class PoolNet:
+    """A joined pool. Made by `Node.join`.
+
+    Attributes:
+        pool_id: the pool.
+        node_id: this device.
+        display_name: how others see this device.
+        messages: the history on this device.
+        files: offers and downloads.
+
+    Example:
+        ```python
+        async def main(home, invite):
+            async with poolnet.open_node(home) as node, node.join(invite, name="Ada") as pool:
+                await pool.send("hello")
+                async with pool.subscribe() as events:
+                    async for event in events:
+                        print(event)
+        ```
+    """
+
+    def __init__(
+        self,
+        *,
+        nursery: trio.Nursery,
+        endpoint: Endpoint,
+        key: DeviceKey,
+        membership: Membership,
+        servers: Sequence[ServerAddress],
+        db: MessageDB,
+        files: FileManager,
+        events: EventStream[PoolEvent],
+        rng: RandomSource,
+        join: Statement | None,
+        display_name: str,
+        statements_changed: Callable[[], None],
+    ) -> None:
+        self.pool_id: PoolId = membership.pool_id
+        self.node_id: DeviceId = key.device_id
+        self.display_name = display_name
+        self.messages = db
+        self.files = files
+        self._membership = membership
+        self._events = events
+        self._clock = HybridClock()
+        self._roster = Roster()
+        self._presence = Presence(self_id=self.node_id)
+        self._presence_timer = Timer(self._presence.next_deadline)
+        self._flow = MessageFlow(
+            nursery=nursery,
+            key=key,
+            membership=membership,
+            db=db,
+            clock=self._clock,
+            rng=rng,
+            apply=self._apply,
+            apply_ephemeral=self._apply_ephemeral,
+            report=self.report,
+        )
+        self._server = ServerKeeper(
+            endpoint=endpoint,
+            membership=membership,
+            self_id=self.node_id,
+            servers=servers,
+            credentials=() if join is None else (encode_statement(join),),
+            rng=rng,
+            listener=self,
+        )
+        self._links = LinkKeeper(
+            nursery=nursery,
+            endpoint=endpoint,
+            membership=membership,
+            self_id=self.node_id,
+            machine=mesh.Mesh(self.node_id, self._roster, rng),
+            signal=self._signal,
+            serve=self._serve,
+            unreachable=self._unreachable,
+        )
+        self._statements = StatementKeeper(
+            membership=membership, server=self._server, links=self._links.links, changed=statements_changed
+        )
+
+    # --- for applications ---------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return self._membership.name
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether a sync server holds this node in its roster at the moment."""
+        return self._server.is_attached
+
+    async def send(self, text: str) -> MsgId:
+        """Send a text message to everyone; return its id once it is stored on this device, durably.
+
+        It goes to the neighbours at once, and to whoever is not there now when they come; `delivered` waits for that.
+
+        Raises:
+            TextTooLong: empty, or more than `MAX_TEXT_CHARS` characters.
+        """
+        if not 1 <= len(text) <= MAX_TEXT_CHARS:
+            raise TextTooLong(
+                f"a message has 1 to {MAX_TEXT_CHARS} characters, this has {len(text)}; send it in parts, or as a file"
+            )
+        return await self._flow.publish(TextBody(text=text))
+
+    async def delivered(self, timeout_s: float) -> None:
+        """Wait until at least one neighbour has everything that was sent so far.
+
+        Raises:
+            Unreachable: not within `timeout_s`; the messages are kept and go out when somebody comes.
+        """
+        await self._flow.delivered(timeout_s)
+
+    async def rename(self, display_name: str) -> None:
+        """Change how others see this device.
+
+        Raises:
+            TextTooLong: empty, or more than `MAX_NAME_CHARS` characters.
+        """
+        await self._flow.publish(ProfileBody(name=check_display_name(display_name)))
+        self.display_name = display_name
+
+    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[PoolEvent | EventsDropped]]:
+        """Return a context manager around an iterator over everything that happens from now on (poolnet/events.py)."""
+        return self._events.subscribe()
+
+    def members(self) -> list[MemberInfo]:
+        """Return all members of the pool, online or not, by name."""
+        found = [self._member_info(device, member.role) for device, member in self._membership.members().items()]
+        return sorted(found, key=lambda info: (not info.online, info.name.casefold(), info.node))
+
+    def name_of(self, node: DeviceId) -> str:
+        """Return a member's display name, or a short form of its id."""
+        return self.display_name if node == self.node_id else self._presence.name_of(node)
+
+    async def wait_linked(self, timeout_s: float) -> None:
+        """Wait until there is a link to another member.
+
+        Raises:
+            Unreachable: not within `timeout_s`.
+        """
+        with trio.move_on_after(timeout_s):
+            await self._links.wait_linked()
+            return
+        raise Unreachable(f"no other member was there within {timeout_s:g} s; try again when somebody is online")
+
+    async def wait_attached(self, timeout_s: float) -> None:
+        """Wait until a sync server has let this node in.
+
+        Raises:
+            Refused: it said no for good.
+            Unreachable: none answered in time.
+        """
+        await self._server.wait_attached(timeout_s)
+
+    def statistics(self) -> PoolStatistics:
+        """Return sizes and counts."""
+        return PoolStatistics(
+            members=len(self._membership.members()),
+            online=len(self._roster),
+            links=len(self._links.links),
+            attached=self.is_attached,
+            messages=self._flow.statistics(),
+        )
+
+    def _member_info(self, device: DeviceId, role: Role) -> MemberInfo:
+        link = self._links.links.get(device)
+        traffic = None if link is None else link.statistics()
+        return MemberInfo(
+            node=device,
+            name=self.name_of(device),
+            role=role.name.lower(),
+            is_self=device == self.node_id,
+            online=device == self.node_id or device in self._roster or link is not None,
+            linked=link is not None,
+            address=None if link is None else format_address(link.remote_address),
+            rtt_s=None if link is None else link.rtt_s,
+            datagram_size=None if link is None else link.datagram_size,
+            rate_in=0.0 if traffic is None else traffic.rate_in,
+            rate_out=0.0 if traffic is None else traffic.rate_out,
+        )
+
+    # --- for Node -----------------------------------------------------------------------------------------------
+
+    def authorise(self, hello: Hello) -> tuple[bytes, ...]:
+        """Decide on an incoming link; see `LinkKeeper.authorise`."""
+        return self._links.authorise(hello)
+
+    async def adopt(self, link: Link) -> None:
+        """Serve an incoming link until it closes."""
+        await self._links.adopt(link)
+
+    def add_statement(self, statement: Statement) -> None:
+        """Take a statement that this device made, and pass it on."""
+        self._statements.made(statement)
+
+    def report(self, error: PoolnetError) -> None:
+        """Tell subscribers of something that went wrong without anybody having asked."""
+        self._events.publish(ErrorReported(code=error.code, message=str(error)))
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Load the history's standing part, then keep links, server and timers going until cancelled."""
+        self.files.bind(self.node_id, self._flow.publish, name_of=self.name_of)
+        await self._flow.load()
+        await self.files.settle()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._flow.run_inbox)
+            nursery.start_soon(self._flow.run_timer)
+            nursery.start_soon(self._links.run_timer)
+            nursery.start_soon(self._run_presence_timer)
+            nursery.start_soon(self._server.run)
+            if self._presence.name_of(self.node_id) != self.display_name:
+                await self._flow.publish(ProfileBody(name=self.display_name))
+            task_status.started()
+
+    async def leave_quietly(self) -> None:
+        """Tell server and neighbours that this node goes offline now, within a moment."""
+        await self._server.leave()
+        for link in list(self._links.links.values()):
+            link.close_now(code="done", reason="")
+
+    async def _run_presence_timer(self) -> None:
+        while True:
+            await self._presence_timer.wait()
+            self._publish(self._presence.tick(trio.current_time()))
+
+    # --- links --------------------------------------------------------------------------------------------------
+
+    async def _serve(self, link: Link) -> None:
+        self._publish(self._presence.came([link.peer], trio.current_time()))
+        self._presence_timer.rearm()
+        await MemberLink(
+            link, membership=self._membership, statements=self._statements, flow=self._flow, files=self.files
+        ).serve()
+
+    def _signal(self, to: DeviceId, body: bytes) -> None:
+        """Send a signal through the server, or along the mesh while there is none."""
+        if not self._server.signal(to, body):
+            self._flow.publish_ephemeral(SignalBody(to=to, signal=body))
+
+    def _unreachable(self, peer: DeviceId) -> None:
+        if self._server.is_attached:
+            self._server.cannot_reach(peer)
+        else:  # nobody else tells us that it is gone
+            self._publish(self._presence.went([peer]))
+
+    # --- what the server says (ServerListener) ------------------------------------------------------------------
+
+    def statements_received(self, encoded: Sequence[bytes]) -> None:
+        """Take statements from the server."""
+        self._statements.from_server(encoded)
+
+    def roster_reset(self, epoch: int, entries: Sequence[RosterEntry]) -> None:
+        """Take the whole roster."""
+        change = self._roster.reset(epoch, entries)
+        self._publish(self._presence.went(change.left))
+        self._came(frozenset(self._roster.nodes))
+        self._links.feed(mesh.RosterChanged(frozenset(change.joined)))
+
+    def roster_joined(self, epoch: int, entry: RosterEntry) -> None:
+        """Take a node that came or moved."""
+        if not self._roster.apply_joined(epoch, entry):
+            self._server.roster_lost()
+            return
+        self._came(frozenset({entry.node}))
+        self._links.feed(mesh.RosterChanged(frozenset({entry.node})))
+
+    def roster_left(self, epoch: int, node: DeviceId) -> None:
+        """Take a node that left."""
+        if not self._roster.apply_left(epoch, node):
+            self._server.roster_lost()
+            return
+        self._publish(self._presence.went([node]))
+        self._links.feed(mesh.RosterChanged())
+
+    def observed(self, address: Address, unix_ms: int) -> None:
+        """Take our address and the time as the server sees them."""
+        if not is_loopback(address.host):  # seen by a server on this machine: no use to others
+            self._links.observed = address
+        self._clock.offset_ms = unix_ms - now_ms()
+
+    def signal_received(self, sender: DeviceId, body: bytes) -> None:
+        """Take a signal."""
+        self._links.signal_received(sender, body)
+
+    def server_attached(self, server: ServerAddress) -> None:
+        """Tell subscribers."""
+        self._events.publish(ServerAttached(address=format_address((server.host, server.port))))
+
+    def server_lost(self, server: ServerAddress, reason: str) -> None:
+        """Tell subscribers."""
+        self._events.publish(ServerLost(address=format_address((server.host, server.port)), reason=reason))
+
+    def _came(self, nodes: frozenset[DeviceId]) -> None:
+        self._publish(self._presence.came(nodes, trio.current_time()))
+        self._presence_timer.rearm()
+
+    # --- messages -----------------------------------------------------------------------------------------------
+
+    def _apply(self, message: Message) -> None:
+        """Do what a message says; called once for each, in the order in which they were stored."""
+        try:
+            body = decode_body_untrusted(message.content.kind, message.content.body)
+        except WireError:
+            return  # from a database of another version; it stays in the history
+        author, hlc = message.author, message.content.hlc
+        match body:
+            case TextBody(text=text):
+                self._events.publish(
+                    MessageReceived(
+                        msg_id=message.msg_id, node=author, name=self.name_of(author), text=text, unix_ms=hlc_ms(hlc)
+                    )
+                )
+            case ProfileBody(name=name):
+                self._publish(self._presence.set_name(author, name, message.key))
+            case OfferBody() | RetractOfferBody():
+                apply_offer(body, message, self.files)
+            case _:
+                logger.debug("a message of kind %s", message.content.kind)  # of a newer version; stored all the same
+
+    def _apply_ephemeral(self, message: Message) -> None:
+        body = decode_body_untrusted(message.content.kind, message.content.body)
+        if isinstance(body, SignalBody) and body.to == self.node_id and message.author != self.node_id:
+            self._links.signal_received(message.author, body.signal)
+
+    def _publish(self, events: Sequence[PoolEvent]) -> None:
+        for event in events:
+            self._events.publish(event)
+
+
+def check_display_name(name: str) -> str:
+    """Return `name` without white space around it.
+
+    Raises:
+        TextTooLong: empty, or more than `MAX_NAME_CHARS` characters.
+    """
+    name = name.strip()
+    if not 1 <= len(name) <= MAX_NAME_CHARS:
+        raise TextTooLong(f"a display name has 1 to {MAX_NAME_CHARS} characters, this has {len(name)}")
+    return name
+
+
+def format_address(address: tuple[str, int]) -> str:
+    """Return ``host:port``, with brackets around an IPv6 address."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an IP address in text form is of this machine only."""
+    return ipaddress.ip_address(host).is_loopback

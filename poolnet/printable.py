@@ -1,0 +1,44 @@
+"""Text from others, made safe to show in a terminal.
+
+A message, a name or a reason may hold whatever its author likes: escape sequences that repaint the screen, line breaks
+that fake another speaker, bidirectional overrides that swap words, characters of no width that make two names look
+alike. `printable` writes each of them out as a Python escape (``\\x1b``, ``\\u202e``), so that nothing acts and nothing
+hides. Pure.
+"""
+
+import unicodedata
+from typing import Final
+
+#: Control, format (bidi, zero-width), lone surrogates, private use; line and paragraph separators.
+_HIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+#: Characters of other categories that show as nothing or as a blank (Unicode's Default_Ignorable_Code_Point, and the
+#: braille blank). Not the variation selectors U+FE00 to U+FE0F, which ordinary emoji carry. Other unassigned
+#: characters stay: they may be emoji that are newer than this Python.
+_BLANKS: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800\u3164\uffa0"
+    + "".join(chr(code) for first, last in ((0xFFF0, 0xFFF8), (0xE0000, 0xE0FFF)) for code in range(first, last + 1))
+)
+
+
+def printable(text: str) -> str:
+    """Return `text` with every control, invisible and direction-changing character written out as an escape.
+
+    Line breaks and tabs are control characters, too: split lines before. Plain text comes back as it is.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(char) if _is_hidden(char) else char for char in text)
+
+
+def _is_hidden(char: str) -> bool:
+    return unicodedata.category(char) in _HIDDEN_CATEGORIES or char in _BLANKS
+
+
+def _escape(char: str) -> str:
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
+    if named:
+        return named
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,341 @@
+"""Which links a node keeps: its ring neighbours, whoever replaces the lost ones, and a few direct ones.
+
+The machine reads the pool's `Roster` and says what to dial and what to close. Four rules make it heal without a server
+and without flapping:
+
+- A peer that could not be dialled `GONE_AFTER_DIALS` times counts as gone; the next node on that ring is linked
+  instead. It is tried again with back-off as long as it would be a neighbour.
+- Of a pair, the smaller id dials at once and the larger one after `GLARE_WAIT_S`, so that two dials rarely meet.
+- Only the side that dialled a link closes it when it is no longer needed, after `LINK_GRACE_S`: the other side may
+  need it for a reason that we cannot see (a peer that only it cannot reach). What others dialled is kept as a guest
+  until there are too many links, or until the peer leaves the roster.
+- A node that is not in the roster itself (it has just come, or the server forgot it) changes nothing.
+
+Who may be in the pool at all is not decided here (identity/membership.py).
+"""
+
+from typing import assert_never
+
+import attrs
+
+from poolnet.ids import DeviceId
+from poolnet.limits import (
+    GLARE_WAIT_S,
+    GONE_AFTER_DIALS,
+    LINK_GRACE_S,
+    MAX_BACKOFF_S,
+    MAX_RING_LINKS,
+    MAX_TEMPORARY_LINKS,
+    MIN_BACKOFF_S,
+)
+from poolnet.protocol.randomness import RandomSource
+from poolnet.protocol.rings import Roster
+
+MAX_LINKS = MAX_RING_LINKS + MAX_TEMPORARY_LINKS
+#: A link that ended sooner than this after it came up counts as a failed attempt for the back-off.
+_STABLE_S = 5.0
+
+NOT_A_NEIGHBOUR = "no longer a neighbour"
+LEFT_ROSTER = "left the roster"
+TOO_MANY_LINKS = "too many links"
+
+
+# --- events -----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class RosterChanged:
+    """The roster has changed. `joined`: nodes that came or have new places; they get a fresh chance."""
+
+    joined: frozenset[DeviceId] = frozenset()
+
+
+@attrs.frozen
+class LinkUp:
+    """A proven link to `peer` is there; it replaces an earlier one. `is_dialler`: it was set up by this side."""
+
+    peer: DeviceId
+    is_dialler: bool
+
+
+@attrs.frozen
+class LinkDown:
+    """The link to `peer` is gone, by whichever side."""
+
+    peer: DeviceId
+
+
+@attrs.frozen
+class DialFailed:
+    """A `Dial` came to nothing."""
+
+    peer: DeviceId
+
+
+@attrs.frozen
+class WantDirect:
+    """A link to `peer` is wanted whatever the rings say. Ignored above `MAX_TEMPORARY_LINKS` such peers."""
+
+    peer: DeviceId
+
+
+@attrs.frozen
+class DropDirect:
+    """The direct link to `peer` is no longer wanted."""
+
+    peer: DeviceId
+
+
+# --- effects ----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Dial:
+    """Set up a link; to be answered by `DialFailed`, or by `LinkUp` (also when the peer's own dial got through)."""
+
+    peer: DeviceId
+
+
+@attrs.frozen
+class CloseLink:
+    """Close the link; to be answered by `LinkDown`."""
+
+    peer: DeviceId
+    reason: str
+
+
+@attrs.frozen
+class Unreachable:
+    """A neighbour that cannot be dialled: told to the sync server, which may draw other places."""
+
+    peer: DeviceId
+
+
+MeshEvent = RosterChanged | LinkUp | LinkDown | DialFailed | WantDirect | DropDirect
+MeshEffect = Dial | CloseLink | Unreachable
+
+
+@attrs.frozen
+class MeshStatistics:
+    """Counts since the machine was made, and sizes now."""
+
+    links: int
+    guests: int
+    gone: int
+    dials: int
+    failed_dials: int
+    closed: int
+
+
+@attrs.define
+class _Link:
+    up_at: float
+    is_dialler: bool
+    in_roster: bool
+    close_at: float | None = None
+    is_closing: bool = False
+
+
+@attrs.define
+class _Attempts:
+    """What is known about reaching a peer. `failures` counts for the back-off, `failed_dials` for being gone."""
+
+    dial_at: float
+    is_dialling: bool = False
+    failures: int = 0
+    failed_dials: int = 0
+
+
+class Mesh:
+    """The links of one node in one pool.
+
+    Args:
+        node: this node.
+        roster: the pool's roster, changed by its owner, who then tells `RosterChanged`.
+        rng: for the jitter of the back-off.
+    """
+
+    def __init__(self, node: DeviceId, roster: Roster, rng: RandomSource) -> None:
+        self.node = node
+        self._roster = roster
+        self._rng = rng
+        self._links: dict[DeviceId, _Link] = {}
+        self._attempts: dict[DeviceId, _Attempts] = {}
+        self._direct: dict[DeviceId, None] = {}
+        self._wanted: frozenset[DeviceId] = frozenset()
+        self._dials = self._failed_dials = self._closed = 0
+
+    @property
+    def wanted(self) -> frozenset[DeviceId]:
+        """The peers that should be linked now: neighbours, replacements of gone ones, direct ones."""
+        return self._wanted
+
+    @property
+    def linked(self) -> frozenset[DeviceId]:
+        """The peers that are linked now."""
+        return frozenset(self._links)
+
+    @property
+    def gone(self) -> frozenset[DeviceId]:
+        """The peers that cannot be dialled at the moment and are replaced."""
+        return frozenset(peer for peer, tries in self._attempts.items() if tries.failed_dials >= GONE_AFTER_DIALS)
+
+    def may_accept(self, peer: DeviceId) -> bool:
+        """Return whether an incoming link of a member is welcome: from neighbours always, else while there is room."""
+        if len(self._links) < MAX_LINKS or peer in self._links or peer in self._wanted:
+            return True
+        return peer in self._roster.neighbours(self.node)
+
+    def handle(self, event: MeshEvent, now: float) -> list[MeshEffect]:
+        """Take note of an event and return what to do."""
+        effects: list[MeshEffect] = []
+        match event:
+            case RosterChanged(joined):
+                for peer in sorted(joined):
+                    self._give_fresh_chance(peer, now)
+            case LinkUp(peer, is_dialler):
+                self._attempts.setdefault(peer, _Attempts(now)).is_dialling = False
+                self._attempts[peer].failed_dials = 0
+                self._links[peer] = _Link(now, is_dialler, peer in self._roster)
+            case LinkDown(peer):
+                self._link_down(peer, now)
+            case DialFailed(peer):
+                self._dial_failed(peer, now, effects)
+            case WantDirect(peer):
+                if peer != self.node and len(self._direct) < MAX_TEMPORARY_LINKS:
+                    self._direct[peer] = None
+                    self._attempts.setdefault(peer, _Attempts(now))  # only this side knows, so it does not wait
+            case DropDirect(peer):
+                self._direct.pop(peer, None)
+            case _:
+                assert_never(event)
+        return effects + self._settle(now)
+
+    def next_deadline(self) -> float | None:
+        """Return when `tick` has something to do, or None."""
+        times = [self._attempts[peer].dial_at for peer in self._to_dial()]
+        times += [link.close_at for link in self._links.values() if link.close_at is not None and not link.is_closing]
+        return min(times, default=None)
+
+    def tick(self, now: float) -> list[MeshEffect]:
+        """Do what is due."""
+        return self._settle(now)
+
+    def statistics(self) -> MeshStatistics:
+        """Return counts and sizes."""
+        return MeshStatistics(
+            links=len(self._links),
+            guests=sum(peer not in self._wanted for peer in self._links),
+            gone=len(self.gone),
+            dials=self._dials,
+            failed_dials=self._failed_dials,
+            closed=self._closed,
+        )
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    def _give_fresh_chance(self, peer: DeviceId, now: float) -> None:
+        tries = self._attempts.get(peer)
+        if tries is not None and not tries.is_dialling:
+            self._attempts[peer] = _Attempts(self._first_dial_at(peer, now))
+
+    def _link_down(self, peer: DeviceId, now: float) -> None:
+        link = self._links.pop(peer, None)
+        if link is None:
+            return
+        tries = self._attempts.setdefault(peer, _Attempts(now))
+        tries.failures = 0 if now - link.up_at >= _STABLE_S else tries.failures + 1
+        tries.dial_at = max(self._first_dial_at(peer, now), now + self._backoff_s(tries.failures))
+
+    def _dial_failed(self, peer: DeviceId, now: float, effects: list[MeshEffect]) -> None:
+        tries = self._attempts.setdefault(peer, _Attempts(now))
+        tries.is_dialling = False
+        self._failed_dials += 1
+        if peer in self._links:  # the other side got through meanwhile
+            return
+        tries.failures += 1
+        tries.failed_dials += 1
+        tries.dial_at = now + self._backoff_s(tries.failures)
+        if tries.failed_dials == GONE_AFTER_DIALS and peer in self._roster:
+            effects.append(Unreachable(peer))
+
+    # --- decisions ----------------------------------------------------------------------------------------------
+
+    def _settle(self, now: float) -> list[MeshEffect]:
+        """Bring links in line with what is wanted."""
+        self._update_wanted(now)
+        effects = self._dial_due(now)
+        effects += self._close_due(now)
+        return effects + self._evict_guests()
+
+    def _update_wanted(self, now: float) -> None:
+        neighbours = self._roster.neighbours(self.node, without=self.gone)
+        self._wanted = neighbours.union(self._direct)
+        for peer in sorted(self._wanted - self._attempts.keys()):
+            self._attempts[peer] = _Attempts(self._first_dial_at(peer, now))
+        for peer in [peer for peer, tries in self._attempts.items() if not self._is_relevant(peer, tries)]:
+            del self._attempts[peer]
+
+    def _is_relevant(self, peer: DeviceId, tries: _Attempts) -> bool:
+        is_gone = tries.failed_dials >= GONE_AFTER_DIALS and peer in self._roster
+        return tries.is_dialling or is_gone or peer in self._wanted or peer in self._links
+
+    def _dial_due(self, now: float) -> list[MeshEffect]:
+        effects: list[MeshEffect] = []
+        for peer in self._to_dial():
+            tries = self._attempts[peer]
+            if tries.dial_at <= now:
+                tries.is_dialling = True
+                self._dials += 1
+                effects.append(Dial(peer))
+        return effects
+
+    def _to_dial(self) -> list[DeviceId]:
+        """Return the peers to be dialled when their time comes: wanted ones, and gone ones that would be wanted."""
+        gone = self.gone
+        return [
+            peer
+            for peer, tries in sorted(self._attempts.items())
+            if not tries.is_dialling
+            and peer not in self._links
+            and (peer in self._wanted or (peer in gone and self._would_be_neighbour(peer, gone)))
+        ]
+
+    def _would_be_neighbour(self, peer: DeviceId, gone: frozenset[DeviceId]) -> bool:
+        return peer in self._roster.neighbours(self.node, without=gone - {peer})
+
+    def _close_due(self, now: float) -> list[MeshEffect]:
+        effects: list[MeshEffect] = []
+        is_here = self.node in self._roster
+        for peer, link in sorted(self._links.items()):
+            link.in_roster = link.in_roster or peer in self._roster
+            has_left = link.in_roster and peer not in self._roster
+            if not is_here or peer in self._wanted or not (link.is_dialler or has_left):
+                link.close_at = None
+            elif link.close_at is None:
+                link.close_at = now + LINK_GRACE_S
+            elif link.close_at <= now and not link.is_closing:
+                effects.append(self._close(peer, LEFT_ROSTER if has_left else NOT_A_NEIGHBOUR))
+        return effects
+
+    def _evict_guests(self) -> list[MeshEffect]:
+        """Close the oldest links that are not wanted while there are too many."""
+        kept = [peer for peer, link in self._links.items() if not link.is_closing]
+        guests = sorted((peer for peer in kept if peer not in self._wanted), key=lambda peer: self._links[peer].up_at)
+        return [self._close(peer, TOO_MANY_LINKS) for peer in guests[: max(0, len(kept) - MAX_LINKS)]]
+
+    def _close(self, peer: DeviceId, reason: str) -> MeshEffect:
+        self._links[peer].is_closing = True
+        self._closed += 1
+        return CloseLink(peer, reason)
+
+    def _first_dial_at(self, peer: DeviceId, now: float) -> float:
+        waits = peer not in self._direct and self.node > peer
+        return now + GLARE_WAIT_S if waits else now
+
+    def _backoff_s(self, failures: int) -> float:
+        """Return a jittered wait: half to all of MIN_BACKOFF_S × 2^(failures - 1), at most MAX_BACKOFF_S."""
+        if failures == 0:
+            return 0.0
+        full = min(MAX_BACKOFF_S, MIN_BACKOFF_S * 2.0 ** min(failures - 1, 16))
+        return full * (0.5 + self._rng.random() / 2)

@@ -1,0 +1,81 @@
+"""Who is here, by name: turns roster changes and profile messages into arrivals and departures.
+
+The roster says at once that a node came; its name arrives a moment later, in a message of the pool. An arrival is
+therefore held until the name is known, but never longer than `NAME_GRACE_S`. A node that goes before it was announced
+is never mentioned; one that is only moved on the rings, or is still there after a server restart, neither.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from poolnet.clock import Hlc
+from poolnet.events import NodeJoined, NodeLeft
+from poolnet.ids import DeviceId, MsgId, short_id
+from poolnet.limits import NAME_GRACE_S
+
+
+class Presence:
+    """The nodes that are online, as an application should hear of them.
+
+    Args:
+        self_id: this device, whose comings and goings are no news to itself.
+    """
+
+    def __init__(self, *, self_id: DeviceId) -> None:
+        self._self_id = self_id
+        self._names: dict[DeviceId, tuple[tuple[Hlc, MsgId], str]] = {}
+        self._announced: set[DeviceId] = set()
+        self._waiting: dict[DeviceId, float] = {}  # node -> when it is announced without a name
+
+    def name_of(self, node: DeviceId) -> str:
+        """Return the display name of a node, or a short form of its id while it has none."""
+        known = self._names.get(node)
+        return short_id(node) if known is None else known[1]
+
+    def set_name(self, node: DeviceId, name: str, key: tuple[Hlc, MsgId]) -> list[NodeJoined]:
+        """Take a name from a profile message at place `key` in the order; the latest one counts."""
+        known = self._names.get(node)
+        if known is not None and known[0] >= key:
+            return []
+        self._names[node] = (key, name)
+        return [self._announce(node)] if self._waiting.pop(node, None) is not None else []
+
+    def came(self, nodes: Iterable[DeviceId], now: float) -> list[NodeJoined]:
+        """Take nodes that are in the roster now."""
+        arrivals = []
+        for node in nodes:
+            if node == self._self_id or node in self._announced or node in self._waiting:
+                continue
+            if node in self._names:
+                arrivals.append(self._announce(node))
+            else:
+                self._waiting[node] = now + NAME_GRACE_S
+        return arrivals
+
+    def went(self, nodes: Iterable[DeviceId]) -> list[NodeLeft]:
+        """Take nodes that are no longer there."""
+        departures = []
+        for node in nodes:
+            self._waiting.pop(node, None)
+            if node in self._announced:
+                self._announced.remove(node)
+                departures.append(NodeLeft(node=node, name=self.name_of(node)))
+        return departures
+
+    def next_deadline(self) -> float | None:
+        """Return when `tick` has something to announce."""
+        return min(self._waiting.values(), default=None)
+
+    def tick(self, now: float) -> list[NodeJoined]:
+        """Announce the nodes whose names did not come in time."""
+        due = [node for node, deadline in self._waiting.items() if deadline <= now]
+        for node in due:
+            del self._waiting[node]
+        return [self._announce(node) for node in due]
+
+    def names(self) -> Mapping[DeviceId, str]:
+        """Return all display names that are known."""
+        return {node: name for node, (_, name) in self._names.items()}
+
+    def _announce(self, node: DeviceId) -> NodeJoined:
+        self._announced.add(node)
+        return NodeJoined(node=node, name=self.name_of(node))

@@ -1,0 +1,189 @@
+"""What goes into the swarm machine and what comes out of it: values; protocol/swarm.py says how they belong together.
+
+``piece`` is a number in the file's one numbering of tree nodes and chunks (protocol/hash_tree.py).
+"""
+
+import attrs
+
+from poolnet.ids import DeviceId, FileId
+from poolnet.ranges import Ranges
+from poolnet.wire.swarm_frames import Have, Interest, Promise, Unwant, Want, Withdraw
+
+SwarmFrame = Interest | Have | Want | Promise | Withdraw | Unwant
+
+# --- events -----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class LinkUp:
+    """Frames and pieces can go to and come from this peer."""
+
+    peer: DeviceId
+
+
+@attrs.frozen
+class LinkDown:
+    """The link is gone, and everything queued on it."""
+
+    peer: DeviceId
+
+
+@attrs.frozen
+class Received:
+    """A frame came from a peer."""
+
+    peer: DeviceId
+    frame: SwarmFrame
+
+
+@attrs.frozen
+class Serve:
+    """This device holds these pieces (too) and gives them to everyone who asks."""
+
+    file_id: FileId
+    size_bytes: int
+    held: Ranges
+
+
+@attrs.frozen
+class StopServing:
+    """These pieces are not given any more; None: none of the file. Queued ones are cancelled, peers are told.
+
+    While the file is downloaded, the pieces named count as lost and are fetched again; None leaves the download alone
+    (what it gets is then not served until the next `Serve`).
+    """
+
+    file_id: FileId
+    pieces: Ranges | None = None
+
+
+@attrs.frozen
+class Download:
+    """Fetch the file; `held` is what is there and verified already. What is there is served from now on."""
+
+    file_id: FileId
+    size_bytes: int
+    held: Ranges = ()
+
+
+@attrs.frozen
+class CancelDownload:
+    """Ask for no more of the file. What is held is served on, until `StopServing`."""
+
+    file_id: FileId
+
+
+@attrs.frozen
+class PieceArrived:
+    """A piece that was expected is here, not verified yet. `PieceStored`, `PieceRejected` or `PieceDropped` follows."""
+
+    peer: DeviceId
+    file_id: FileId
+    piece: int
+
+
+@attrs.frozen
+class PieceStored:
+    """A piece is verified and written; it is served from now on."""
+
+    file_id: FileId
+    piece: int
+
+
+@attrs.frozen
+class PieceRejected:
+    """A piece has the wrong hash or size; nobody but the peer that sent it can be at fault."""
+
+    peer: DeviceId
+    file_id: FileId
+    piece: int
+
+
+@attrs.frozen
+class PieceDropped:
+    """A piece that arrived was not stored, by no fault of its sender; it is fetched again."""
+
+    file_id: FileId
+    piece: int
+
+
+@attrs.frozen
+class PieceSent:
+    """A piece of an earlier `SendPiece` was handed to the link."""
+
+    peer: DeviceId
+    file_id: FileId
+    piece: int
+
+
+SwarmEvent = (
+    LinkUp
+    | LinkDown
+    | Received
+    | Serve
+    | StopServing
+    | Download
+    | CancelDownload
+    | PieceArrived
+    | PieceStored
+    | PieceRejected
+    | PieceDropped
+    | PieceSent
+)
+
+# --- effects ----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class SendFrame:
+    """Post this frame to the peer now (it never waits behind pieces)."""
+
+    peer: DeviceId
+    frame: SwarmFrame
+
+
+@attrs.frozen
+class SendPiece:
+    """Read, verify and send this piece, after those asked for before on this link; then report `PieceSent`.
+
+    If it cannot be read, or is not what it was: `StopServing`. At most `MAX_WANT_WINDOW` are open on one link.
+    """
+
+    peer: DeviceId
+    file_id: FileId
+    piece: int
+
+
+@attrs.frozen
+class CancelSend:
+    """These pieces of earlier `SendPiece`s are not needed any more. A late `PieceSent` for one is ignored."""
+
+    peer: DeviceId
+    file_id: FileId
+    pieces: Ranges
+
+
+@attrs.frozen
+class Completed:
+    """Every piece of a download is stored. The download is over; the file is served on."""
+
+    file_id: FileId
+
+
+@attrs.frozen
+class Misbehaved:
+    """The peer sent a wrong piece or asks for too much; it is not asked for that file again on this link."""
+
+    peer: DeviceId
+    reason: str
+
+
+@attrs.frozen
+class SourcesChanged:
+    """That many linked peers now hold something of a file that is being downloaded."""
+
+    file_id: FileId
+    count: int
+
+
+SwarmEffect = SendFrame | SendPiece | CancelSend | Completed | Misbehaved | SourcesChanged

@@ -1,0 +1,136 @@
+"""How much one link is asked for at a time, and how long it is waited for. Per link, over all files.
+
+The window is what the link delivers in one turn of ask and answer, and a tenth of a second more: enough to keep it
+busy, and no more, so that what is promised by a slow peer stays little. The rate is measured only while something is
+promised.
+
+Something promised or asked, and no piece for `patience_s`: the link has *stalled*. Its window falls to the minimum, its
+patience doubles, and it is asked again a little later, after everyone else. What it had promised may still come.
+"""
+
+from poolnet.limits import (
+    INITIAL_WANT_WINDOW,
+    MAX_PROMISE_PATIENCE_S,
+    MAX_WANT_WINDOW,
+    MIN_WANT_WINDOW,
+    PROMISE_TIMEOUT_S,
+)
+
+#: Asked for on top of one turn, in seconds of the link's rate.
+_SLACK_S = 0.1
+#: A sample of the rate is over this much busy time and so many pieces (or twenty times as long).
+_SAMPLE_S = 0.05
+_SAMPLE_PIECES = 4
+#: Weight of a new sample against what was measured before.
+_WEIGHT = 0.3
+#: A link that stalled is asked again after this.
+_RETRY_S = 1.0
+#: A link may be silent for this many times what it last took for a piece.
+_PATIENT_FACTOR = 3
+#: ... and that is forgotten slowly, because it depends on how many others its uplink serves.
+_FORGETTING = 0.95
+
+
+class Pace:
+    """The window, rate and patience of one link."""
+
+    __slots__ = (
+        "_busy_s",
+        "_delay_s",
+        "_mark",
+        "_pieces",
+        "_refill",
+        "asked_count",
+        "is_stalled",
+        "patience_s",
+        "progress_at",
+        "promised_count",
+        "rate",
+        "resting_until",
+        "window",
+    )
+
+    def __init__(self) -> None:
+        self.window = INITIAL_WANT_WINDOW
+        #: Pieces a second while busy; None until measured, 0 after a stall.
+        self.rate: float | None = None
+        self.promised_count = 0
+        self.asked_count = 0
+        self.is_stalled = False
+        self.patience_s = PROMISE_TIMEOUT_S
+        self.progress_at = 0.0
+        self.resting_until = 0.0
+        self._refill = 1  # ask when so much of the window is free
+        self._delay_s = 0.0
+        self._mark = 0.0
+        self._busy_s = 0.0
+        self._pieces = 0
+
+    @property
+    def outstanding(self) -> int:
+        """Pieces promised, and the most that asks on their way can bring."""
+        return self.promised_count + self.asked_count
+
+    def room(self) -> int:
+        """Return how many pieces to ask for now: 0 while what is outstanding lasts long enough."""
+        outstanding = self.promised_count + self.asked_count
+        free = self.window - outstanding
+        return free if free >= self._refill or not outstanding else 0
+
+    def asked(self, count: int, now: float) -> None:
+        """Note that up to `count` pieces were asked for."""
+        if not self.outstanding:
+            self.progress_at = now
+        self.asked_count += count
+
+    def answered(self, asked_count: int, delay_s: float) -> None:
+        """Note that the ask for `asked_count` pieces was answered after `delay_s`."""
+        self.asked_count -= asked_count
+        self._delay_s += _WEIGHT * (delay_s - self._delay_s)
+
+    def promised(self, count: int, now: float) -> None:
+        """Note that `count` more pieces are promised."""
+        if count and not self.promised_count:
+            self._mark = self.progress_at = now
+        self.promised_count += count
+
+    def arrived(self, now: float, *, was_promised: bool) -> None:
+        """Note that a piece arrived; one that came late was not promised any more."""
+        if was_promised:
+            self._busy_s += now - self._mark
+            self._mark = now
+            self._pieces += 1
+            self.promised_count -= 1
+            self._sample()
+        if self.outstanding or self.is_stalled:
+            needed_s = max(_PATIENT_FACTOR * (now - self.progress_at), _FORGETTING * self.patience_s)
+            self.patience_s = min(max(PROMISE_TIMEOUT_S, needed_s), MAX_PROMISE_PATIENCE_S)
+        self.progress_at = now
+        self.is_stalled = False
+        self.resting_until = 0.0
+
+    def stall_at(self) -> float | None:
+        """Return when the link has stalled unless something arrives; None if nothing is due."""
+        return self.progress_at + self.patience_s if self.outstanding else None
+
+    def stall(self, now: float) -> None:
+        """Give up what is promised; the caller has taken it off the counts."""
+        self.is_stalled = True
+        self.window = MIN_WANT_WINDOW
+        self._refill = 1
+        self.rate = 0.0
+        self._busy_s, self._pieces = 0.0, 0
+        self.patience_s = min(2 * self.patience_s, MAX_PROMISE_PATIENCE_S)
+        self.resting_until = now + _RETRY_S
+        self.progress_at = now
+
+    def _sample(self) -> None:
+        if self._busy_s < _SAMPLE_S or (self._pieces < _SAMPLE_PIECES and self._busy_s < 20 * _SAMPLE_S):
+            return
+        sample = self._pieces / self._busy_s
+        self._busy_s, self._pieces = 0.0, 0
+        self.rate = sample if not self.rate else self.rate + _WEIGHT * (sample - self.rate)
+        window = round(self.rate * (self._delay_s + _SLACK_S))
+        self.window = max(MIN_WANT_WINDOW, min(MAX_WANT_WINDOW, window))
+        # One turn before the link would run dry, and half of the slack.
+        self._refill = max(1, int(self.window * _SLACK_S / 2 / (self._delay_s + _SLACK_S)))

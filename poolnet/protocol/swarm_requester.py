@@ -1,0 +1,390 @@
+"""The taking half of the swarm: interest, wants, and what becomes of promises.
+
+Which pieces to ask for is decided in protocol/swarm_download.py. One want a peer and file is on its way at a time, and
+what a peer is asked for and has promised, over all files, stays within the window of its link
+(protocol/swarm_pace.py). Every frame, piece or lapse of time that may let something be
+asked leads to `_ask`, which decides anew from the state; nothing is scheduled piece by piece.
+"""
+
+from collections.abc import Iterable
+
+from poolnet.errors import LocalError
+from poolnet.ids import DeviceId, FileId
+from poolnet.limits import END_GAME_PIECES, MAX_INTERESTS_PER_LINK
+from poolnet.protocol.hash_tree import TreeShape
+from poolnet.protocol.randomness import RandomSource
+from poolnet.protocol.swarm_download import FileDownload, Source
+from poolnet.protocol.swarm_events import Completed, Misbehaved, SendFrame, SourcesChanged, SwarmEffect
+from poolnet.protocol.swarm_pace import Pace
+from poolnet.ranges import Ranges, RangeSet
+from poolnet.wire.swarm_frames import Have, Interest, Promise, Unwant, Want, Withdraw
+
+#: After an answer that promised nothing, or less than was asked for, the next want waits this long.
+_EMPTY_REST_S = 0.25
+_MAX_EMPTY_REST_S = 2.0
+_SHORT_REST_S = 0.1
+#: An origin with nothing rare to give is looked at again this often: the partial holders may be slow.
+_ORIGIN_REST_S = 1.0
+#: In the end game: what is promised for so long is asked of a second partial holder, and later of an origin.
+_OVERDUE_S = 0.5
+_ORIGIN_OVERDUE_S = 2.0
+_MAX_LATE = 256
+
+
+class _Link:
+    """One linked peer."""
+
+    __slots__ = ("banned", "pace", "peer", "sources", "wake_at")
+
+    def __init__(self, peer: DeviceId) -> None:
+        self.peer = peer
+        self.pace = Pace()
+        self.sources: dict[FileId, Source] = {}  # in the order in which they are asked next
+        self.banned: set[FileId] = set()
+        self.wake_at: float | None = None  # when to ask again, if nothing happens before
+
+    def wake(self, at: float) -> None:
+        if self.wake_at is None or at < self.wake_at:
+            self.wake_at = at
+
+
+class Requester:
+    """Fetches files from whoever is linked. Appends its effects to `effects`."""
+
+    def __init__(self, rng: RandomSource, effects: list[SwarmEffect]) -> None:
+        self._rng = rng
+        self._effects = effects
+        self._links: dict[DeviceId, _Link] = {}
+        self._downloads: dict[FileId, FileDownload] = {}
+        self._ending: dict[FileId, float] = {}  # downloads in the end game → when to look at them
+        self.wants_sent = 0
+        self.promises_dropped = 0
+        self.pieces_arrived = 0
+        self.pieces_unexpected = 0
+        self.pieces_rejected = 0
+        self.pieces_asked_twice = 0
+
+    def download_of(self, file_id: FileId) -> FileDownload | None:
+        """Return the state of a download, or None if there is none."""
+        return self._downloads.get(file_id)
+
+    def expects(self, peer: DeviceId, file_id: FileId, piece: int) -> bool:
+        """Return whether this peer may send this piece now."""
+        download = self._downloads.get(file_id)
+        source = download.sources.get(peer) if download is not None else None
+        return download is not None and source is not None and download.expects(source, piece)
+
+    # --- links and downloads come and go ------------------------------------------------------------------------
+
+    def link_up(self, peer: DeviceId) -> None:
+        """Ask a new peer what it has."""
+        link = self._links[peer] = _Link(peer)
+        for download in self._downloads.values():
+            self._add_source(link, download)
+
+    def link_down(self, peer: DeviceId, now: float) -> None:
+        """Ask others for what a peer had promised."""
+        link = self._links.pop(peer, None)
+        if link is None:
+            return
+        for file_id, source in link.sources.items():
+            self._remove_source(self._downloads[file_id], source, now)
+
+    def start(self, file_id: FileId, size_bytes: int, held: Ranges, now: float) -> None:
+        """Fetch a file.
+
+        Raises:
+            LocalError: it is being fetched with another size, or too many files are.
+        """
+        download = self._downloads.get(file_id)
+        if download is not None:
+            if download.shape.size_bytes != size_bytes:
+                raise LocalError(f"this file is fetched with {download.shape.size_bytes} bytes, not {size_bytes}")
+            for piece in RangeSet(held).intersection(download.missing):
+                self.store(file_id, piece, now)
+            return
+        if len(self._downloads) >= MAX_INTERESTS_PER_LINK:
+            raise LocalError(f"at most {MAX_INTERESTS_PER_LINK} files can be fetched at once")
+        cursor = self._rng.randrange(TreeShape(size_bytes).piece_count + 1)
+        download = FileDownload(file_id, size_bytes, held, cursor=cursor)
+        if not download.missing:
+            self._effects.append(Completed(file_id))
+            return
+        self._downloads[file_id] = download
+        for link in self._links.values():
+            self._add_source(link, download)
+
+    def stop(self, file_id: FileId, now: float) -> None:
+        """Fetch a file no more; what peers have promised is called off."""
+        download = self._downloads.pop(file_id, None)
+        if download is None:
+            return
+        self._ending.pop(file_id, None)
+        for source in list(download.sources.values()):
+            link = self._links[source.peer]
+            del link.sources[file_id]
+            self._unwant(source.peer, file_id, download.drop_promises(source))
+            self._send(link, Interest(file_id=file_id, interested=False))
+            self._ask(link, now)
+
+    def _add_source(self, link: _Link, download: FileDownload) -> None:
+        if download.file_id in link.banned:
+            return
+        link.sources[download.file_id] = download.add_source(link.peer, link.pace)
+        self._send(link, Interest(file_id=download.file_id, interested=True))
+
+    def _remove_source(self, download: FileDownload, source: Source, now: float) -> None:
+        had_something = bool(source.has)
+        download.remove_source(source)
+        if had_something:
+            self._effects.append(SourcesChanged(download.file_id, download.source_count()))
+        self._ask_all(download, now)
+
+    def _ban(self, link: _Link, download: FileDownload, now: float) -> None:
+        """Never ask this link for this file again."""
+        link.banned.add(download.file_id)
+        source = link.sources.pop(download.file_id, None)
+        if source is not None:
+            self._unwant(link.peer, download.file_id, source.promised)
+            self._send(link, Interest(file_id=download.file_id, interested=False))
+            self._remove_source(download, source, now)
+
+    # --- frames -------------------------------------------------------------------------------------------------
+
+    def have(self, peer: DeviceId, frame: Have, now: float) -> None:
+        """Learn what a peer has, and ask it."""
+        link = self._links[peer]
+        source, download = link.sources.get(frame.file_id), self._downloads.get(frame.file_id)
+        if source is None or download is None or not frame.pieces:
+            return
+        if frame.pieces[-1][1] > download.shape.piece_count:  # it means a file of another size
+            self._ban(link, download, now)
+            return
+        is_new = not source.has
+        download.learn(source, frame.pieces)
+        if is_new and source.has:
+            self._effects.append(SourcesChanged(frame.file_id, download.source_count()))
+        self._ask(link, now)
+
+    def withdraw(self, peer: DeviceId, frame: Withdraw, now: float) -> None:
+        """Learn what a peer has no more, and ask others."""
+        source, download = self._links[peer].sources.get(frame.file_id), self._downloads.get(frame.file_id)
+        if source is None or download is None:
+            return
+        had_something = bool(source.has)
+        download.forget(source, frame.pieces)
+        if had_something and not source.has:
+            self._effects.append(SourcesChanged(frame.file_id, download.source_count()))
+        self._ask_all(download, now)
+
+    def promise(self, peer: DeviceId, frame: Promise, now: float) -> None:
+        """Take the answer to a want."""
+        link = self._links[peer]
+        source, download = link.sources.get(frame.file_id), self._downloads.get(frame.file_id)
+        count = sum(stop - start for start, stop in frame.pieces)
+        if source is None or download is None or not source.asked_count or count > source.asked_count:
+            self._send_unwant(peer, frame.file_id, frame.pieces)  # called off, or more than was asked for
+            if source is None or download is None or not source.asked_count:
+                return
+            count, frame = 0, Promise(file_id=frame.file_id, pieces=())
+        asked_count, is_second = source.asked_count, source.is_second_ask
+        if source.asked is not None:
+            source.pace.answered(asked_count, now - source.asked_at)
+        source.asked, source.asked_count, source.is_second_ask = None, 0, False
+        pieces = [piece for start, stop in frame.pieces for piece in range(start, stop)]
+        refused = download.promise(source, pieces, now, again=is_second)
+        self._unwant(peer, frame.file_id, refused)
+        self._rest(link, source, count, asked_count, now)
+        self._ask_all(download, now)  # others may be asked for what was asked and not promised
+        self._look_at_end(download, now)
+
+    def _rest(self, link: _Link, source: Source, count: int, asked_count: int, now: float) -> None:
+        """Do not ask a peer again at once that has just not given what was asked for."""
+        if count:
+            source.empty_answers = 0
+            rest_s = _SHORT_REST_S if count < asked_count else 0.0
+        else:
+            rest_s = min(_EMPTY_REST_S * 2**source.empty_answers, _MAX_EMPTY_REST_S)
+            source.empty_answers = min(source.empty_answers + 1, 8)
+        if rest_s:
+            source.rest_until = now + rest_s
+            link.wake(source.rest_until)
+
+    # --- pieces -------------------------------------------------------------------------------------------------
+
+    def arrive(self, peer: DeviceId, file_id: FileId, piece: int, now: float) -> None:
+        """Take a piece off a peer's promises and ask for the next."""
+        link, download = self._links.get(peer), self._downloads.get(file_id)
+        source = link.sources.get(file_id) if link is not None else None
+        if link is None or download is None or source is None or not download.expects(source, piece):
+            self.pieces_unexpected += 1
+            return
+        self.pieces_arrived += 1
+        was_stalled = link.pace.is_stalled
+        self._call_off(download, download.arrive(source, piece, now), piece, now)
+        if was_stalled:
+            for other_id, recovered in link.sources.items():
+                self._downloads[other_id].count(recovered)
+        self._ask(link, now)
+        if not download.open:
+            self._look_at_end(download, now)
+
+    def store(self, file_id: FileId, piece: int, now: float) -> None:
+        """Note that a piece is here for good."""
+        download = self._downloads.get(file_id)
+        if download is None:
+            return
+        self._call_off(download, download.store(piece), piece, now)
+        if not download.missing:
+            self.stop(file_id, now)
+            self._effects.append(Completed(file_id))
+        elif not download.shape.is_chunk(piece):
+            self._ask_all(download, now)
+
+    def reject(self, peer: DeviceId, file_id: FileId, piece: int, now: float) -> None:
+        """Hold a wrong piece against its sender.
+
+        Piece 0 is also wrong if the size that somebody offered the file with is, so it is only not asked for again.
+        """
+        self.pieces_rejected += 1
+        download, link = self._downloads.get(file_id), self._links.get(peer)
+        if download is not None:
+            download.reopen(piece)
+        if link is not None:
+            if piece != 0:
+                self._effects.append(Misbehaved(peer, "sent a piece of a file with a wrong hash"))
+            if download is not None:
+                self._ban(link, download, now)
+        if download is not None:
+            self._ask_all(download, now)
+
+    def drop(self, file_id: FileId, piece: int, now: float) -> None:
+        """Fetch again a piece that could not be stored."""
+        download = self._downloads.get(file_id)
+        if download is not None:
+            download.reopen(piece)
+            self._ask_all(download, now)
+
+    def lose(self, file_id: FileId, pieces: Ranges, now: float) -> None:
+        """Fetch again pieces that were stored."""
+        download = self._downloads.get(file_id)
+        if download is not None:
+            download.lose(pieces)
+            self._ask_all(download, now)
+
+    def _call_off(self, download: FileDownload, sources: Iterable[Source], piece: int, now: float) -> None:
+        """Tell peers that promised a piece that it is here; they can give something else."""
+        for source in sources:
+            self._unwant(source.peer, download.file_id, [piece])
+            self._ask(self._links[source.peer], now)
+
+    # --- asking -------------------------------------------------------------------------------------------------
+
+    def _ask_all(self, download: FileDownload, now: float) -> None:
+        links = [self._links[peer] for peer in download.sources if self._links[peer].pace.room()]
+        for link in sorted(links, key=lambda link: link.pace.outstanding / link.pace.window):
+            self._ask(link, now)
+
+    def _ask(self, link: _Link, now: float) -> None:
+        """Ask a peer for as much as its window has room for, each file in turn."""
+        room = link.pace.room()
+        if not room or not link.sources:
+            return
+        if now < link.pace.resting_until:
+            link.wake(link.pace.resting_until)
+            return
+        for file_id in list(link.sources):
+            source, download = link.sources[file_id], self._downloads[file_id]
+            if source.asked_count or not download.open:
+                continue
+            if now < source.rest_until:
+                link.wake(source.rest_until)
+                continue
+            choice = download.choose(source, room)
+            if choice is None:
+                if source.is_origin:
+                    link.wake(now + _ORIGIN_REST_S)
+                continue
+            room -= choice[1]
+            self._want(link, source, file_id, *choice, now)
+            if room <= 0:
+                break
+
+    def _want(self, link: _Link, source: Source, file_id: FileId, pieces: RangeSet, count: int, now: float) -> None:
+        source.asked, source.asked_count, source.asked_at = pieces, count, now
+        source.pace.asked(count, now)
+        link.sources[file_id] = link.sources.pop(file_id)  # the others are first the next time
+        self.wants_sent += 1
+        self._send(link, Want(file_id=file_id, pieces=pieces.to_ranges(), count=count))
+
+    def _unwant(self, peer: DeviceId, file_id: FileId, pieces: Iterable[int]) -> None:
+        self._send_unwant(peer, file_id, RangeSet.of(pieces).to_ranges())
+
+    def _send_unwant(self, peer: DeviceId, file_id: FileId, pieces: Ranges) -> None:
+        if pieces:
+            self._effects.append(SendFrame(peer, Unwant(file_id=file_id, pieces=pieces)))
+
+    def _send(self, link: _Link, frame: Interest | Want) -> None:
+        self._effects.append(SendFrame(link.peer, frame))
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """Return when `tick` has something to do."""
+        earliest = min(self._ending.values(), default=None)
+        for link in self._links.values():
+            for due_at in (link.wake_at, link.pace.stall_at()):
+                if due_at is not None and (earliest is None or due_at < earliest):
+                    earliest = due_at
+        return earliest
+
+    def tick(self, now: float) -> None:
+        """Drop promises that were not kept, ask again what rested, ask a second peer for the last pieces."""
+        for link in list(self._links.values()):
+            stall_at = link.pace.stall_at()
+            if stall_at is not None and stall_at <= now:
+                self._stall(link, now)
+            if link.wake_at is not None and link.wake_at <= now:
+                link.wake_at = None
+                self._ask(link, now)
+        for file_id in [file_id for file_id, due_at in self._ending.items() if due_at <= now]:
+            del self._ending[file_id]
+            download = self._downloads[file_id]
+            self._end_game(download, now)
+            self._look_at_end(download, now)
+
+    def _stall(self, link: _Link, now: float) -> None:
+        """Give up what a silent peer has promised. If it comes all the same before another's, it is welcome."""
+        link.pace.stall(now)
+        link.wake(link.pace.resting_until)
+        for file_id, source in link.sources.items():
+            download = self._downloads[file_id]
+            download.uncount(source)
+            dropped = download.drop_promises(source)
+            self.promises_dropped += len(dropped)
+            if len(source.late) > _MAX_LATE:
+                source.late.clear()
+            source.late.update(dropped)
+        for file_id in list(link.sources):
+            self._ask_all(self._downloads[file_id], now)
+
+    def _look_at_end(self, download: FileDownload, now: float) -> None:
+        if download.file_id not in self._ending and download.is_ending(END_GAME_PIECES):
+            self._ending[download.file_id] = now + _OVERDUE_S
+
+    def _end_game(self, download: FileDownload, now: float) -> None:
+        """Ask a second holder for those of the last pieces that take long."""
+        if not download.is_ending(END_GAME_PIECES):
+            return
+        asks: dict[DeviceId, list[int]] = {}
+        for first, piece in list(download.overdue(now - _OVERDUE_S)):
+            is_old = first.promised[piece] <= now - _ORIGIN_OVERDUE_S
+            second = download.second_holder(piece, first, with_origins=is_old)
+            if second is not None:
+                download.asked_twice.add(piece)
+                asks.setdefault(second.peer, []).append(piece)
+        for peer, pieces in asks.items():
+            source = download.sources[peer]
+            source.is_second_ask = True
+            self.pieces_asked_twice += len(pieces)
+            self._want(self._links[peer], source, download.file_id, RangeSet.of(pieces), len(pieces), now)

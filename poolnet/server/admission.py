@@ -1,0 +1,92 @@
+"""Who may attach to a pool: what a client shows, judged by the statements that the server has. Pure.
+
+The server can refuse or hide, never admit: members judge by the same statements for themselves. What only the server
+can judge is time: a Join that arrives after its invite has expired is refused whatever stamp it carries. So Joins that
+a newcomer brings are held to the server's clock; those that members pass on have been seen in time by somebody.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+
+import attrs
+
+from poolnet.errors import Refused as RefusedError
+from poolnet.identity.membership import Membership
+from poolnet.identity.statements import Genesis, Join, Statement
+from poolnet.ids import DeviceId
+from poolnet.limits import MAX_REASON_CHARS
+from poolnet.server.events import CloseClient, SendFrame, ServerEffect
+from poolnet.server.wanted import ClientId
+from poolnet.wire.sync_frames import Refused
+
+_SENTENCES = {
+    "unknown_pool": "this server does not know that pool; ask for a new invite",
+    "not_a_member": "this device is not a member of the pool; ask for an invite",
+    "removed": "this device was removed from the pool",
+    "invite_unknown": "this server does not know that invite; whoever made it must come online first",
+    "invite_expired": "the invite has expired; ask for a new one",
+    "invite_used_up": "the invite has been used as often as it allows; ask for a new one",
+    "too_many": "too many connections or requests from this address; try again later",
+    "busy": "the server cannot take this on at the moment; try again later",
+    "timeout": "nothing that could be judged was shown in time",
+}
+
+
+@attrs.frozen
+class Judgement:
+    """What of the shown statements belongs into the pool, and what is wrong with the client's own Join, if anything."""
+
+    admitted: tuple[Statement, ...]
+    code: str | None
+
+
+def refusal(client: ClientId, code: str, message: str | None = None) -> list[ServerEffect]:
+    """Return what tells a client no: a code for programs, a sentence for people (by default that of the code)."""
+    text = _SENTENCES[code] if message is None else message[:MAX_REASON_CHARS]
+    return [SendFrame(client, Refused(code=code, message=text)), CloseClient(client, code, text)]
+
+
+def admit_shown(membership: Membership, shown: Iterable[Statement], *, device: DeviceId, unix_ms: int) -> Judgement:
+    """Add to `membership` what is in order of the statements that the client of `device` shows.
+
+    That is: statements by members, and Joins through invites that are good now. Nothing else gets in, so that a
+    stranger cannot fill a pool with junk.
+    """
+    admitted = []
+    own_code = None
+    for statement in sorted(shown, key=lambda item: item.key):
+        is_own_join = statement.author == device and isinstance(statement.body, Join)
+        if not is_own_join and not membership.missing((statement.statement_id,)):
+            continue
+        code = _objection(membership, statement, unix_ms)
+        if code is None and membership.add(statement):
+            admitted.append(statement)
+        elif is_own_join:
+            own_code = code
+    return Judgement(tuple(admitted), own_code)
+
+
+def _objection(membership: Membership, statement: Statement, unix_ms: int) -> str | None:
+    """Return why a statement from a stranger is refused, or None."""
+    match statement.body:
+        case Genesis():
+            return "unknown_pool"
+        case Join():
+            try:
+                membership.check_join(statement, unix_ms)
+            except RefusedError as refused:
+                return refused.code
+            return None
+        case _:
+            return None if membership.is_member(statement.author) else "not_a_member"
+
+
+def network_of(host: str) -> str:
+    """Return what limits on an address apply to: an IPv4 address, or the /64 of an IPv6 address."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if address.version == 4:
+        return str(address)
+    return str(ipaddress.ip_network((address, 64), strict=False))

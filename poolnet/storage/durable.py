@@ -1,0 +1,89 @@
+"""Bytes that are on the disk when a function returns: whole or not at all, after a power cut as well.
+
+Synchronous; to be called in a thread. Errors of the operating system become `StoreError` and `DiskFull` here, so that
+nothing above this package meets an errno.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from poolnet.errors import DiskFull, StoreError
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIRECTORY = 0o700
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@contextlib.contextmanager
+def store_errors(what: str, path: Path) -> Iterator[None]:
+    """Turn an `OSError` into a sentence: "cannot `what` `path`: reason".
+
+    Raises:
+        DiskFull: no space or quota left.
+        StoreError: anything else that the system refused.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in _NO_SPACE:
+            raise DiskFull(f"no space left to {what} {path}; free some and try again") from exc
+        raise StoreError(f"cannot {what} {path}: {exc.strerror or exc}") from exc
+
+
+def write_durably(path: Path, content: bytes, *, mode: int = PRIVATE_FILE) -> None:
+    """Replace `path` by a file of `content`: written beside it, synced, renamed, directory synced.
+
+    Raises:
+        StoreError: it cannot be written (`DiskFull` if that is why); what was there is intact.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with store_errors("write", path):
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make creations, renames and removals in a directory durable, where the system can."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse to sync a directory
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_private_directory(path: Path) -> None:
+    """Create a directory that only its owner can enter, and those above it that are missing.
+
+    Raises:
+        StoreError: it cannot be created, or something else has that name.
+    """
+    with store_errors("create", path):
+        path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+
+
+def keep_aside(path: Path) -> Path:
+    """Rename a damaged file so that it is in nobody's way and nothing is lost; return its new path.
+
+    Raises:
+        StoreError: it cannot be renamed.
+    """
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    with store_errors("set aside", path):
+        os.replace(path, aside)
+    return aside

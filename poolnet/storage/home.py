@@ -1,0 +1,208 @@
+"""The home directory of a device: its key, its profile, its settings, and a directory a pool.
+
+One process at a time holds a home, by a lock that ends with the process. What lies in a pool's directory belongs to the
+services; here is only where it is.
+"""
+
+import base64
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import platformdirs
+import trio
+
+from poolnet.errors import StoreError, StoreLocked, WireError
+from poolnet.ids import PoolId, decode_id_untrusted, encode_id
+from poolnet.storage.atomic_json import read_json, write_json
+from poolnet.storage.durable import (
+    PRIVATE_DIRECTORY,
+    PRIVATE_FILE,
+    make_private_directory,
+    store_errors,
+    write_durably,
+)
+
+SEED_SIZE: Final = 32
+HOME_VARIABLE: Final = "POOLNET_HOME"
+
+
+@attrs.frozen(kw_only=True)
+class Profile:
+    """Who uses this device: the display name last chosen, and the encoded first AddDevice of the user."""
+
+    name: str | None = None
+    user: bytes | None = attrs.field(default=None, repr=False)
+
+
+class Home:
+    """An open home directory. Made by `open_home`.
+
+    Attributes:
+        path: the directory.
+        seed: the 32 secret bytes of the device key.
+        is_new: the key was made now.
+    """
+
+    def __init__(self, path: Path, seed: bytes, *, is_new: bool) -> None:
+        self.path = path
+        self.seed = seed
+        self.is_new = is_new
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the running process listens for commands."""
+        return self.path / "control.sock"
+
+    async def profile(self) -> Profile:
+        """Return the stored profile.
+
+        Raises:
+            StoreError: it is damaged or cannot be read.
+        """
+        value = await trio.to_thread.run_sync(_read_object, self.path / "profile.json")
+        return _decode_profile(value, self.path / "profile.json")
+
+    async def save_profile(self, profile: Profile) -> None:
+        """Store `profile`, durably.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        user = None if profile.user is None else base64.b64encode(profile.user).decode()
+        await trio.to_thread.run_sync(write_json, self.path / "profile.json", {"name": profile.name, "user": user})
+
+    async def settings(self) -> dict[str, Any]:
+        """Return the stored settings, by name.
+
+        Raises:
+            StoreError: they are damaged or cannot be read.
+        """
+        return await trio.to_thread.run_sync(_read_object, self.path / "settings.json")
+
+    async def save_settings(self, settings: dict[str, Any]) -> None:
+        """Store `settings`, durably.
+
+        Raises:
+            StoreError: they cannot be written.
+        """
+        await trio.to_thread.run_sync(write_json, self.path / "settings.json", settings)
+
+    def pool_ids(self) -> list[PoolId]:
+        """Return the pools that have a directory here, in no particular order."""
+        found = []
+        for entry in (self.path / "pools").iterdir():
+            with contextlib.suppress(WireError):  # something that is not ours
+                found.append(PoolId(decode_id_untrusted(entry.name)))
+        return found
+
+    def pool_directory(self, pool_id: PoolId) -> Path:
+        """Return the directory of a pool, made if it is missing.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        path = self.path / "pools" / encode_id(pool_id)
+        make_private_directory(path)
+        return path
+
+    async def forget_pool(self, pool_id: PoolId) -> None:
+        """Remove a pool's directory and all that is in it; nothing happens if there is none.
+
+        Raises:
+            StoreError: it cannot be removed.
+        """
+        path = self.path / "pools" / encode_id(pool_id)
+        await trio.to_thread.run_sync(_remove_tree, path)
+
+
+@contextlib.asynccontextmanager
+async def open_home(path: Path | None = None) -> AsyncIterator[Home]:
+    """Open a home directory, making it and the device key if they are not there, and hold it until the end.
+
+    Args:
+        path: the directory; without it `default_home`.
+
+    Raises:
+        StoreLocked: another process, or another part of this one, holds it.
+        StoreError: it cannot be made or read.
+    """
+    path = (path or default_home()).expanduser().absolute()
+    lock = await trio.to_thread.run_sync(_lock, path)
+    try:
+        yield await trio.to_thread.run_sync(_load, path)
+    finally:
+        os.close(lock)
+
+
+def default_home() -> Path:
+    """Return ``$POOLNET_HOME``, or where this system keeps the data of a user's programs."""
+    chosen = os.environ.get(HOME_VARIABLE)
+    return Path(chosen) if chosen else platformdirs.user_data_path("poolnet", appauthor=False)
+
+
+def _lock(path: Path) -> int:
+    """Take the home's lock; return the descriptor that holds it."""
+    make_private_directory(path)
+    with store_errors("open", path):
+        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(descriptor)
+        raise StoreLocked(f"another poolnet process uses {path}; end it, or choose another home") from exc
+    except OSError as exc:
+        os.close(descriptor)
+        raise StoreError(f"{path} cannot be locked: {exc.strerror}; choose a home on a local disk") from exc
+    return descriptor
+
+
+def _load(path: Path) -> Home:
+    with store_errors("protect", path):
+        path.chmod(PRIVATE_DIRECTORY)
+    make_private_directory(path / "pools")
+    seed, is_new = _load_seed(path / "device.key")
+    return Home(path, seed, is_new=is_new)
+
+
+def _load_seed(path: Path) -> tuple[bytes, bool]:
+    with store_errors("read", path):
+        try:
+            seed = path.read_bytes()
+        except FileNotFoundError:
+            seed = secrets.token_bytes(SEED_SIZE)
+            write_durably(path, seed)
+            return seed, True
+        path.chmod(PRIVATE_FILE)
+    if len(seed) != SEED_SIZE:
+        raise StoreError(f"{path} is not a device key; restore it from a backup, or choose another home")
+    return seed, False
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    value = read_json(path, {})
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} does not hold what poolnet writes; move it away")
+    return value
+
+
+def _decode_profile(value: dict[str, Any], path: Path) -> Profile:
+    name, user = value.get("name"), value.get("user")
+    try:
+        if not isinstance(name, str | None) or not isinstance(user, str | None):
+            raise ValueError("neither text nor null")
+        return Profile(name=name, user=None if user is None else base64.b64decode(user, validate=True))
+    except ValueError as exc:
+        raise StoreError(f"{path} does not hold what poolnet writes; move it away") from exc
+
+
+def _remove_tree(path: Path) -> None:
+    with store_errors("remove", path):
+        if path.exists():
+            shutil.rmtree(path)

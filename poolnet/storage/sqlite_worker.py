@@ -1,0 +1,208 @@
+"""SQLite for trio: one connection, used by one thread at a time, in WAL mode, with versioned schemas.
+
+A transaction is a plain function that gets the connection; it runs in a thread, alone, and is committed as a whole or
+not at all. What it raises of SQLite's errors becomes `StoreError` and `DiskFull`.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import attrs
+import trio
+
+from poolnet.errors import DiskFull, StoreError
+from poolnet.storage.durable import PRIVATE_FILE, keep_aside, store_errors
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: "pool" in ASCII: tells our databases from other programs'.
+APPLICATION_ID = 0x706F6F6C
+#: SQLite's own default; a WAL of about 4 MiB.
+_CHECKPOINT_PAGES = 1000
+_NO_SPACE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+#: Primary result code: the low byte of an extended one.
+_PRIMARY = 0xFF
+
+
+@attrs.frozen(kw_only=True)
+class SqliteStatistics:
+    """Transactions run, how many failed, and the most that waited at once."""
+
+    transactions: int
+    failed: int
+    peak_waiting: int
+
+
+class SqliteWorker:
+    """A database and the thread that works on it. Made by `open_sqlite`."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._turn = trio.CapacityLimiter(1)
+        self._is_durable: bool | None = None
+        self._transactions = 0
+        self._failed = 0
+        self._peak_waiting = 0
+
+    async def run(
+        self, transaction: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``transaction(connection, *args)`` in a thread, in one transaction, and return its result.
+
+        When it returns, what was written is on the disk. Transactions run one at a time, in order of their calls. Once
+        one has begun it is finished, even if the caller is cancelled.
+
+        Raises:
+            StoreError: SQLite failed (`DiskFull` for want of space); nothing of it was stored.
+        """
+        return await self._in_turn(True, lambda: transaction(self._connection, *args, **kwargs))
+
+    async def run_relaxed(
+        self, transaction: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Like `run`, without waiting for the disk: a power cut (not a crash) may undo the last few of them."""
+        return await self._in_turn(False, lambda: transaction(self._connection, *args, **kwargs))
+
+    def statistics(self) -> SqliteStatistics:
+        """Return counts since opening."""
+        return SqliteStatistics(transactions=self._transactions, failed=self._failed, peak_waiting=self._peak_waiting)
+
+    async def _in_turn(self, durable: bool, call: Callable[[], T]) -> T:
+        self._peak_waiting = max(self._peak_waiting, self._turn.statistics().tasks_waiting + 1)
+        return await trio.to_thread.run_sync(self._transact, durable, call, limiter=self._turn)
+
+    def _transact(self, durable: bool, call: Callable[[], T]) -> T:
+        self._transactions += 1
+        try:
+            with _sqlite_errors(self.path):
+                self._set_durable(durable)
+                return _in_transaction(self._connection, call)
+        except BaseException:
+            self._failed += 1
+            raise
+
+    def _set_durable(self, durable: bool) -> None:
+        """Choose whether a commit waits for the disk; SQLite takes this only between transactions."""
+        if durable != self._is_durable:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._is_durable = durable
+
+
+@contextlib.asynccontextmanager
+async def open_sqlite(path: Path, *, schema: Sequence[str]) -> AsyncIterator[SqliteWorker]:
+    """Open, or create, the database at `path` and bring its schema up to date.
+
+    Args:
+        path: the database file; its directory must exist.
+        schema: one SQL script a version, the oldest first. The database remembers how many it has run; the rest is run
+            now, each in a transaction. A script that was released is never changed.
+
+    Raises:
+        StoreError: it cannot be opened, or a newer poolnet wrote it. A file that is damaged or not ours is kept aside,
+            so that the next try creates a new one.
+    """
+    connection = await trio.to_thread.run_sync(_open, path, tuple(schema))
+    worker = SqliteWorker(path, connection)
+    try:
+        yield worker
+    finally:
+        with trio.CancelScope(shield=True):  # no deadline needed: at most one transaction and a checkpoint
+            await trio.to_thread.run_sync(connection.close, limiter=worker._turn)
+
+
+class _Foreign(Exception):
+    """The database belongs to another program."""
+
+
+def _open(path: Path, schema: Sequence[str]) -> sqlite3.Connection:
+    with store_errors("open", path):
+        path.touch(mode=PRIVATE_FILE)
+    try:
+        return _connect(path, schema)
+    except _Foreign:
+        raise StoreError(_set_aside(path, "is not a poolnet database")) from None
+    except sqlite3.Error as exc:
+        if not _is_damaged(exc):
+            raise _translated(exc, path) from exc
+        raise StoreError(_set_aside(path, "is damaged")) from exc
+
+
+def _connect(path: Path, schema: Sequence[str]) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=128)
+    try:
+        _check_ours(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _migrate(connection, path, schema)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_ours(connection: sqlite3.Connection) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != APPLICATION_ID and (application or tables):
+        raise _Foreign
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, schema: Sequence[str]) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(schema):
+        raise StoreError(f"{path} was written by a newer version of poolnet; please update")
+    for number, script in enumerate(schema[version:], start=version + 1):
+        connection.executescript(
+            f"BEGIN; {script}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
+        )
+
+
+def _in_transaction(connection: sqlite3.Connection, call: Callable[[], T]) -> T:
+    connection.execute("BEGIN")
+    try:
+        result = call()
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # a full disk may have rolled it back already
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+@contextlib.contextmanager
+def _sqlite_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise _translated(exc, path) from exc
+
+
+def _translated(exc: sqlite3.Error, path: Path) -> StoreError:
+    code = getattr(exc, "sqlite_errorcode", None)
+    if code in _NO_SPACE:
+        return DiskFull(f"no space left to write {path}; free some and try again")
+    if _is_damaged(exc):
+        return StoreError(f"{path} is damaged: {exc}; move it away to start a new one")
+    return StoreError(f"cannot use {path}: {exc}")
+
+
+def _is_damaged(exc: sqlite3.Error) -> bool:
+    code = getattr(exc, "sqlite_errorcode", None)
+    return code is not None and code & _PRIMARY in _DAMAGED
+
+
+def _set_aside(path: Path, what: str) -> str:
+    """Keep a database and its WAL aside; return the sentence that says so."""
+    aside = keep_aside(path)
+    for suffix in ("-wal", "-shm"):
+        companion = path.with_name(path.name + suffix)
+        if companion.exists():
+            keep_aside(companion)
+    return f"{path} {what}; it is kept as {aside.name}, and the next start goes without it"

@@ -1,0 +1,95 @@
+"""A simulated pool: a server and nodes, messages sent among them, and how well they spread."""
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+from blake3 import blake3
+
+from poolnet.ids import DeviceId, MsgId
+from poolnet.testing.sim_network import PathConditions, SimNetwork
+from poolnet.testing.sim_node import SimNode
+from poolnet.testing.sim_server import SimSyncServer
+
+
+@attrs.frozen(kw_only=True)
+class SpreadFigures:
+    """How a set of messages spread over a set of nodes."""
+
+    deliveries: int
+    missed: int
+    #: Links that the slowest copy of a message passed: the mean over the messages, and the worst.
+    last_hop_mean: float
+    last_hop_worst: int
+    #: Seconds from publishing to the last delivery, the worst message.
+    last_delivery_s: float
+
+
+class SimPool:
+    """A pool of simulated nodes that all join at once.
+
+    Args:
+        seed: decides everything, the ids of the nodes too.
+        node_count: nodes at the beginning; `add_node` adds others.
+        conditions: of every path.
+    """
+
+    def __init__(self, seed: int, node_count: int, *, conditions: PathConditions | None = None) -> None:
+        self.network = SimNetwork(seed, conditions=conditions)
+        self.server = SimSyncServer(self.network)
+        #: All nodes that ever joined, in order, those that left too.
+        self.nodes: list[SimNode] = []
+        self._published: dict[MsgId, tuple[SimNode, float]] = {}
+        for _ in range(node_count):
+            self.add_node()
+
+    def add_node(self) -> SimNode:
+        """Let a new node join."""
+        name = f"node {len(self.nodes)} of {self.network.seed}"
+        node = SimNode(self.network, self.server, DeviceId(blake3(name.encode()).digest()))
+        self.nodes.append(node)
+        node.join()
+        return node
+
+    def run_for(self, duration_s: float) -> None:
+        """Let `duration_s` seconds of virtual time pass."""
+        self.network.run_for(duration_s)
+
+    def publish(self, node: SimNode, message: bytes) -> MsgId:
+        """Let a node send a message; `message` must not have been sent before."""
+        msg_id = node.publish(message)
+        self._published[msg_id] = (node, self.network.now)
+        return msg_id
+
+    def online(self) -> list[SimNode]:
+        """Return the nodes that are in the network now."""
+        return [node for node in self.nodes if node.is_up]
+
+    def missed(self, nodes: Sequence[SimNode]) -> list[tuple[SimNode, MsgId]]:
+        """Return what these nodes did not get, of all that one of them sent or got."""
+        expected = [msg_id for msg_id in self._published if any(msg_id in node.history for node in nodes)]
+        return [(node, msg_id) for msg_id in expected for node in nodes if msg_id not in node.history]
+
+    def duplicates(self) -> int:
+        """Return how many payloads have reached a node that had them already, so far."""
+        return sum(node.gossip.statistics().duplicates for node in self.nodes)
+
+    def figures(self, messages: Iterable[MsgId], nodes: Sequence[SimNode]) -> SpreadFigures:
+        """Return how `messages` spread over `nodes`."""
+        last_hops: list[int] = []
+        delays: list[float] = []
+        deliveries = missed = 0
+        for msg_id in messages:
+            publisher, published_at = self._published[msg_id]
+            others = [node for node in nodes if node is not publisher]
+            reached = [node for node in others if msg_id in node.history]
+            deliveries += len(reached)
+            missed += len(others) - len(reached)
+            last_hops.append(max((node.hops[msg_id] for node in reached), default=0))
+            delays.append(max((node.delivered_at[msg_id] - published_at for node in reached), default=0.0))
+        return SpreadFigures(
+            deliveries=deliveries,
+            missed=missed,
+            last_hop_mean=sum(last_hops) / max(1, len(last_hops)),
+            last_hop_worst=max(last_hops, default=0),
+            last_delivery_s=max(delays, default=0.0),
+        )

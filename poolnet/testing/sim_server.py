@@ -1,0 +1,154 @@
+"""A simulated sync server: keeps the roster of one pool and tells it to its clients, in order and with delay.
+
+It has no credentials, no signals and no disk; what it shares with the real one is the roster, the drawing of places and
+the numbering of events. It can be reached by the hosts that are on its side of a partition.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+
+from poolnet.ids import DeviceId
+from poolnet.limits import IDLE_TIMEOUT_S, PING_INTERVAL_S, REATTACH_GRACE_S
+from poolnet.protocol.rings import Roster, draw_places
+from poolnet.testing.sim_network import SimHost, SimNetwork
+from poolnet.wire.sync_frames import RosterEntry
+
+
+class RosterClient(SimHost, Protocol):
+    """A host that wants roster events, each at `network.now` and in order."""
+
+    def roster_reset(self, epoch: int, entries: list[RosterEntry]) -> None:
+        """This is the whole roster as of `epoch`."""
+
+    def node_joined(self, epoch: int, entry: RosterEntry) -> None:
+        """A node came, or has other places."""
+
+    def node_left(self, epoch: int, node: DeviceId) -> None:
+        """A node left."""
+
+
+@attrs.define(eq=False)
+class _Attachment:
+    client: RosterClient
+    heard_at: float
+    next_arrival: float = 0.0
+    has_missed_events: bool = False
+
+
+class SimSyncServer:
+    """The server of one pool, at a place in the network where the first side of every partition is.
+
+    Args:
+        delay_s: what a roster event takes at least to a client; up to twice that.
+    """
+
+    def __init__(self, network: SimNetwork, *, delay_s: float = 0.05) -> None:
+        self.roster = Roster()
+        self.is_running = True
+        self.reports = 0
+        self._network = network
+        self._delay_s = delay_s
+        self._rng = network.random_for("server")
+        self._attached: dict[DeviceId, _Attachment] = {}
+        self._lost: dict[DeviceId, RosterClient] = {}  # clients that try to attach again
+        network.call_later(PING_INTERVAL_S, self._check)
+
+    def attach(self, client: RosterClient) -> None:
+        """Enter a client into the roster, or take it back without any event if it is there. Retried until possible."""
+        self._network.call_later(self._delay(), lambda: self._attach_now(client))
+
+    def detach(self, client: RosterClient) -> None:
+        """Take a client out of the roster; it will not come back by itself."""
+        self._lost.pop(client.host_id, None)
+        attachment = self._attached.get(client.host_id)
+        if self.is_running and attachment is not None and attachment.client is client:
+            self._remove(client.host_id)
+
+    def report(self, reporter: DeviceId, node: DeviceId) -> None:
+        """Count a report that no link from `reporter` to `node` comes up."""
+        self.reports += self.is_running and reporter != node
+
+    def stop(self) -> None:
+        """Kill the server: no events, nobody can attach."""
+        self.is_running = False
+        self._lost.update((node, attachment.client) for node, attachment in self._attached.items())
+        self._attached.clear()
+
+    def start(self) -> None:
+        """Start it again with the roster it had; who is not back after `REATTACH_GRACE_S` has left."""
+        self.is_running = True
+        self._network.call_later(REATTACH_GRACE_S, self._remove_absent)
+
+    def _attach_now(self, client: RosterClient) -> None:
+        if not self._network.is_up(client):
+            return
+        if not self.is_running or not self._reaches(client):
+            self._lost[client.host_id] = client
+            return
+        self._lost.pop(client.host_id, None)
+        self._attached[client.host_id] = _Attachment(client, self._network.now)
+        if client.host_id not in self.roster:
+            entry = RosterEntry(node=client.host_id, places=draw_places(self._rng))
+            epoch = self.roster.epoch + 1
+            self.roster.apply_joined(epoch, entry)
+            for attachment in self._others(client.host_id):
+                self._send(attachment, lambda other: other.node_joined(epoch, entry))
+        self._send_reset(self._attached[client.host_id])
+
+    def _remove(self, node: DeviceId) -> None:
+        self._attached.pop(node, None)
+        epoch = self.roster.epoch + 1
+        self.roster.apply_left(epoch, node)
+        for attachment in self._others(node):
+            self._send(attachment, lambda client: client.node_left(epoch, node))
+
+    def _remove_absent(self) -> None:
+        for node in sorted(self.roster.nodes - self._attached.keys()):
+            self._remove(node)
+
+    def _check(self) -> None:
+        """Notice clients that went silent, and let those that can reach the server again come back."""
+        now = self._network.now
+        self._network.call_later(PING_INTERVAL_S, self._check)
+        for node, client in list(self._lost.items()):
+            if not self._network.is_up(client):
+                del self._lost[node]
+            elif self.is_running and self._reaches(client):
+                self.attach(client)
+        for node, attachment in list(self._attached.items()):
+            if self._reaches(attachment.client):
+                attachment.heard_at = now
+                if attachment.has_missed_events:
+                    attachment.has_missed_events = False
+                    self._send_reset(attachment)
+            elif now - attachment.heard_at >= IDLE_TIMEOUT_S:
+                self._remove(node)
+                self._lost[node] = attachment.client
+
+    def _reaches(self, client: RosterClient) -> bool:
+        return self._network.is_up(client) and self._network.side_of(client.host_id) == 0
+
+    def _others(self, node: DeviceId) -> list[_Attachment]:
+        return [attachment for other, attachment in self._attached.items() if other != node]
+
+    def _delay(self) -> float:
+        return self._delay_s * (1 + self._rng.random())
+
+    def _send_reset(self, attachment: _Attachment) -> None:
+        epoch, entries = self.roster.epoch, self.roster.entries()
+        self._send(attachment, lambda client: client.roster_reset(epoch, entries))
+
+    def _send(self, attachment: _Attachment, tell: Callable[[RosterClient], None]) -> None:
+        client = attachment.client
+        if not self._reaches(client):
+            attachment.has_missed_events = True
+            return
+
+        def arrive() -> None:
+            if self._network.is_up(client):
+                tell(client)
+
+        attachment.next_arrival = max(attachment.next_arrival, self._network.now + self._delay())
+        self._network.call_at(attachment.next_arrival, arrive)

@@ -1,0 +1,44 @@
+"""The shape of a command, and how it is run: here, or in the process that holds the home.
+
+A command is an async function of a session, its parameters (JSON values; paths absolute, because the command may run in
+a process with another working directory), a reporter, and lines that are typed into it. `Command.holds_home` says that
+it stays for long, so that other commands in the same home must be able to reach it.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import attrs
+
+from poolnet_cli.reporter import Reporter
+from poolnet_cli.session import Session
+
+Params = dict[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """One run of a command: what it works on, what was asked, where it reports, what is typed into it."""
+
+    session: Session
+    params: Params
+    reporter: Reporter
+    lines: AsyncIterator[str]
+
+
+#: Ends when the command is done; raises PoolnetError or OSError if it cannot be.
+Run = Callable[[Call], Awaitable[None]]
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """A command that works on a home."""
+
+    name: str
+    run: Run
+    #: It may stay for long: while it runs, others use the home through it.
+    holds_home: bool = False
+    #: When it is done, how long commands of others that use the home through it may take to finish.
+    linger_s: float = 2.0
+    #: It reads typed lines.
+    takes_lines: bool = False

@@ -1,0 +1,26 @@
+"""The commands: each an async function that works the same in this process and behind the control socket."""
+
+from typing import Final
+
+from poolnet_cli.command import Command
+from poolnet_cli.commands import files, pools, talk
+from poolnet_cli.commands.join import join
+
+#: Every command that works on a home, by name. `serve` and `demo` do not.
+COMMANDS: Final[dict[str, Command]] = {
+    command.name: command
+    for command in (
+        Command(name="create", run=pools.create),
+        Command(name="invite", run=pools.invite),
+        Command(name="status", run=pools.status),
+        Command(name="leave", run=pools.leave),
+        Command(name="join", run=join, holds_home=True, takes_lines=True),
+        Command(name="send", run=talk.send),
+        Command(name="history", run=talk.history),
+        Command(name="peers", run=talk.peers),
+        Command(name="offer", run=files.offer, holds_home=True),
+        Command(name="files", run=files.files),
+        Command(name="get", run=files.get, holds_home=True, linger_s=float("inf")),
+        Command(name="retract", run=files.retract),
+    )
+}

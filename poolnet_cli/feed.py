@@ -1,0 +1,117 @@
+"""What a person types into `join`: messages, and commands that begin with a slash."""
+
+import shlex
+from typing import Final
+
+import attrs
+
+HELP: Final = (
+    "a line is a message to all; /offer PATH offers a file, /get FILE [PATH] fetches one, /files lists them, "
+    "/who shows who is here, /quit leaves, //TEXT sends a text that begins with a slash"
+)
+
+
+@attrs.frozen
+class Say:
+    """Send a text."""
+
+    text: str
+
+
+@attrs.frozen
+class OfferFile:
+    """Offer a file."""
+
+    path: str
+
+
+@attrs.frozen
+class GetFile:
+    """Fetch a file to a path, or to the working directory."""
+
+    file: str
+    out: str | None = None
+
+
+@attrs.frozen
+class ListFiles:
+    """Show what is offered."""
+
+
+@attrs.frozen
+class ListPeers:
+    """Show who is here."""
+
+
+@attrs.frozen
+class Quit:
+    """Leave."""
+
+
+@attrs.frozen
+class ShowHelp:
+    """Show the commands."""
+
+
+@attrs.frozen
+class Nothing:
+    """An empty line."""
+
+
+Typed = Say | OfferFile | GetFile | ListFiles | ListPeers | Quit | ShowHelp | Nothing
+
+
+def parse_typed(line: str) -> Typed:
+    """Return what a typed line asks for.
+
+    Names with spaces are put in quotes, except the path of `/offer`, which is all of its line.
+
+    Raises:
+        ValueError: a slash command that does not exist or lacks its argument; the message says what to type.
+    """
+    text = line.strip()
+    if not text:
+        return Nothing()
+    if text.startswith("//"):
+        return Say(text[1:])
+    if not text.startswith("/"):
+        return Say(line)
+    word, _, rest = text.partition(" ")
+    return _parse_command(word.lower(), rest.strip())
+
+
+def _parse_command(word: str, rest: str) -> Typed:
+    match word:
+        case "/offer":
+            if not rest:
+                raise ValueError("type /offer and the path of a file")
+            return OfferFile(_unquoted(rest))
+        case "/get":
+            words = _split(rest)
+            if not 1 <= len(words) <= 2:
+                raise ValueError(
+                    "type /get, a file's name or id and, if you like, where to; names with spaces in quotes"
+                )
+            return GetFile(*words)
+        case "/files":
+            return ListFiles()
+        case "/who":
+            return ListPeers()
+        case "/quit" | "/exit":
+            return Quit()
+        case "/help" | "/?":
+            return ShowHelp()
+        case _:
+            raise ValueError(f"there is no command {word}; {HELP}")
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # an apostrophe in a name is more likely than an unfinished quotation
+        return text.split()
+
+
+def _unquoted(text: str) -> str:
+    words = _split(text)
+    return words[0] if len(words) == 1 else text

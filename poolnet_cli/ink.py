@@ -1,0 +1,71 @@
+"""Styled text for a terminal, plain text for everything else. Everything from others goes through `printable` here."""
+
+import io
+import os
+import shutil
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from poolnet import printable
+
+#: Width for output that is not a terminal: nothing is cut or wrapped there.
+_UNBOUNDED: Final = 10_000
+
+#: A piece of a line: text, and a style of rich ("" for none).
+Piece = tuple[str, str]
+
+
+class Ink:
+    """Turns pieces and tables into strings.
+
+    Args:
+        is_terminal: whether styles (and the terminal's width) apply.
+    """
+
+    def __init__(self, *, is_terminal: bool) -> None:
+        self.is_terminal = is_terminal
+
+    def line(self, *pieces: Piece) -> str:
+        """Return one line, its end included. The pieces' texts are made printable."""
+        text = Text(no_wrap=True)
+        for content, style in pieces:
+            text.append(printable(content), style=style)
+        return self._draw(text, width=_UNBOUNDED)
+
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        """Return a table with aligned columns; headings that end in ``>`` are of columns of numbers."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for heading in headings:
+            is_number = heading.endswith(">")
+            table.add_column(heading.rstrip(">"), justify="right" if is_number else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        drawn = self._draw(table, width=self.width() if self.is_terminal else _UNBOUNDED)
+        return "".join(line.rstrip() + "\n" for line in drawn.splitlines())
+
+    def width(self) -> int:
+        """Return the columns of the terminal."""
+        return shutil.get_terminal_size().columns
+
+    def _draw(self, content: Text | Table, *, width: int) -> str:
+        buffer = io.StringIO()
+        console = Console(
+            file=buffer,
+            force_terminal=self.is_terminal,
+            width=width,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            no_color=None if self.is_terminal else True,
+        )
+        console.print(content, soft_wrap=isinstance(content, Text))
+        return buffer.getvalue()
+
+
+def ink_for(descriptor: int) -> Ink:
+    """Return ink that suits a file descriptor."""
+    return Ink(is_terminal=os.isatty(descriptor) and os.environ.get("TERM") != "dumb")

@@ -1,0 +1,76 @@
+"""Lines that a person or a program types into a running command, from standard input or through the control socket."""
+
+import os
+from collections.abc import AsyncIterator
+from typing import Final
+
+import trio
+
+#: A typed line: room for a path and for any text that is still to be refused as too long.
+MAX_LINE_BYTES: Final = 64 * 1024
+_READ_SIZE: Final = 16 * 1024
+
+
+class LineSplitter:
+    """Cuts bytes into lines of text; of a line that is too long, only the beginning is kept."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._is_overlong = False
+
+    def feed(self, data: bytes) -> list[str]:
+        """Return the lines that `data` completes, without their ends."""
+        *complete, rest = data.split(b"\n")
+        lines = []
+        for part in complete:
+            self._append(part)
+            lines.append(self.finish())
+        self._append(rest)
+        return lines
+
+    def finish(self) -> str:
+        """Return what came after the last line end (empty if nothing) and start anew."""
+        line = self._rest.decode("utf-8", errors="replace").rstrip("\r")
+        self._rest.clear()
+        return line
+
+    def _append(self, part: bytes) -> None:
+        room = MAX_LINE_BYTES - len(self._rest)
+        self._rest += part[:room]
+
+
+async def standard_input_lines() -> AsyncIterator[str]:
+    """Iterate over the lines of standard input until its end.
+
+    Reading waits in a thread that is given up on cancellation: a terminal, a pipe, a file and /dev/null all work, and
+    nothing about the terminal's mode is changed.
+    """
+    splitter = LineSplitter()
+    while data := await _read_some():
+        for line in splitter.feed(data):
+            yield line
+    if last := splitter.finish():
+        yield last
+
+
+def read_first_line() -> str:
+    """Return the first line of standard input and leave the rest of it unread."""
+    line = bytearray()
+    while (byte := os.read(0, 1)) not in (b"", b"\n") and len(line) < MAX_LINE_BYTES:
+        line += byte
+    return line.decode("utf-8", errors="replace").strip()
+
+
+def read_all(max_bytes: int) -> bytes:
+    """Return all of standard input, or its beginning if it is longer than `max_bytes`."""
+    content = bytearray()
+    while len(content) <= max_bytes and (data := os.read(0, _READ_SIZE)):
+        content += data
+    return bytes(content)
+
+
+async def _read_some() -> bytes:
+    try:
+        return await trio.to_thread.run_sync(os.read, 0, _READ_SIZE, abandon_on_cancel=True)
+    except OSError:  # closed (a daemon), or a terminal that went away: the same as its end
+        return b""

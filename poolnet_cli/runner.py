@@ -1,0 +1,124 @@
+"""Runs a command where it belongs: in the process that already holds the home, else here.
+
+Signals: SIGINT, SIGTERM and SIGHUP cancel what runs, and everything that was opened closes as it does at any other end
+(goodbyes to the peers, stores synced). A second one ends the process at once.
+"""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+
+from poolnet import LocalError, StoreLocked
+from poolnet_cli.command import Call, Command, Params
+from poolnet_cli.control import connect_control, open_control_server, run_remotely
+from poolnet_cli.outcome import DONE, INTERRUPTED
+from poolnet_cli.reporter import Reporter
+from poolnet_cli.session import Session, open_session
+
+#: How long to wait for the socket of a process that has just taken the home's lock, or is about to let it go.
+HANDOVER_S: Final = 1.0
+_HANDOVER_POLL_S: Final = 0.05
+
+Lines = Callable[[], AsyncIterator[str]]
+
+
+@attrs.frozen(kw_only=True)
+class Runner:
+    """Runs commands on one home.
+
+    Args:
+        commands: all that the control socket offers, by name.
+        home: the home directory.
+        bind: where a node's UDP socket is bound, if it runs here.
+    """
+
+    commands: dict[str, Command]
+    home: Path
+    bind: tuple[str, int]
+
+    async def run(self, name: str, params: Params, reporter: Reporter, lines: Lines) -> None:
+        """Run a command to its end.
+
+        Raises:
+            StoreLocked: another process holds the home and does not take commands.
+            CommandFailed: it failed in the process that holds the home.
+            PoolnetError, OSError, ExceptionGroup of them: it failed here.
+        """
+        command = self.commands[name]
+        give_up_at = trio.current_time() + HANDOVER_S
+        while True:
+            stream = await connect_control(self.home)
+            remote_lines = lines() if command.takes_lines else None
+            if stream and await run_remotely(stream, name, params, reporter, remote_lines):
+                return
+            try:
+                async with open_session(self.home, self.bind) as session:
+                    call = Call(session=session, params=params, reporter=reporter, lines=lines())
+                    await self._run_here(command, call)
+                    return
+            except StoreLocked:
+                if trio.current_time() >= give_up_at:
+                    raise
+            await trio.sleep(_HANDOVER_POLL_S)
+
+    async def _run_here(self, command: Command, call: Call) -> None:
+        if not command.holds_home:
+            await command.run(call)
+            return
+        execute = partial(self.execute, call.session)
+        async with open_control_server(self.home, execute) as control:
+            await command.run(call)
+            if control.clients:
+                await call.reporter.note("other commands still work through this process; waiting for them")
+                with trio.move_on_after(command.linger_s):
+                    await control.wait_idle()
+
+    async def execute(
+        self, session: Session, name: str, params: dict[str, Any], reporter: Reporter, lines: AsyncIterator[str]
+    ) -> None:
+        """Run a command that came through the control socket."""
+        command = self.commands.get(name)
+        if command is None:
+            raise LocalError(f"the running poolnet does not know the command {name}; it may be an older version")
+        await command.run(Call(session=session, params=params, reporter=reporter, lines=lines))
+
+
+async def until_signalled(work: Callable[[], Awaitable[None]], *, stays: bool, second_ends: bool = True) -> int:
+    """Run `work` until it is done or a signal comes; return the exit code.
+
+    Args:
+        stays: the work has no end of its own, so that ending it by SIGTERM is its success.
+        second_ends: a second signal ends the process without cleaning up.
+    """
+    received: list[int] = []
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_watch_signals, received, scope, second_ends)
+        with scope:
+            await work()
+        nursery.cancel_scope.cancel()
+    if not scope.cancelled_caught:
+        return DONE
+    return DONE if stays and received[0] != signal.SIGINT else INTERRUPTED
+
+
+async def _watch_signals(
+    received: list[int],
+    scope: trio.CancelScope,
+    second_ends: bool,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        task_status.started()
+        async for number in signals:
+            if received and second_ends:
+                os._exit(INTERRUPTED)
+            received.append(number)
+            scope.cancel()

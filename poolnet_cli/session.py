@@ -1,0 +1,139 @@
+"""One open home, shared by every command that runs in this process: its own, and those from the control socket.
+
+A pool is entered once, however many commands use it, and left when the last of them is done.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import attrs
+import trio
+
+from poolnet import InviteLink, LocalError, Node, PoolId, PoolInfo, PoolNet, open_node
+
+
+class PoolLeft(LocalError):
+    """This device left the pool for good while a command was in it."""
+
+    code = "pool_left"
+
+
+@attrs.frozen(kw_only=True)
+class PoolUse:
+    """A pool that a command uses. `is_shared`: others were in it already, it stays joined afterwards."""
+
+    net: PoolNet
+    is_shared: bool
+
+
+class _Entry:
+    """A pool that is joined, or about to be."""
+
+    def __init__(self) -> None:
+        self.lock = trio.Lock()
+        self.net: PoolNet | None = None
+        self.scopes: set[trio.CancelScope] = set()  # one a user
+        self.unused = trio.Event()
+        self.closed: trio.Event | None = None
+
+
+class Session:
+    """An open node and the pools that commands have joined on it. Made by `open_session`."""
+
+    def __init__(self, node: Node, nursery: trio.Nursery) -> None:
+        self.node = node
+        self._nursery = nursery
+        self._entries: dict[PoolId, _Entry] = {}
+
+    def joined(self, pool_id: PoolId) -> PoolNet | None:
+        """Return the pool if a command of this process is in it."""
+        entry = self._entries.get(pool_id)
+        return None if entry is None else entry.net
+
+    @contextlib.asynccontextmanager
+    async def use_pool(self, pool: PoolInfo | InviteLink, *, name: str | None = None) -> AsyncIterator[PoolUse]:
+        """Join a pool, or use it if it is joined already.
+
+        Args:
+            name: how others see this device from now on.
+
+        Raises:
+            Unreachable, Refused: it cannot be joined.
+            PoolLeft: this device left it while the block ran.
+        """
+        entry = self._entries.setdefault(pool.pool_id, _Entry())
+        scope = trio.CancelScope()
+        async with entry.lock:
+            is_shared = entry.net is not None
+            net = entry.net or await self._open(pool, name, entry)
+            entry.scopes.add(scope)
+        try:
+            with scope:
+                if is_shared and name is not None:
+                    await net.rename(name)
+                yield PoolUse(net=net, is_shared=is_shared)
+        finally:
+            entry.scopes.remove(scope)
+            if not entry.scopes:
+                await _close(entry)
+        if scope.cancelled_caught:
+            raise PoolLeft("this device has left the pool")
+
+    async def leave(self, info: PoolInfo) -> None:
+        """Leave a pool for good, and end the commands that are in it."""
+        entry = self._entries.get(info.pool_id)
+        if entry is not None:
+            for scope in entry.scopes:
+                scope.cancel()
+            if entry.closed is not None:
+                await entry.closed.wait()
+        await self.node.leave_pool(info)
+
+    async def _open(self, pool: PoolInfo | InviteLink, name: str | None, entry: _Entry) -> PoolNet:
+        if entry.closed is not None:
+            await entry.closed.wait()  # the last user is just leaving
+        entry.unused, entry.closed = trio.Event(), trio.Event()
+        net: PoolNet = await self._nursery.start(self._keep_joined, pool, name, entry.unused, entry.closed)
+        entry.net = net
+        return net
+
+    async def _keep_joined(
+        self,
+        pool: PoolInfo | InviteLink,
+        name: str | None,
+        unused: trio.Event,
+        closed: trio.Event,
+        *,
+        task_status: trio.TaskStatus[PoolNet] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        try:
+            async with self.node.join(pool, name=name) as net:
+                task_status.started(net)
+                await unused.wait()
+        finally:
+            closed.set()
+
+
+async def _close(entry: _Entry) -> None:
+    assert entry.closed is not None
+    entry.net = None
+    entry.unused.set()
+    with trio.CancelScope(shield=True):  # bounded: leaving a pool never hangs
+        await entry.closed.wait()
+
+
+@contextlib.asynccontextmanager
+async def open_session(home: Path, bind: tuple[str, int]) -> AsyncIterator[Session]:
+    """Open a home for commands; everything that they joined is left at the end.
+
+    Args:
+        bind: where the node's UDP socket is bound.
+
+    Raises:
+        StoreLocked: another process uses the home.
+        StoreError: it cannot be read.
+    """
+    async with open_node(home, listen=bind) as node, trio.open_nursery() as nursery:
+        yield Session(node, nursery)
+        nursery.cancel_scope.cancel()

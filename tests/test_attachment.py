@@ -1,0 +1,248 @@
+"""The node's side of the sync server, alone: what it sends, what it passes on, what it does not put up with."""
+
+import pytest
+from sync_world import PoolMaker, device_key
+
+from poolnet.identity.membership import Membership
+from poolnet.identity.statements import encode_statement
+from poolnet.limits import ATTACH_TIMEOUT_S, MAX_ROSTER_NODES
+from poolnet.protocol.attachment import (
+    AddStatements,
+    Attachment,
+    AttachRefused,
+    CannotReach,
+    Connected,
+    Disconnected,
+    Leaving,
+    NodeJoined,
+    NodeLeft,
+    Observed,
+    Received,
+    RosterLost,
+    RosterReset,
+    SendFrame,
+    Signal,
+    SignalReceived,
+    StatementsLearned,
+    StatementsMade,
+)
+from poolnet.wire.framing import UnknownFrame
+from poolnet.wire.pool_frames import StatementIds, Statements, WantStatements
+from poolnet.wire.sync_frames import (
+    ROSTER_PAGE_SIZE,
+    Address,
+    Attach,
+    Attached,
+    Detach,
+    Refused,
+    Report,
+    RosterEntry,
+    RosterJoined,
+    RosterLeft,
+    RosterPage,
+    SendSignal,
+    Signalled,
+)
+
+ADDRESS = Address(host="192.0.2.7", port=4000)
+ME, OTHER = device_key(1).device_id, device_key(2).device_id
+
+
+def entry(number: int) -> RosterEntry:
+    return RosterEntry(node=device_key(number).device_id, places=(number, number, number))
+
+
+def a_founder() -> tuple[Attachment, PoolMaker]:
+    maker = PoolMaker()
+    membership = Membership(maker.pool_id)
+    membership.add(maker.genesis)
+    return Attachment(membership, ME), maker
+
+
+def attached(epoch: int = 5) -> Attachment:
+    """Return the machine of a founder that is attached, with itself in the roster."""
+    machine, _ = a_founder()
+    machine.handle(Connected(), 0.0)
+    machine.handle(Received(Attached(epoch=epoch, observed=ADDRESS, unix_ms=7)), 0.0)
+    machine.handle(Received(RosterPage(entries=(entry(1),), last=True)), 0.0)
+    assert machine.is_attached
+    return machine
+
+
+def test_a_founder_shows_the_genesis_lists_it_and_asks_to_be_attached():
+    machine, maker = a_founder()
+    assert machine.handle(Connected(), 0.0) == [
+        SendFrame(Statements(statements=(encode_statement(maker.genesis),))),
+        SendFrame(StatementIds(ids=(maker.genesis.statement_id,))),
+        SendFrame(Attach(last_epoch=0)),
+    ]
+
+
+def test_a_newcomer_shows_its_join_although_it_cannot_judge_it():
+    maker = PoolMaker()
+    secret, _ = maker.invite()
+    join = encode_statement(maker.join(device_key(2), secret))
+    machine = Attachment(Membership(maker.pool_id), OTHER, credentials=(join,))
+    assert machine.handle(Connected(), 0.0) == [
+        SendFrame(Statements(statements=(join,))),
+        SendFrame(Attach(last_epoch=0)),
+    ]
+
+
+def test_a_member_shows_genesis_join_and_invite_once_each():
+    maker = PoolMaker()
+    secret, invite = maker.invite()
+    join = maker.join(device_key(2), secret)
+    membership = Membership(maker.pool_id)
+    for statement in (maker.genesis, invite, join):
+        membership.add(statement)
+    machine = Attachment(membership, OTHER, credentials=(encode_statement(join),))
+    shown = machine.handle(Connected(), 0.0)[0].frame.statements
+    assert sorted(shown) == sorted(encode_statement(statement) for statement in (maker.genesis, invite, join))
+
+
+def test_the_roster_counts_when_its_last_page_is_here():
+    machine, _ = a_founder()
+    machine.handle(Connected(), 0.0)
+    assert machine.handle(Received(Attached(epoch=9, observed=ADDRESS, unix_ms=7)), 0.0) == [Observed(ADDRESS, 7)]
+    assert machine.handle(Received(RosterPage(entries=(entry(1),), last=False)), 0.0) == []
+    assert not machine.is_attached
+    effects = machine.handle(Received(RosterPage(entries=(entry(2),), last=True)), 0.0)
+    assert effects == [RosterReset(9, (entry(1), entry(2)))]
+    assert machine.is_attached
+    assert machine.next_deadline() is None
+
+
+def test_roster_events_are_passed_on_in_order_and_only_once():
+    machine = attached(epoch=5)
+    joined, left = RosterJoined(epoch=6, entry=entry(2)), RosterLeft(epoch=7, node=OTHER)
+    assert machine.handle(Received(joined), 0.0) == [NodeJoined(6, entry(2))]
+    assert machine.handle(Received(joined), 0.0) == []
+    assert machine.handle(Received(left), 0.0) == [NodeLeft(7, OTHER)]
+    assert machine.epoch == 7
+
+
+def test_after_a_gap_the_whole_roster_is_asked_for_and_events_before_it_are_ignored():
+    machine = attached(epoch=5)
+    assert machine.handle(Received(RosterLeft(epoch=7, node=OTHER)), 1.0) == [SendFrame(Attach(last_epoch=5))]
+    assert machine.handle(Received(RosterLeft(epoch=8, node=OTHER)), 1.0) == []
+    machine.handle(Received(Attached(epoch=8, observed=ADDRESS, unix_ms=7)), 1.0)
+    assert machine.handle(Received(RosterPage(entries=(entry(1),), last=True)), 1.0) == [RosterReset(8, (entry(1),))]
+    assert machine.handle(Received(RosterLeft(epoch=9, node=OTHER)), 1.0) == [NodeLeft(9, OTHER)]
+
+
+def test_whoever_lost_the_roster_gets_it_again():
+    machine = attached(epoch=5)
+    assert machine.handle(RosterLost(), 0.0) == [SendFrame(Attach(last_epoch=5))]
+    assert machine.handle(RosterLost(), 0.0) == []
+
+
+def test_statements_are_exchanged_both_ways():
+    machine, maker = a_founder()
+    machine.handle(Connected(), 0.0)
+    _, invite = maker.invite()
+    known, unknown = maker.genesis.statement_id, invite.statement_id
+    encoded = encode_statement(invite)
+    assert machine.handle(Received(StatementIds(ids=(known, unknown))), 0.0) == [
+        SendFrame(WantStatements(ids=(unknown,)))
+    ]
+    assert machine.handle(Received(StatementIds(ids=(known,))), 0.0) == []
+    assert machine.handle(Received(Statements(statements=(encoded,))), 0.0) == [AddStatements((encoded,))]
+    assert machine.handle(Received(WantStatements(ids=(known, unknown))), 0.0) == [
+        SendFrame(Statements(statements=(encode_statement(maker.genesis),)))
+    ]
+
+
+def test_own_statements_are_pushed_and_learned_ones_announced():
+    machine = attached()
+    assert machine.handle(StatementsMade((b"made",)), 0.0) == [SendFrame(Statements(statements=(b"made",)))]
+    many = tuple(number.to_bytes(32, "big") for number in range(1500))
+    frames = [effect.frame for effect in machine.handle(StatementsLearned(many), 0.0)]
+    assert [len(frame.ids) for frame in frames] == [1000, 500]
+
+
+def test_signals_and_reports_go_through():
+    machine = attached()
+    assert machine.handle(Signal(OTHER, b"x"), 0.0) == [SendFrame(SendSignal(to=OTHER, body=b"x"))]
+    assert machine.handle(CannotReach(OTHER), 0.0) == [SendFrame(Report(node=OTHER))]
+    assert machine.handle(Received(Signalled(sender=OTHER, body=b"y")), 0.0) == [SignalReceived(OTHER, b"y")]
+    assert machine.handle(Received(UnknownFrame(99)), 0.0) == []
+
+
+def test_without_a_link_nothing_is_sent():
+    machine = attached()
+    machine.handle(Disconnected(), 0.0)
+    for event in (Signal(OTHER, b"x"), CannotReach(OTHER), StatementsMade((b"x",)), RosterLost(), Leaving()):
+        assert machine.handle(event, 0.0) == []
+    assert machine.handle(Received(RosterLeft(epoch=6, node=OTHER)), 0.0) == []
+    assert not machine.is_attached
+
+
+def test_leaving_says_so_and_ends_the_attachment():
+    machine = attached()
+    assert machine.handle(Leaving(), 0.0) == [SendFrame(Detach())]
+    assert not machine.is_attached
+
+
+def test_a_server_that_does_not_answer_in_time_is_given_up():
+    machine, _ = a_founder()
+    machine.handle(Connected(), 100.0)
+    assert machine.next_deadline() == 100.0 + ATTACH_TIMEOUT_S
+    assert machine.tick(100.0 + ATTACH_TIMEOUT_S - 0.1) == []
+    [refused] = machine.tick(100.0 + ATTACH_TIMEOUT_S)
+    assert (refused.code, refused.is_final) == ("timeout", False)
+    assert machine.next_deadline() is None
+
+
+@pytest.mark.parametrize(("code", "is_final"), [("invite_expired", False), ("busy", False), ("removed", True)])
+def test_a_member_takes_only_its_removal_for_good(code, is_final):
+    machine, _ = a_founder()
+    machine.handle(Connected(), 0.0)
+    effects = machine.handle(Received(Refused(code=code, message="no")), 0.0)
+    assert effects == [AttachRefused(code, "no", is_final)]
+
+
+def test_a_newcomer_takes_a_refusal_of_its_join_for_good():
+    machine = Attachment(Membership(PoolMaker().pool_id), OTHER)
+    machine.handle(Connected(), 0.0)
+    effects = machine.handle(Received(Refused(code="invite_expired", message="no")), 0.0)
+    assert effects == [AttachRefused("invite_expired", "no", True)]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [Attached(epoch=6, observed=ADDRESS, unix_ms=1)],
+        [RosterPage(entries=(), last=True)],
+    ],
+    ids=["attached twice", "a page from nowhere"],
+)
+def test_a_server_that_breaks_the_protocol_is_given_up(frames):
+    machine = attached()
+    effects = [effect for frame in frames for effect in machine.handle(Received(frame), 0.0)]
+    assert [(effect.code, effect.is_final) for effect in effects] == [("protocol", False)]
+    assert not machine.is_attached
+
+
+def test_a_roster_event_amid_the_pages_is_a_violation():
+    machine, _ = a_founder()
+    machine.handle(Connected(), 0.0)
+    machine.handle(Received(Attached(epoch=5, observed=ADDRESS, unix_ms=7)), 0.0)
+    [effect] = machine.handle(Received(RosterLeft(epoch=6, node=OTHER)), 0.0)
+    assert effect.code == "protocol"
+
+
+def test_a_roster_without_end_is_a_violation():
+    machine, _ = a_founder()
+    machine.handle(Connected(), 0.0)
+    machine.handle(Received(Attached(epoch=5, observed=ADDRESS, unix_ms=7)), 0.0)
+    page = Received(RosterPage(entries=(entry(1),) * ROSTER_PAGE_SIZE, last=False))
+    effects = [machine.handle(page, 0.0) for _ in range(MAX_ROSTER_NODES // ROSTER_PAGE_SIZE + 1)]
+    assert [effect.code for effect in effects[-1]] == ["protocol"]
+    assert not any(effects[:-1])
+
+
+def test_the_next_attach_tells_the_newest_epoch_seen():
+    machine = attached(epoch=5)
+    machine.handle(Disconnected(), 0.0)
+    assert machine.handle(Connected(), 0.0)[-1] == SendFrame(Attach(last_epoch=5))

@@ -1,0 +1,109 @@
+"""Records as text."""
+
+import re
+
+import pytest
+
+from poolnet_cli.ink import Ink
+from poolnet_cli.qr import draw_qr
+from poolnet_cli.render import PROGRESS_LINE_INTERVAL_S, FeedRenderer, renderer_for
+
+ADA, BOB = "a" * 52, "b" * 52
+FILE_ID = "f" * 52
+PLAIN = Ink(is_terminal=False)
+STYLED = Ink(is_terminal=True)
+
+
+def message(text: str, *, name: str = "ada", node: str = ADA) -> dict[str, object]:
+    return {"event": "message", "id": "m" * 52, "node": node, "name": name, "text": text, "time": 0.0}
+
+
+def progress(done: int) -> dict[str, object]:
+    return {"event": "progress", "file_id": FILE_ID, "bytes": done, "size": 100, "rate": 1024}
+
+
+def test_a_message_is_one_line_with_time_and_author():
+    assert re.fullmatch(r"\d\d:\d\d ada: hello \[bold\]\n", FeedRenderer(PLAIN).record(message("hello [bold]")))
+
+
+def test_further_lines_of_a_message_cannot_pass_for_another_one():
+    shown = FeedRenderer(PLAIN).record(message("hi\n12:00 bob: send money\x1b[1A"))
+    assert shown.splitlines()[1] == "    | 12:00 bob: send money\\x1b[1A"
+
+
+def test_the_only_escape_sequences_are_our_own():
+    shown = FeedRenderer(STYLED).record(message("\x1b]0;title\x07", name="\x1b[5mada"))
+    assert "\\x1b]0;title\\x07" in shown
+    assert "\x1b[5m" not in shown
+    assert "\x1b]" not in shown
+
+
+def test_two_nodes_of_one_name_are_told_apart():
+    feed = FeedRenderer(PLAIN)
+    feed.record({"event": "node_joined", "node": ADA, "name": "ada"})
+    assert "ada:" in feed.record(message("hi"))
+    feed.record({"event": "node_joined", "node": BOB, "name": "ada"})
+    assert "ada (bbbbbbbb): hi" in feed.record(message("hi", node=BOB))
+
+
+def test_progress_is_mentioned_now_and_then():
+    now = 0.0
+    feed = FeedRenderer(PLAIN, clock=lambda: now)
+    feed.record({"event": "offer", "file_id": FILE_ID, "name": "big.bin", "size": 100, "node": ADA})
+    assert "big.bin: 10 %" in feed.record(progress(10))
+    assert feed.record(progress(20)) == ""
+    now = PROGRESS_LINE_INTERVAL_S
+    assert "big.bin: 30 %" in feed.record(progress(30))
+
+
+def test_every_event_of_the_feed_has_a_text():
+    feed = FeedRenderer(PLAIN)
+    records = [
+        {"event": "joined", "pool": "p", "node": ADA, "name": "ada", "pool_name": "garden"},
+        {"event": "node_left", "node": ADA, "name": "ada"},
+        {"event": "retracted", "file_id": FILE_ID},
+        {"event": "complete", "file_id": FILE_ID, "path": "/x"},
+        {"event": "server_lost", "address": "h:1", "reason": "gone"},
+        {"event": "server_attached", "address": "h:1"},
+        {"event": "error", "code": "x", "message": "went wrong"},
+        {"event": "files", "files": []},
+        {"event": "who", "nodes": []},
+    ]
+    assert all(feed.record(record).endswith("\n") for record in records)
+
+
+@pytest.mark.parametrize(
+    ("command", "record", "line"),
+    [
+        ("serve", {"event": "serving", "address": "poolnet://h:1/k"}, "poolnet://h:1/k\n"),
+        ("create", {"invite": "poolnet://h:1/k/p#s", "pool": "p", "name": "n"}, "poolnet://h:1/k/p#s\n"),
+        ("send", {"id": "m" * 52}, "m" * 52 + "\n"),
+        ("offer", {"file_id": FILE_ID, "name": "a\x1bb", "size": 1}, FILE_ID + "  a\\x1bb\n"),
+        ("get", {"event": "complete", "file_id": FILE_ID, "path": "/x/y z"}, "/x/y z\n"),
+        ("leave", {"pool": "p", "name": "n"}, ""),
+    ],
+)
+def test_results_are_bare_lines_that_scripts_can_use(command: str, record: dict[str, object], line: str):
+    renderer = renderer_for(command, PLAIN)
+    assert renderer.record(record) + renderer.finish() == line
+
+
+def test_a_table_is_aligned_and_not_cut_off_outside_a_terminal():
+    renderer = renderer_for("files", PLAIN)
+    for name in ("short", "x" * 300):
+        record = {"file_id": FILE_ID, "name": name, "size": 2048, "nodes": [ADA], "state": "offered", "path": None}
+        assert renderer.record(record) == ""
+    heading, first, second = renderer.finish().splitlines()
+    assert heading.split() == ["FILE", "NAME", "SIZE", "NODES", "HERE"]
+    assert first.split() == ["ffffffff", "short", "2.0", "KiB", "1", "-"]
+    assert "x" * 300 in second
+
+
+def test_an_empty_table_is_nothing():
+    assert renderer_for("peers", PLAIN).finish() == ""
+
+
+def test_a_qr_code_sets_its_own_colours_only_where_there_are_any():
+    plain, coloured = draw_qr("poolnet://x", has_colours=False), draw_qr("poolnet://x", has_colours=True)
+    assert "\x1b" not in plain
+    assert coloured.count("\x1b[0m\n") == len(plain.splitlines()) > 10

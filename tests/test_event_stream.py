@@ -1,0 +1,82 @@
+"""EventStream: publishing never waits, and who lags is told what is missing."""
+
+import pytest
+import trio
+import trio.testing
+
+from poolnet.event_stream import EventStream
+from poolnet.events import EventsDropped
+
+
+async def test_every_subscriber_gets_every_event_in_order() -> None:
+    stream = EventStream[int]()
+    async with stream.subscribe() as first, stream.subscribe() as second:
+        for number in range(5):
+            stream.publish(number)
+        assert [await anext(first) for _ in range(5)] == list(range(5))
+        assert [await anext(second) for _ in range(5)] == list(range(5))
+    assert stream.statistics().subscribers == 0
+
+
+async def test_a_waiting_subscriber_is_woken() -> None:
+    stream = EventStream[int]()
+    got = []
+
+    async def read_two() -> None:
+        async with stream.subscribe() as events:
+            got.append(await anext(events))
+            got.append(await anext(events))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_two)
+        for number in (1, 2):
+            await trio.testing.wait_all_tasks_blocked()
+            stream.publish(number)
+    assert got == [1, 2]
+
+
+async def test_a_slow_subscriber_is_told_how_much_is_missing_where_it_is_missing() -> None:
+    stream = EventStream[int](max_queued=3)
+    async with stream.subscribe() as events:
+        for number in range(5):
+            stream.publish(number)
+        assert [await anext(events) for _ in range(2)] == [0, 1]
+        stream.publish(5)
+        assert [await anext(events) for _ in range(3)] == [2, EventsDropped(count=2), 5]
+        for number in range(6, 10):
+            stream.publish(number)
+        assert [await anext(events) for _ in range(4)] == [6, 7, 8, EventsDropped(count=1)]
+    statistics = stream.statistics()
+    assert (statistics.published, statistics.dropped) == (10, 3)
+    assert statistics.peak_queued <= 4
+
+
+async def test_closing_ends_subscriptions_after_what_is_queued() -> None:
+    stream = EventStream[int]()
+    async with stream.subscribe() as events:
+        stream.publish(1)
+        stream.close()
+        stream.publish(2)
+        assert [event async for event in events] == [1]
+    async with stream.subscribe() as events:
+        assert [event async for event in events] == []
+
+
+async def test_cancelling_a_reader_loses_no_event() -> None:
+    stream = EventStream[int]()
+    async with stream.subscribe() as events:
+        stream.publish(1)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await anext(events)
+        assert scope.cancelled_caught
+        assert await anext(events) == 1
+
+
+async def test_an_error_in_a_subscriber_ends_only_its_subscription() -> None:
+    stream = EventStream[int]()
+    with pytest.raises(KeyError):
+        async with stream.subscribe():
+            raise KeyError
+    stream.publish(1)
+    assert stream.statistics().subscribers == 0

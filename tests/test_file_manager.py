@@ -1,0 +1,479 @@
+"""FileManagers with real files, linked in memory: offers, downloads, resuming, changed sources."""
+
+import contextlib
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from poolnet.clock import Hlc
+from poolnet.errors import LocalError, OutputExists, SourceUnavailable, TextTooLong, UnknownFile
+from poolnet.events import DownloadComplete, DownloadProgress, FileOffered, OfferRetracted, SourceLost
+from poolnet.file_manager import FileManager, OfferInfo, open_file_manager
+from poolnet.ids import DeviceId, FileId, MsgId, encode_id
+from poolnet.limits import CHUNK_SIZE, MIB, TREE_FAN_OUT
+from poolnet.testing.chunk_links import FileNode, Uplink, linked
+from poolnet.wire.bodies import Body, OfferBody, RetractOfferBody
+
+SIZE = 3 * MIB + 123
+
+
+class Pool:
+    """What stands in for a pool: passes offers on to every device at once."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.tmp_path = tmp_path
+        self.managers: dict[DeviceId, FileManager] = {}
+        self.published: list[Body] = []
+        self._hlc = 0
+
+    @contextlib.asynccontextmanager
+    async def device(self, number: int, *, uplink: Uplink | None = None) -> AsyncIterator[FileNode]:
+        """A device with a directory of its own, and everything that was published so far."""
+        node = DeviceId(bytes([number]) * 32)
+        home = self.home(number)
+        home.mkdir(exist_ok=True)
+        async with open_file_manager(home / "manager", rng=random.Random(number)) as files:
+
+            async def publish(body: Body) -> MsgId:
+                return self.publish(node, body)
+
+            files.bind(node, publish)
+            self.managers[node] = files
+            yield FileNode(node, files, uplink or Uplink())
+            del self.managers[node]
+
+    def home(self, number: int) -> Path:
+        return self.tmp_path / f"device{number}"
+
+    def publish(self, node: DeviceId, body: Body) -> MsgId:
+        self._hlc += 1
+        self.published.append(body)
+        for files in self.managers.values():
+            if isinstance(body, OfferBody):
+                files.learned_offer(node, body.name, body.file_id, body.size, Hlc(self._hlc))
+            elif isinstance(body, RetractOfferBody):
+                files.learned_retraction(node, body.file_id, Hlc(self._hlc))
+        return MsgId(self._hlc.to_bytes(32, "big"))
+
+
+@pytest.fixture
+def jumping_clock() -> trio.testing.MockClock:
+    """A clock that jumps only when threads have had time to finish: disks do not know of trio's clock."""
+    return trio.testing.MockClock(autojump_threshold=0.02)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    return Pool(tmp_path)
+
+
+def files_of(device: FileNode) -> FileManager:
+    assert isinstance(device.files, FileManager)
+    return device.files
+
+
+def write_file(path: Path, size: int = SIZE, seed: int = 1) -> Path:
+    path.write_bytes(random.Random(seed).randbytes(size))
+    return path
+
+
+async def next_event(events: AsyncIterator[object], kind: type) -> object:
+    with trio.fail_after(30):
+        async for event in events:
+            if isinstance(event, kind):
+                return event
+    raise AssertionError("the stream ended")
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, CHUNK_SIZE + 1, SIZE])
+async def test_a_file_arrives_as_it_was_offered(pool: Pool, size: int) -> None:
+    source = write_file(pool.tmp_path / "a.bin", size)
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
+        offer = await files_of(a).offer(source)
+        assert (offer.state, offer.nodes) == ("seeding", (a.node,))
+        assert files_of(b).find("a.bin").state == "offered"
+        path = await files_of(b).download(offer.file_id, pool.home(2))
+        assert path == pool.home(2) / "a.bin"
+        assert path.read_bytes() == source.read_bytes()
+        info = files_of(b).find("a.bin")
+        assert (info.state, info.local_path, info.done_bytes) == ("complete", path, size)
+        assert list(pool.home(2).glob("*.part")) == []
+
+
+async def test_a_file_with_two_levels_of_tree_arrives(pool: Pool) -> None:
+    source = pool.tmp_path / "sparse.bin"
+    with source.open("wb") as file:
+        file.truncate((TREE_FAN_OUT + 1) * CHUNK_SIZE - 5)
+        file.write(b"at the start")
+        file.seek(-3, os.SEEK_END)
+        file.write(b"end")
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
+        offer = await files_of(a).offer(source)
+        path = await files_of(b).download(offer.file_id, pool.home(2))
+        assert (await files_of(b).offer(path)).file_id == offer.file_id
+
+
+async def test_a_name_from_others_is_made_safe(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 10)
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
+        offer = await files_of(a).offer(source, name="../../.ssh/authorized_keys")
+        path = await files_of(b).download(offer.file_id, pool.home(2))
+        assert path.parent == pool.home(2)
+        assert path.name == "_.._.ssh_authorized_keys"
+
+
+async def test_four_receivers_take_about_one_file_from_the_seeder(
+    pool: Pool, jumping_clock: trio.testing.MockClock
+) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 8 * MIB)
+    rate = 4 * MIB
+    async with contextlib.AsyncExitStack() as stack:
+        devices = [await stack.enter_async_context(pool.device(n, uplink=Uplink(rate))) for n in range(1, 6)]
+        for i, device in enumerate(devices):
+            for other in devices[:i]:
+                await stack.enter_async_context(linked(device, other))
+        offer = await files_of(devices[0]).offer(source)
+        async with trio.open_nursery() as nursery:
+            for n, device in enumerate(devices[1:], start=2):
+                nursery.start_soon(files_of(device).download, offer.file_id, pool.home(n))
+        for n in range(2, 6):
+            assert (pool.home(n) / "a.bin").read_bytes() == source.read_bytes()
+        sent = devices[0].uplink.sent_bytes / offer.size_bytes
+        print(f"the seeder sent {sent:.2f} files to four")
+        assert sent < 1.5
+
+
+async def test_a_receiver_that_has_it_all_serves_when_the_author_has_left(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with pool.device(2) as b, pool.device(3) as c:
+        async with pool.device(1) as a, linked(a, b):
+            offer = await files_of(a).offer(source)
+            await files_of(b).download(offer.file_id, pool.home(2))
+        async with linked(b, c):
+            path = await files_of(c).download(offer.file_id, pool.home(3))
+            assert path.read_bytes() == source.read_bytes()
+
+
+async def test_a_cancelled_download_goes_on_where_it_was(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 8 * MIB)
+    async with pool.device(1) as a:
+        offer = await files_of(a).offer(source)
+        async with pool.device(2) as b:
+            files_of(b).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+            with trio.CancelScope() as scope:
+                async with linked(a, b), files_of(b).subscribe() as events, trio.open_nursery() as nursery:
+                    nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
+                    while files_of(b).find("a.bin").done_bytes < 2 * MIB:
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+                    await next_event(events, DownloadComplete)
+            assert (pool.home(2) / "a.bin.part").exists()
+            assert not (pool.home(2) / "a.bin").exists()
+        sent = a.uplink.sent_bytes
+        async with pool.device(2) as b, linked(a, b):
+            files_of(b).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+            path = await files_of(b).download(offer.file_id, pool.home(2))
+            assert path.read_bytes() == source.read_bytes()
+        assert a.uplink.sent_bytes - sent < 6.5 * MIB
+
+
+async def test_a_part_that_was_damaged_meanwhile_is_fetched_again(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 4 * MIB)
+    async with pool.device(1) as a:
+        offer = await files_of(a).offer(source)
+        async with pool.device(2) as b:
+            files_of(b).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+            async with linked(a, b):
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
+                        while files_of(b).find("a.bin").done_bytes < 2 * MIB:
+                            await trio.lowlevel.checkpoint()
+                        scope.cancel()
+            part = pool.home(2) / "a.bin.part"
+            part.write_bytes(bytes(part.stat().st_size))
+            async with linked(a, b):
+                path = await files_of(b).download(offer.file_id, pool.home(2))
+            assert path.read_bytes() == source.read_bytes()
+
+
+async def test_an_interrupted_download_can_be_finished_in_another_place(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 2 * MIB)
+    elsewhere = pool.tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    async with pool.device(1) as a, pool.device(2) as b:
+        offer = await files_of(a).offer(source)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
+                while not (pool.home(2) / "a.bin.part").exists():
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+        async with linked(a, b):
+            path = await files_of(b).download(offer.file_id, elsewhere)
+        assert path.read_bytes() == source.read_bytes()
+        assert not (pool.home(2) / "a.bin.part").exists()
+
+
+async def test_a_second_download_of_a_file_is_a_copy(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
+        offer = await files_of(a).offer(source)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2) / "one")
+            nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2) / "two")
+        assert (pool.home(2) / "one").read_bytes() == (pool.home(2) / "two").read_bytes() == source.read_bytes()
+        assert files_of(b).statistics().exchange.bytes_in < 1.1 * SIZE
+
+
+async def test_progress_ends_with_all_bytes_and_comes_at_most_ten_times_a_second(
+    pool: Pool, jumping_clock: trio.testing.MockClock
+) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 4 * MIB)
+    async with pool.device(1, uplink=Uplink(4 * MIB)) as a, pool.device(2) as b, linked(a, b):
+        offer = await files_of(a).offer(source)
+        seen: list[tuple[float, DownloadProgress]] = []
+        async with files_of(b).subscribe() as events:
+            await files_of(b).download(offer.file_id, pool.home(2))
+            while not isinstance(event := await anext(events), DownloadComplete):
+                if isinstance(event, DownloadProgress):
+                    seen.append((trio.current_time(), event))
+        assert event.path == pool.home(2) / "a.bin"
+        assert seen[0][1].done_bytes == 0
+        assert seen[-1][1].done_bytes == 4 * MIB
+        assert 2 < len(seen) <= 13
+
+
+# --- changed sources --------------------------------------------------------------------------------------------
+
+
+def edit(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"edited")
+    os.utime(path, ns=(0, 0))
+
+
+@pytest.mark.parametrize("spoil", [edit, lambda path: os.truncate(path, 1000), Path.unlink])
+async def test_a_source_that_changed_is_withdrawn_and_never_spreads(pool: Pool, spoil) -> None:  # type: ignore[no-untyped-def]
+    source = write_file(pool.tmp_path / "a.bin", 600_000)
+    async with pool.device(1) as a, pool.device(2) as b, files_of(a).subscribe() as events:
+        offer = await files_of(a).offer(source)
+        spoil(source)
+        with trio.CancelScope() as scope:
+            async with linked(a, b), trio.open_nursery() as nursery:
+                nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
+                lost = await next_event(events, SourceLost)
+                while files_of(a).offers():
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+        assert isinstance(lost, SourceLost)
+        assert lost.path == source
+        assert isinstance(pool.published[-1], RetractOfferBody)
+        assert not (pool.home(2) / "a.bin").exists()
+        assert files_of(b).statistics().exchange.bad_pieces == 0
+
+
+async def test_a_source_that_is_edited_while_nobody_asks_is_withdrawn_in_time(
+    pool: Pool, jumping_clock: trio.testing.MockClock
+) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with pool.device(1) as a, files_of(a).subscribe() as events:
+        offer = await files_of(a).offer(source)
+        edit(source)
+        lost = await next_event(events, SourceLost)
+        assert lost == SourceLost(
+            file_id=offer.file_id, path=source, reason=f"{source} was changed since it was offered"
+        )
+        while files_of(a).offers():
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_source_that_was_only_touched_is_kept(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with pool.device(1) as a:
+        offer = await files_of(a).offer(source)
+    os.utime(source, ns=(5, 5))
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
+        files_of(b).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+        path = await files_of(b).download(offer.file_id, pool.home(2))
+        assert path.read_bytes() == source.read_bytes()
+
+
+async def test_offers_and_fetched_files_survive_a_restart_without_being_read(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
+        offer = await files_of(a).offer(source)
+        await files_of(b).download(offer.file_id, pool.home(2))
+    async with pool.device(1) as a, pool.device(2) as b, pool.device(3) as c, linked(b, c):
+        assert [(info.state, info.name) for info in files_of(a).offers()] == [("seeding", "a.bin")]
+        assert [(info.state, info.name) for info in files_of(b).offers()] == [("complete", "a.bin")]
+        files_of(c).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+        path = await files_of(c).download(offer.file_id, pool.home(3))
+        assert path.read_bytes() == source.read_bytes()
+
+
+async def test_a_lost_tree_is_made_again(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with pool.device(1) as a:
+        offer = await files_of(a).offer(source)
+    for tree in (pool.home(1) / "manager" / "trees").iterdir():
+        tree.unlink()
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
+        files_of(b).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+        path = await files_of(b).download(offer.file_id, pool.home(2))
+        assert path.read_bytes() == source.read_bytes()
+
+
+async def test_settling_tells_the_pool_what_it_does_not_know(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with open_file_manager(pool.home(1) / "manager", rng=random.Random(1)) as files:
+        offer = await files.offer(source)
+    gone = FileId(bytes([7]) * 32)
+    async with pool.device(1) as a:
+        files_of(a).learned_offer(a.node, "gone", gone, 10, Hlc(1))
+        await files_of(a).settle()
+        assert pool.published == [
+            RetractOfferBody(file_id=gone),
+            OfferBody(file_id=offer.file_id, name="a.bin", size=SIZE),
+        ]
+        await files_of(a).settle()
+        assert len(pool.published) == 2
+
+
+# --- offers -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_retracted_file_is_served_by_nobody(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b), files_of(b).subscribe() as events:
+        offer = await files_of(a).offer(source)
+        await files_of(b).download(offer.file_id, pool.home(2))
+        await files_of(a).retract(offer.file_id)
+        assert await next_event(events, OfferRetracted) == OfferRetracted(file_id=offer.file_id, node=a.node)
+        while files_of(b).offers():
+            await trio.lowlevel.checkpoint()
+        assert files_of(a).offers() == []
+        assert (pool.home(2) / "a.bin").exists()
+        with pytest.raises(UnknownFile):
+            await files_of(b).download(offer.file_id, pool.home(2) / "again")
+        with pytest.raises(UnknownFile):
+            await files_of(a).retract(offer.file_id)
+
+
+async def test_the_latest_message_of_a_node_decides_whether_it_offers(pool: Pool) -> None:
+    file_id, node = FileId(bytes(32)), DeviceId(bytes([9]) * 32)
+    async with pool.device(1) as a, files_of(a).subscribe() as events:
+        files = files_of(a)
+        files.learned_retraction(node, file_id, Hlc(5))
+        files.learned_offer(node, "old", file_id, 3, Hlc(4))
+        assert files.offers() == []
+        files.learned_offer(node, "new", file_id, 3, Hlc(6))
+        files.learned_offer(node, "new", file_id, 3, Hlc(6))
+        files.learned_retraction(node, file_id, Hlc(5))
+        assert [info.name for info in files.offers()] == ["new"]
+        event = await anext(events)
+        assert isinstance(event, FileOffered)
+        assert (event.file_name, event.node) == ("new", node)
+        assert files.statistics().offers == 1
+
+
+async def test_a_file_is_found_by_name_and_by_the_beginning_of_its_id(pool: Pool) -> None:
+    async with pool.device(1) as a:
+        files = files_of(a)
+        offers: list[OfferInfo] = [
+            await files.offer(write_file(pool.tmp_path / name, 10, seed)) for seed, name in enumerate(["x", "y"])
+        ]
+        await files.offer(write_file(pool.tmp_path / "z", 10, 3), name="x")
+        assert files.find("y") == offers[1]
+        assert files.find(encode_id(offers[0].file_id)[:10]) == offers[0]
+        for text in ("x", "", "nothing"):
+            with pytest.raises(UnknownFile):
+                files.find(text)
+
+
+async def test_what_cannot_be_offered_is_refused_with_a_reason(pool: Pool) -> None:
+    async with pool.device(1) as a:
+        files = files_of(a)
+        os.mkfifo(pool.tmp_path / "fifo")
+        for path in (pool.tmp_path / "missing", pool.tmp_path, pool.tmp_path / "fifo"):
+            with pytest.raises(SourceUnavailable):
+                await files.offer(path)
+        with pytest.raises(TextTooLong):
+            await files.offer(write_file(pool.tmp_path / "a"), name="")
+        assert list((pool.home(1) / "manager" / "trees").iterdir()) == []
+        assert files.offers() == []
+
+
+async def test_a_download_never_overwrites(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
+        offer = await files_of(a).offer(source)
+        target = pool.home(2) / "a.bin"
+        target.write_bytes(b"mine")
+        with pytest.raises(OutputExists):
+            await files_of(b).download(offer.file_id, pool.home(2))
+        with pytest.raises(LocalError, match="no directory"):
+            await files_of(b).download(offer.file_id, pool.home(2) / "missing" / "a.bin")
+        (pool.home(2) / "b.bin.part").write_bytes(b"mine as well")
+        with pytest.raises(OutputExists):
+            await files_of(b).download(offer.file_id, pool.home(2) / "b.bin")
+        assert target.read_bytes() == b"mine"
+        assert (pool.home(2) / "b.bin.part").read_bytes() == b"mine as well"
+
+
+async def test_a_target_that_appears_meanwhile_is_not_overwritten(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with pool.device(1) as a, pool.device(2) as b:
+        offer = await files_of(a).offer(source)
+        target = pool.home(2) / "a.bin"
+
+        async def download_in_vain() -> None:
+            with pytest.raises(OutputExists):
+                await files_of(b).download(offer.file_id, pool.home(2))
+            refused.set()
+
+        refused = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(download_in_vain)
+            while not (pool.home(2) / "a.bin.part").exists():
+                await trio.lowlevel.checkpoint()
+            target.write_bytes(b"mine")
+            async with linked(a, b):
+                await refused.wait()
+        assert target.read_bytes() == b"mine"
+        async with linked(a, b):
+            path = await files_of(b).download(offer.file_id, pool.home(2) / "other.bin")
+        assert path.read_bytes() == source.read_bytes()
+
+
+async def test_a_peer_that_sends_wrong_bytes_is_not_believed(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 2 * MIB)
+    async with pool.device(1) as liar, pool.device(2) as honest, pool.device(3) as c:
+        offer = await files_of(liar).offer(source)
+        await files_of(honest).offer(source)
+        async with linked(liar, c, tamper=lambda header, payload: payload[:-1] + b"x"), linked(honest, c):
+            path = await files_of(c).download(offer.file_id, pool.home(3))
+        assert path.read_bytes() == source.read_bytes()
+        assert files_of(c).statistics().exchange.bad_pieces == 1
+
+
+async def test_a_download_waits_for_its_source_and_goes_on_when_it_comes_back(
+    pool: Pool, jumping_clock: trio.testing.MockClock
+) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 4 * MIB)
+    async with pool.device(1, uplink=Uplink(4 * MIB)) as a, pool.device(2) as b:
+        offer = await files_of(a).offer(source)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
+            for _ in range(3):
+                async with linked(a, b) as link:
+                    await trio.sleep(0.4)
+                    link.close()
+                    await trio.sleep(60)
+        assert (pool.home(2) / "a.bin").read_bytes() == source.read_bytes()

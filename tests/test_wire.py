@@ -1,0 +1,435 @@
+"""What goes over the wire: round trips, cuts, limits, and garbage that raises only WireError."""
+
+import tracemalloc
+from typing import Any
+
+import cbor2
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from poolnet.clock import MAX_HLC, Hlc
+from poolnet.errors import WireError
+from poolnet.ids import PoolId, PublicKey
+from poolnet.limits import (
+    CHUNK_SIZE,
+    KIB,
+    MAX_CBOR_DEPTH,
+    MAX_FRAME_SIZE,
+    MAX_IDS_PER_FRAME,
+    MAX_RANGES_PER_FRAME,
+    MAX_TEXT_CHARS,
+    MAX_WANT_WINDOW,
+    RING_COUNT,
+)
+from poolnet.ranges import RangeSet
+from poolnet.wire import bodies, link_frames, pool_frames, swarm_frames, sync_frames
+from poolnet.wire.cbor import decode_cbor_untrusted, encode_cbor
+from poolnet.wire.framing import FrameBuffer, FrameSet, UnknownFrame, encode_frame, frame, frame_number_untrusted
+from poolnet.wire.message import (
+    Message,
+    MessageContent,
+    decode_message_untrusted,
+    encode_content,
+    encode_message,
+    message_id,
+)
+from poolnet.wire.signal import Signal, decode_signal_untrusted, encode_signal
+
+id32 = st.binary(min_size=32, max_size=32)
+u64 = st.integers(0, 2**64 - 1)
+id_lists = st.lists(id32, max_size=20).map(tuple)
+statements = st.lists(st.binary(max_size=100), max_size=4).map(tuple)
+chars = st.characters(exclude_categories=["Cs"])
+pieces = st.sets(st.integers(0, 200)).map(lambda values: RangeSet.of(values).to_ranges())
+addresses = st.builds(sync_frames.Address, host=st.text(chars, min_size=2, max_size=45), port=st.integers(1, 65535))
+entries = st.builds(sync_frames.RosterEntry, node=id32, places=st.lists(u64, max_size=RING_COUNT).map(tuple))
+
+
+def text(max_size: int, *, min_size: int = 0) -> st.SearchStrategy[str]:
+    return st.text(chars, min_size=min_size, max_size=max_size)
+
+
+FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
+    link_frames.Hello: {
+        "purpose": st.integers(0, 255),
+        "pool_id": id32,
+        "public_key": id32,
+        "nonce": id32,
+        "credentials": statements,
+    },
+    link_frames.Proof: {"signature": st.binary(min_size=64, max_size=64)},
+    link_frames.Credit: {"control_bytes": u64, "chunks": u64},
+    link_frames.Ping: {"number": u64, "unix_ms": u64},
+    link_frames.Pong: {"number": u64, "unix_ms": u64},
+    link_frames.Goodbye: {"code": text(200), "reason": text(200)},
+    pool_frames.StatementIds: {"ids": id_lists},
+    pool_frames.WantStatements: {"ids": id_lists},
+    pool_frames.Statements: {"statements": statements},
+    pool_frames.Gossip: {"msg_id": id32, "hops": st.integers(0, 255), "message": st.binary(max_size=300)},
+    pool_frames.GossipHave: {"ids": id_lists},
+    pool_frames.Graft: {"ids": id_lists, "eager": st.booleans()},
+    pool_frames.Prune: {},
+    swarm_frames.Interest: {"file_id": id32, "interested": st.booleans()},
+    swarm_frames.Have: {"file_id": id32, "pieces": pieces},
+    swarm_frames.Want: {"file_id": id32, "pieces": pieces, "count": st.integers(1, MAX_WANT_WINDOW)},
+    swarm_frames.Promise: {"file_id": id32, "pieces": pieces},
+    swarm_frames.Withdraw: {"file_id": id32, "pieces": pieces},
+    swarm_frames.Unwant: {"file_id": id32, "pieces": pieces},
+    swarm_frames.ChunkHeader: {
+        "file_id": id32,
+        "piece": st.integers(0, swarm_frames.MAX_PIECES),
+        "size": st.integers(0, CHUNK_SIZE),
+    },
+    sync_frames.Attach: {"last_epoch": u64},
+    sync_frames.Attached: {"epoch": u64, "observed": addresses, "unix_ms": u64},
+    sync_frames.RosterPage: {"entries": st.lists(entries, max_size=5).map(tuple), "last": st.booleans()},
+    sync_frames.RosterJoined: {"epoch": u64, "entry": entries},
+    sync_frames.RosterLeft: {"epoch": u64, "node": id32},
+    sync_frames.Refused: {"code": text(32), "message": text(200)},
+    sync_frames.SendSignal: {"to": id32, "body": st.binary(max_size=300)},
+    sync_frames.Signalled: {"sender": id32, "body": st.binary(max_size=300)},
+    sync_frames.Report: {"node": id32},
+    sync_frames.Detach: {},
+}
+ALL_CLASSES = tuple(
+    dict.fromkeys(
+        (
+            *link_frames.LINK_FRAMES,
+            *pool_frames.POOL_FRAMES,
+            *swarm_frames.SWARM_FRAMES,
+            *sync_frames.SYNC_FRAMES,
+            swarm_frames.ChunkHeader,
+        )
+    )
+)
+ALL_FRAMES = FrameSet(ALL_CLASSES)
+frames = st.sampled_from(ALL_CLASSES).flatmap(lambda cls: st.builds(cls, **FIELDS[cls]))
+cbor_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.binary(max_size=40) | text(40),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=12,
+)
+
+
+class TestCbor:
+    @given(cbor_values)
+    def test_what_is_written_is_read_back_unless_it_nests_too_deep(self, value: Any) -> None:
+        encoded = encode_cbor(value)
+        if depth(value) <= MAX_CBOR_DEPTH:
+            assert decode_cbor_untrusted(encoded, max_size=len(encoded)) == value
+        else:
+            with pytest.raises(WireError):
+                decode_cbor_untrusted(encoded, max_size=len(encoded))
+
+    @given(st.binary(max_size=200))
+    @example(b"\x61\xff")  # a text that is not UTF-8
+    @example(b"\xa0")
+    @example(b"\xc1\x00")
+    @example(b"\xf9\x00\x00")
+    @example(b"\x9f\xff")
+    @example(b"\x7f\x61a\xff")
+    def test_garbage_raises_only_a_wire_error_and_what_passes_is_of_the_allowed_types(self, data: bytes) -> None:
+        try:
+            value = decode_cbor_untrusted(data, max_size=200)
+        except WireError:
+            return
+        assert depth(value) <= MAX_CBOR_DEPTH
+
+    @pytest.mark.parametrize(
+        "value", [1.5, {1: 2}, {1, 2}, cbor2.CBORTag(1, 0), 2**64, cbor2.undefined, cbor2.CBORSimpleValue(99)]
+    )
+    def test_a_type_that_poolnet_never_writes_is_refused(self, value: Any) -> None:
+        with pytest.raises(WireError):
+            decode_cbor_untrusted(cbor2.dumps([value]), max_size=100)
+
+    @given(cbor_values, st.data())
+    def test_a_value_that_is_cut_off_or_goes_on_is_refused(self, value: Any, data: st.DataObject) -> None:
+        encoded = encode_cbor(value)
+        cut = data.draw(st.integers(0, len(encoded) - 1))
+        for wrong in (encoded[:cut], encoded + b"\x00"):
+            with pytest.raises(WireError):
+                decode_cbor_untrusted(wrong, max_size=1000)
+
+    @pytest.mark.parametrize(
+        "hostile",
+        [
+            b"\x9a\xff\xff\xff\xff",  # an array of 2^32 - 1
+            b"\x9b" + b"\xff" * 8,
+            b"\x5a\xff\xff\xff\xff",  # a byte string of 2^32 - 1
+            b"\x7b" + b"\xff" * 8,
+            b"\xba\xff\xff\xff\xff",  # a map
+            b"\x81" * 10_000,
+            b"\x81" * 10_000 + b"\x00",
+            b"\x9f" * 10_000,
+            b"\xc1" * 10_000 + b"\x00",
+            (b"\x99\xff\x00" + b"\x00" * 5) * 100,
+        ],
+    )
+    def test_declared_lengths_and_deep_nesting_allocate_little(self, hostile: bytes) -> None:
+        assert peak_of_refusal(hostile) < 32 * KIB
+
+    def test_a_frame_full_of_items_allocates_a_small_multiple_of_its_size(self) -> None:
+        full = b"\x99\xff\xfc" + b"\x80" * 0xFFFC  # as many empty arrays as fit a frame
+        tracemalloc.start()
+        decode_cbor_untrusted(full, max_size=MAX_FRAME_SIZE)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 100 * MAX_FRAME_SIZE
+
+    def test_more_bytes_than_allowed_are_refused_before_they_are_read(self) -> None:
+        with pytest.raises(WireError, match="at most 10 are allowed"):
+            decode_cbor_untrusted(encode_cbor(bytes(20)), max_size=10)
+
+
+class TestFrames:
+    def test_every_frame_class_has_its_own_number_and_a_round_trip_below(self) -> None:
+        assert set(FIELDS) == set(ALL_CLASSES)
+        assert len({cls.FRAME_TYPE for cls in ALL_CLASSES}) == len(ALL_CLASSES)
+
+    @pytest.mark.parametrize("cls", ALL_CLASSES, ids=lambda cls: cls.__name__)
+    @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+    @given(data=st.data())
+    def test_a_frame_survives_the_wire(self, cls: type[Any], data: st.DataObject) -> None:
+        value = data.draw(st.builds(cls, **FIELDS[cls]))
+        payload = encode_frame(value)[4:]
+        assert ALL_FRAMES.decode_untrusted(payload) == value
+        assert frame_number_untrusted(payload) == cls.FRAME_TYPE
+
+    @pytest.mark.parametrize("cls", ALL_CLASSES, ids=lambda cls: cls.__name__)
+    @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+    @given(data=st.data())
+    def test_a_frame_with_a_wrong_field_raises_only_a_wire_error(self, cls: type[Any], data: st.DataObject) -> None:
+        items = cbor2.loads(encode_frame(data.draw(st.builds(cls, **FIELDS[cls])))[4:])
+        place = data.draw(st.integers(0, len(items) - 1))
+        items[place] = data.draw(cbor_values)
+        try:
+            ALL_FRAMES.decode_untrusted(cbor2.dumps(items))
+        except WireError:
+            return
+
+    @given(st.binary(max_size=100) | cbor_values.map(cbor2.dumps) | st.lists(cbor_values).map(cbor2.dumps))
+    def test_garbage_is_no_frame_and_raises_only_a_wire_error(self, payload: bytes) -> None:
+        for read in (ALL_FRAMES.decode_untrusted, frame_number_untrusted):
+            try:
+                read(payload)
+            except WireError:
+                continue
+
+    def test_fields_that_a_newer_version_appended_are_ignored(self) -> None:
+        payload = encode_cbor([link_frames.Ping.FRAME_TYPE, 1, 2, "new", [3]])
+        assert ALL_FRAMES.decode_untrusted(payload) == link_frames.Ping(number=1, unix_ms=2)
+
+    def test_a_frame_of_an_unknown_number_is_told_apart_from_a_malformed_one(self) -> None:
+        assert ALL_FRAMES.decode_untrusted(encode_cbor([9999, "whatever"])) == UnknownFrame(9999)
+        with pytest.raises(WireError, match="Ping needs 2 fields"):
+            ALL_FRAMES.decode_untrusted(encode_cbor([link_frames.Ping.FRAME_TYPE, 1]))
+
+    @pytest.mark.parametrize(
+        "items",
+        [
+            [4, True, 0],  # a boolean is no integer
+            [4, -1, 0],
+            [4, 2**64 - 1, None],
+            [17, [b"short"]],
+            [17, [bytes(32)] * (MAX_IDS_PER_FRAME + 1)],
+            [22, [], 1],  # an integer is no boolean
+            [34, bytes(32), [0, 1], 0],  # a want of nothing
+            [34, bytes(32), [0, 1], MAX_WANT_WINDOW + 1],
+            [33, bytes(32), [0]],
+            [33, bytes(32), [3, 3]],
+            [33, bytes(32), [0, 2, 2, 4]],  # adjacent
+            [33, bytes(32), [4, 6, 1, 2]],
+            [33, bytes(32), [0, 2**31 + 1]],
+            [33, bytes(32), list(range(2 * MAX_RANGES_PER_FRAME + 2))],
+            [6, "x" * 201, ""],
+            [65, 1, ["::1"], 0],
+            [65, 1, ["::1", 0], 0],
+        ],
+    )
+    def test_a_field_out_of_bounds_is_refused(self, items: list[Any]) -> None:
+        with pytest.raises(WireError):
+            ALL_FRAMES.decode_untrusted(encode_cbor(items))
+
+    def test_a_frame_over_the_limit_is_not_written(self) -> None:
+        with pytest.raises(WireError, match="at most"):
+            encode_frame(pool_frames.Statements(statements=(bytes(40_000), bytes(40_000))))
+
+    def test_two_frames_with_one_number_are_a_mistake_of_the_programmer(self) -> None:
+        with pytest.raises(ValueError, match="number 3"):
+            FrameSet([link_frames.Credit, frame(3)(type("Other", (), {}))])
+
+
+class TestFrameBuffer:
+    @given(st.lists(frames, max_size=8), st.data())
+    def test_a_stream_cut_anywhere_gives_the_same_frames(self, sent: list[Any], data: st.DataObject) -> None:
+        stream = b"".join(encode_frame(value) for value in sent)
+        whole, bytewise, cut = FrameBuffer(), FrameBuffer(), FrameBuffer()
+        whole.feed_untrusted(stream)
+        expected = list(whole.payloads())
+        assert [ALL_FRAMES.decode_untrusted(payload) for payload in expected] == sent
+
+        one_by_one = []
+        for value in stream:
+            bytewise.feed_untrusted(bytes([value]))
+            one_by_one += bytewise.payloads()
+        assert one_by_one == expected
+
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
+        in_pieces = []
+        for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+            cut.feed_untrusted(stream[start:stop])
+            in_pieces += cut.payloads()
+        assert in_pieces == expected
+        assert len(whole) == len(bytewise) == len(cut) == 0
+
+    @given(st.binary(max_size=100), st.booleans())
+    def test_garbage_raises_the_same_wire_error_however_it_arrives(self, stream: bytes, small: bool) -> None:
+        max_size = 20 if small else MAX_FRAME_SIZE
+        assert feed([stream], max_size) == feed([bytes([value]) for value in stream], max_size)
+
+    def test_a_length_over_the_limit_is_refused_before_its_bytes_come(self) -> None:
+        buffer = FrameBuffer(max_size=10)
+        buffer.feed_untrusted((11).to_bytes(4, "big"))
+        with pytest.raises(WireError, match="11 bytes; at most 10"):
+            buffer.take()
+
+    def test_what_follows_a_chunk_header_is_handed_out_raw(self) -> None:
+        header = swarm_frames.ChunkHeader(file_id=bytes(32), piece=1, size=3)
+        buffer = FrameBuffer()
+        buffer.feed_untrusted(encode_frame(header) + b"abc")
+        payload = buffer.take()
+        assert payload is not None
+        assert ALL_FRAMES.decode_untrusted(payload) == header
+        assert buffer.take_rest() == b"abc"
+        assert len(buffer) == 0
+
+
+body_values = st.one_of(
+    st.builds(bodies.TextBody, text=text(50, min_size=1)),
+    st.builds(bodies.ProfileBody, name=text(20, min_size=1).filter(str.strip)),
+    st.builds(bodies.OfferBody, file_id=id32, name=text(50, min_size=1), size=st.integers(0, 2**40)),
+    st.builds(bodies.RetractOfferBody, file_id=id32),
+    st.builds(bodies.SignalBody, to=id32, signal=st.binary(max_size=100)),
+)
+
+
+class TestBodiesAndMessages:
+    @given(body_values)
+    def test_a_body_survives_the_wire(self, body: bodies.Body) -> None:
+        assert bodies.decode_body_untrusted(body.KIND, bodies.encode_body(body)) == body
+
+    @given(st.sampled_from(["text", "profile", "offer", "retract_offer", "signal", "newer"]), st.data())
+    def test_garbage_is_no_body_and_raises_only_a_wire_error(self, kind: str, data: st.DataObject) -> None:
+        encoded = data.draw(st.binary(max_size=60) | st.lists(cbor_values, max_size=4).map(cbor2.dumps))
+        try:
+            body = bodies.decode_body_untrusted(kind, encoded)
+        except WireError:
+            return
+        assert (body is None) == (kind == "newer")
+
+    @pytest.mark.parametrize(
+        ("kind", "items"),
+        [
+            ("text", [""]),
+            ("text", ["x" * (MAX_TEXT_CHARS + 1)]),
+            ("profile", ["  \t "]),
+            ("profile", ["x" * 65]),
+            ("offer", [bytes(32), "", 1]),
+            ("offer", [bytes(32), "name", -1]),
+        ],
+    )
+    def test_an_empty_or_oversized_body_is_refused(self, kind: str, items: list[Any]) -> None:
+        with pytest.raises(WireError):
+            bodies.decode_body_untrusted(kind, encode_cbor(items))
+
+    def test_a_text_of_the_largest_size_passes_whatever_its_characters_take(self) -> None:
+        body = bodies.TextBody(text="𝄞" * MAX_TEXT_CHARS)
+        assert bodies.decode_body_untrusted("text", bodies.encode_body(body)) == body
+
+    @given(id32, id32, st.integers(0, MAX_HLC), st.binary(max_size=200), text(32, min_size=1))
+    def test_a_message_survives_the_wire_with_the_bytes_that_were_signed(
+        self, pool_id: PoolId, author_key: PublicKey, hlc: Hlc, body: bytes, kind: str
+    ) -> None:
+        content = MessageContent(pool_id=pool_id, kind=kind, hlc=hlc, author_key=author_key, body=body)
+        message = make_message(encode_content(content))
+        decoded = decode_message_untrusted(encode_message(message))
+        assert decoded == message
+        assert decoded.content == content
+        assert decoded.key == (hlc, decoded.msg_id)
+
+    def test_a_message_keeps_its_bytes_even_if_another_encoder_wrote_them_differently(self) -> None:
+        """A newer version appends a field; the id is of the bytes as they are."""
+        content = MessageContent(pool_id=PoolId(bytes(32)), kind="text", hlc=Hlc(1), author_key=bytes(32), body=b"")
+        signed = encode_cbor([*cbor2.loads(encode_content(content)), "new"])
+        decoded = decode_message_untrusted(encode_cbor([signed, bytes(64)]))
+        assert decoded.signed == signed
+        assert decoded.msg_id == message_id(signed) != message_id(encode_content(content))
+
+    def test_signed_bytes_of_another_kind_of_thing_are_no_message(self) -> None:
+        content = MessageContent(
+            label="poolnet statement 1", pool_id=bytes(32), kind="text", hlc=Hlc(0), author_key=bytes(32), body=b""
+        )
+        with pytest.raises(WireError, match="not a message of this version"):
+            decode_message_untrusted(encode_cbor([encode_content(content), bytes(64)]))
+
+    @given(st.binary(max_size=100) | cbor_values.map(lambda value: cbor2.dumps([cbor2.dumps(value), bytes(64)])))
+    def test_garbage_is_no_message_and_raises_only_a_wire_error(self, encoded: bytes) -> None:
+        with pytest.raises(WireError):
+            decode_message_untrusted(encoded)
+
+
+class TestSignals:
+    @given(st.binary(min_size=8, max_size=8), id32, st.lists(addresses, max_size=8).map(tuple), st.booleans())
+    def test_a_signal_survives_the_wire(
+        self, session: bytes, probe_key: bytes, candidates: tuple[sync_frames.Address, ...], answer: bool
+    ) -> None:
+        signal = Signal(session=session, probe_key=probe_key, candidates=candidates, answer=answer)
+        assert decode_signal_untrusted(encode_signal(signal)) == signal
+
+    @given(st.binary(max_size=100) | cbor_values.map(cbor2.dumps))
+    def test_garbage_is_no_signal_and_raises_only_a_wire_error(self, encoded: bytes) -> None:
+        with pytest.raises(WireError):
+            decode_signal_untrusted(encoded)
+
+
+def make_message(signed: bytes) -> Message:
+    """A message whose signature nobody checks here."""
+    content = MessageContent(**dict(zip(CONTENT_FIELDS, cbor2.loads(signed), strict=True)))
+    return Message(msg_id=message_id(signed), content=content, signed=signed, signature=bytes(64))
+
+
+CONTENT_FIELDS = ("label", "pool_id", "kind", "hlc", "author_key", "body")
+
+
+def depth(value: Any) -> int:
+    """Levels of arrays in a value of the allowed types; fails on any other."""
+    if isinstance(value, list):
+        return 1 + max(map(depth, value), default=0)
+    assert value is None or type(value) in (int, bytes, str, bool)
+    return 0
+
+
+def feed(parts: list[bytes], max_size: int) -> tuple[list[bytes], str | None]:
+    """What a buffer makes of a stream: payloads, and the error that ended it."""
+    buffer = FrameBuffer(max_size=max_size)
+    payloads: list[bytes] = []
+    for part in parts:
+        buffer.feed_untrusted(part)
+        try:
+            while (payload := buffer.take()) is not None:
+                payloads.append(payload)
+        except WireError as exc:
+            return payloads, str(exc)
+    return payloads, None
+
+
+def peak_of_refusal(hostile: bytes) -> int:
+    """The most memory that refusing these bytes takes."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError):
+            decode_cbor_untrusted(hostile, max_size=MAX_FRAME_SIZE)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
