@@ -27,6 +27,7 @@ from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.swarm_events import SwarmFrame
 from poolnet.service import open_service_nursery
 from poolnet.storage.file_table import FileTable, LocalFile
+from poolnet.storage.files import safe_file_name
 from poolnet.wire.bodies import Body, OfferBody, RetractOfferBody
 
 __all__ = ["ChunkLink", "FileManager", "FileStatistics", "OfferInfo", "ProgressCallback", "open_file_manager"]
@@ -138,7 +139,7 @@ class FileManager:
             UnknownFile: there is none, or there are several.
         """
         offers = self.offers()
-        found = [info for info in offers if info.name == text]
+        found = [info for info in offers if text in (info.name, safe_file_name(info.name))]
         if not found and text:
             found = [info for info in offers if encode_id(info.file_id).startswith(text.lower())]
         if not found:
@@ -158,7 +159,7 @@ class FileManager:
             out: a directory, where it gets its own name made safe, or the path of the file to be made.
 
         Raises:
-            UnknownFile: nobody offers it.
+            UnknownFile: nobody offers it (any more).
             OutputExists: something is there; it is never overwritten.
             DiskFull: there is no room; what was fetched is kept.
             StoreError: the disk failed.
@@ -219,10 +220,16 @@ class FileManager:
             )
 
     def learned_retraction(self, node: DeviceId, file_id: FileId, hlc: Hlc) -> None:
-        """Take note that a node withdrew its offer. A file that nobody offers any more is not served on."""
+        """Take note that a node withdrew its offer.
+
+        A file that nobody offers any more is not served on, and its download ends with `UnknownFile`.
+        """
         if not self._book.retracted(file_id, node, hlc):
             return
         self._events.publish(OfferRetracted(file_id=file_id, node=node))
+        download = self._downloads.running.get(file_id)
+        if download is not None:
+            download.failed(UnknownFile("the file was withdrawn by everybody who offered it"))
         file = self._table.files.get(file_id)
         if file is not None and not file.is_own:
             self._nursery.start_soon(self._reporting, self._sources.forget, file_id)
@@ -289,8 +296,8 @@ class FileManager:
         self._nursery.start_soon(self._reporting, self._withdraw, file.file_id)
 
     async def _withdraw(self, file_id: FileId) -> None:
-        await self._sources.forget(file_id)
-        if self._offers_in_pool(file_id):
+        await self._sources.tidy_up(file_id)
+        if self._offers_in_pool(file_id) and file_id not in self._table.files:
             await self._publish_retraction(file_id)
 
     async def _reporting(self, call: Callable[[FileId], Awaitable[None]], file_id: FileId) -> None:

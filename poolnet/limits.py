@@ -39,8 +39,8 @@ MAX_TEMPORARY_LINKS = 4
 #: Up to this many nodes a pool is a full mesh: everyone is a neighbour anyway.
 FULL_MESH_SIZE = MAX_RING_LINKS + 1
 #: A link that brings nothing for this long is dead. Pings go out at a third of it, so two may be lost.
-IDLE_TIMEOUT_S = 15.0
-PING_INTERVAL_S = 5.0
+IDLE_TIMEOUT_S = 9.0
+PING_INTERVAL_S = 3.0
 #: Giving up on a dial: probing and both handshakes over a bad path stay well below.
 DIAL_TIMEOUT_S = 8.0
 #: How long a link that closes waits for the other side to take note; then it is closed all the same.
@@ -129,6 +129,8 @@ MAX_CLOCK_AHEAD_S = 60.0
 MAX_HELD_MESSAGES = 1000
 #: How long a node that just came waits for its name before it is announced without.
 NAME_GRACE_S = 2.0
+#: Texts of one nameless author that wait for its name; with more they are shown without.
+MAX_HELD_TEXTS = 100
 
 # --- statements -------------------------------------------------------------------------------------------------
 

@@ -391,11 +391,11 @@ class PoolNet:
         author, hlc = message.author, message.content.hlc
         match body:
             case TextBody(text=text):
-                self._events.publish(
-                    MessageReceived(
-                        msg_id=message.msg_id, node=author, name=self.name_of(author), text=text, unix_ms=hlc_ms(hlc)
-                    )
+                event = MessageReceived(
+                    msg_id=message.msg_id, node=author, name=self.name_of(author), text=text, unix_ms=hlc_ms(hlc)
                 )
+                self._publish(self._presence.said(event, trio.current_time()))
+                self._presence_timer.rearm()
             case ProfileBody(name=name):
                 self._publish(self._presence.set_name(author, name, message.key))
             case OfferBody() | RetractOfferBody():

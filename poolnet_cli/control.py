@@ -143,8 +143,10 @@ class ControlServer:
                 outcome = Outcome(exit_code=DONE)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # a nursery raises nothing else
-            outcome = _told(request["command"], group)
-            if cancelled := group.split(trio.Cancelled)[0]:
+            cancelled, failed = group.split(trio.Cancelled)
+            if failed is not None:
+                outcome = _told(request["command"], failed)
+            if cancelled is not None:
                 raise cancelled from None
         finally:
             with trio.move_on_after(1) as scope, contextlib.suppress(trio.BrokenResourceError):

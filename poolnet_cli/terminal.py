@@ -126,7 +126,7 @@ class TextReporter:
     async def typed_lines(self, lines: AsyncIterator[str]) -> AsyncIterator[str]:
         """Pass typed lines on, and put the prompt back below them."""
         if self._prompt:
-            await write_text(STDOUT, self._prompt)
+            await write_text(STDOUT, _CLEAR_LINE + self._prompt)
         async for line in lines:
             if self._prompt:
                 await write_text(STDOUT, self._after_echo(line))

@@ -18,6 +18,7 @@ from poolnet.protocol.swarm import (
     LinkUp,
     Misbehaved,
     PieceArrived,
+    PieceDropped,
     PieceRejected,
     PieceSent,
     PieceStored,
@@ -25,6 +26,7 @@ from poolnet.protocol.swarm import (
     SendFrame,
     SendPiece,
     SourcesChanged,
+    StopServing,
     Swarm,
     SwarmEffect,
     SwarmEvent,
@@ -60,6 +62,7 @@ class SimNode:
         self.misbehaved: list[Misbehaved] = []
         self.sources: list[SourcesChanged] = []
         self.wasted = 0
+        self.has_lost = False
         self.deadline: float | None = None
 
     def feed(self, event: SwarmEvent) -> None:
@@ -98,6 +101,12 @@ class SimNode:
             self.deadline = None
             self.perform(self.swarm.tick(self.net.now))
 
+    def lose(self, file_id: FileId, piece: int) -> None:
+        """The disk has forgotten a piece."""
+        self.has_lost = True
+        self.stored[file_id].discard(piece)
+        self.feed(StopServing(file_id, ((piece, piece + 1),)))
+
     def pump(self) -> None:
         """Hand queued pieces to the links, and send the next over the uplink, one link after another."""
         for peer, queue in self.queues.items():
@@ -129,10 +138,12 @@ class SimNode:
         shape = self.net.shapes[file_id]
         parent = shape.parent(piece)
         stored = self.stored.setdefault(file_id, set())
-        assert parent is None or parent[0] in stored, "a piece that cannot be verified yet"
         assert piece not in stored, "a piece a second time"
         self.feed(PieceArrived(peer, file_id, piece))
-        if is_wrong:
+        if parent is not None and parent[0] not in stored:
+            assert self.has_lost, "a piece that cannot be verified yet"
+            self.feed(PieceDropped(file_id, piece))
+        elif is_wrong:
             self.feed(PieceRejected(peer, file_id, piece))
         else:
             stored.add(piece)

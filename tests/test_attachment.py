@@ -214,8 +214,9 @@ def test_a_newcomer_takes_a_refusal_of_its_join_for_good():
     [
         [Attached(epoch=6, observed=ADDRESS, unix_ms=1)],
         [RosterPage(entries=(), last=True)],
+        [Detach()],
     ],
-    ids=["attached twice", "a page from nowhere"],
+    ids=["attached twice", "a page from nowhere", "a frame of the wrong direction"],
 )
 def test_a_server_that_breaks_the_protocol_is_given_up(frames):
     machine = attached()

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,12 @@ import trio
 import trio.testing
 
 from poolnet.clock import Hlc
-from poolnet.errors import LocalError, OutputExists, SourceUnavailable, TextTooLong, UnknownFile
+from poolnet.errors import LocalError, OutputExists, SourceUnavailable, StoreError, TextTooLong, UnknownFile
 from poolnet.events import DownloadComplete, DownloadProgress, FileOffered, OfferRetracted, SourceLost
 from poolnet.file_manager import FileManager, OfferInfo, open_file_manager
+from poolnet.files.offer_book import NodeOffer, OfferBook
 from poolnet.ids import DeviceId, FileId, MsgId, encode_id
-from poolnet.limits import CHUNK_SIZE, MIB, TREE_FAN_OUT
+from poolnet.limits import CHUNK_SIZE, MAX_OFFERS, MIB, TREE_FAN_OUT
 from poolnet.testing.chunk_links import FileNode, Uplink, linked
 from poolnet.wire.bodies import Body, OfferBody, RetractOfferBody
 
@@ -109,13 +110,17 @@ async def test_a_file_with_two_levels_of_tree_arrives(pool: Pool) -> None:
     source = pool.tmp_path / "sparse.bin"
     with source.open("wb") as file:
         file.truncate((TREE_FAN_OUT + 1) * CHUNK_SIZE - 5)
+        file.seek(0)
         file.write(b"at the start")
         file.seek(-3, os.SEEK_END)
         file.write(b"end")
     async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
         offer = await files_of(a).offer(source)
         path = await files_of(b).download(offer.file_id, pool.home(2))
-        assert (await files_of(b).offer(path)).file_id == offer.file_id
+        with path.open("rb") as file:
+            assert file.read(12) == b"at the start"
+            file.seek(-CHUNK_SIZE, os.SEEK_END)
+            assert file.read() == bytes(CHUNK_SIZE - 3) + b"end"
 
 
 async def test_a_name_from_others_is_made_safe(pool: Pool) -> None:
@@ -260,18 +265,17 @@ def edit(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [edit, lambda path: os.truncate(path, 1000), Path.unlink])
-async def test_a_source_that_changed_is_withdrawn_and_never_spreads(pool: Pool, spoil) -> None:  # type: ignore[no-untyped-def]
+async def test_a_source_that_changed_is_withdrawn_and_never_spreads(pool: Pool, spoil: Callable[[Path], None]) -> None:
     source = write_file(pool.tmp_path / "a.bin", 600_000)
     async with pool.device(1) as a, pool.device(2) as b, files_of(a).subscribe() as events:
         offer = await files_of(a).offer(source)
         spoil(source)
-        with trio.CancelScope() as scope:
-            async with linked(a, b), trio.open_nursery() as nursery:
-                nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
-                lost = await next_event(events, SourceLost)
-                while files_of(a).offers():
-                    await trio.lowlevel.checkpoint()
-                scope.cancel()
+        async with linked(a, b):
+            with pytest.raises(UnknownFile, match="withdrawn"):
+                await files_of(b).download(offer.file_id, pool.home(2))
+            lost = await next_event(events, SourceLost)
+            while files_of(a).offers():
+                await trio.lowlevel.checkpoint()
         assert isinstance(lost, SourceLost)
         assert lost.path == source
         assert isinstance(pool.published[-1], RetractOfferBody)
@@ -279,19 +283,30 @@ async def test_a_source_that_changed_is_withdrawn_and_never_spreads(pool: Pool, 
         assert files_of(b).statistics().exchange.bad_pieces == 0
 
 
-async def test_a_source_that_is_edited_while_nobody_asks_is_withdrawn_in_time(
-    pool: Pool, jumping_clock: trio.testing.MockClock
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (edit, "was changed since"),
+        (lambda path: os.truncate(path, 1000), "has another size"),
+        (Path.unlink, "is not there any more"),
+    ],
+)
+async def test_a_source_that_changes_while_nobody_asks_is_withdrawn_in_time(
+    pool: Pool, jumping_clock: trio.testing.MockClock, spoil: Callable[[Path], None], reason: str
 ) -> None:
     source = write_file(pool.tmp_path / "a.bin")
     async with pool.device(1) as a, files_of(a).subscribe() as events:
         offer = await files_of(a).offer(source)
-        edit(source)
+        spoil(source)
         lost = await next_event(events, SourceLost)
-        assert lost == SourceLost(
-            file_id=offer.file_id, path=source, reason=f"{source} was changed since it was offered"
-        )
+        assert isinstance(lost, SourceLost)
+        assert (lost.file_id, lost.path) == (offer.file_id, source)
+        assert reason in lost.reason
         while files_of(a).offers():
             await trio.lowlevel.checkpoint()
+    async with pool.device(1) as a:
+        assert files_of(a).offers() == []
+        assert list((pool.home(1) / "manager" / "trees").iterdir()) == []
 
 
 async def test_a_source_that_was_only_touched_is_kept(pool: Pool) -> None:
@@ -477,3 +492,115 @@ async def test_a_download_waits_for_its_source_and_goes_on_when_it_comes_back(
                     link.close()
                     await trio.sleep(60)
         assert (pool.home(2) / "a.bin").read_bytes() == source.read_bytes()
+
+
+# --- awkward moments --------------------------------------------------------------------------------------------
+
+
+async def test_a_copy_whose_source_was_changed_is_fetched_instead(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 6 * MIB)
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b), files_of(b).subscribe() as events:
+        offer = await files_of(a).offer(source)
+        mine = await files_of(b).download(offer.file_id, pool.home(2) / "one")
+        content = bytearray(source.read_bytes())
+        content[-1] ^= 1
+        mine.write_bytes(content)
+        path = await files_of(b).download(offer.file_id, pool.home(2) / "two")
+        assert path.read_bytes() == source.read_bytes()
+        assert isinstance(lost := await next_event(events, SourceLost), SourceLost)
+        assert lost.path == mine
+
+
+async def test_a_part_that_is_damaged_while_it_is_served_is_mended_and_does_not_spread(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 4 * MIB)
+    async with pool.device(1) as a, pool.device(2) as b, pool.device(3) as c:
+        offer = await files_of(a).offer(source)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
+            async with linked(a, b) as link:
+                while files_of(b).find("a.bin").done_bytes < 2 * MIB:
+                    await trio.lowlevel.checkpoint()
+                link.close()
+            with (pool.home(2) / "a.bin.part").open("r+b") as part:
+                part.write(bytes(MIB))
+            async with linked(b, c):
+                nursery.start_soon(files_of(c).download, offer.file_id, pool.home(3))
+                while files_of(c).find("a.bin").done_bytes < MIB // 2:
+                    await trio.lowlevel.checkpoint()
+                async with linked(a, b):
+                    while files_of(c).find("a.bin").state != "complete":
+                        await trio.lowlevel.checkpoint()
+        assert (pool.home(2) / "a.bin").read_bytes() == source.read_bytes()
+        assert (pool.home(3) / "a.bin").read_bytes() == source.read_bytes()
+        assert files_of(c).statistics().exchange.bad_pieces == 0
+
+
+async def test_a_newer_link_to_the_same_peer_takes_over(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with pool.device(1) as a, pool.device(2) as b:
+        offer = await files_of(a).offer(source)
+        async with linked(a, b) as older:
+            async with linked(a, b):
+                older.close()
+                assert files_of(a).statistics().exchange.links == 1
+                path = await files_of(b).download(offer.file_id, pool.home(2))
+            assert path.read_bytes() == source.read_bytes()
+        assert files_of(a).statistics().exchange.links == 0
+
+
+async def test_cancelling_an_offer_leaves_nothing_behind(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 40 * MIB)
+    seen = []
+    async with pool.device(1) as a:
+        with trio.CancelScope() as scope:
+
+            def note(done: int, size: int) -> None:
+                seen.append((done, size))
+                scope.cancel()
+
+            await files_of(a).offer(source, on_progress=note)
+        assert scope.cancelled_caught
+        assert seen == [(16 * MIB, 40 * MIB)]
+        assert files_of(a).offers() == []
+        assert list((pool.home(1) / "manager" / "trees").iterdir()) == []
+
+
+async def test_an_offer_that_lies_about_the_size_brings_no_file(
+    pool: Pool, jumping_clock: trio.testing.MockClock
+) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    liar = DeviceId(bytes(32))
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
+        offer = await files_of(a).offer(source)
+        files_of(b).learned_retraction(a.node, offer.file_id, Hlc(50))
+        files_of(b).learned_offer(liar, "lie", offer.file_id, 0, Hlc(60))
+        with pytest.raises(StoreError, match="empty"):
+            await files_of(b).download(offer.file_id, pool.home(2))
+        files_of(b).learned_offer(liar, "lie", offer.file_id, 5, Hlc(70))
+        with trio.move_on_after(20) as patience:
+            await files_of(b).download(offer.file_id, pool.home(2))
+        assert patience.cancelled_caught
+        assert [path.name for path in pool.home(2).glob("lie*")] == ["lie.part"]
+
+
+async def test_the_size_that_most_devices_claim_is_believed() -> None:
+    book = OfferBook()
+    file_id = FileId(bytes(32))
+    for number, size in enumerate([7, 5, 5]):
+        node = DeviceId(bytes([number]) * 32)
+        assert book.offered(file_id, NodeOffer(node=node, name=f"n{number}", size_bytes=size, hlc=Hlc(number)))
+    best = book.best(file_id)
+    assert best is not None
+    assert (best.size_bytes, best.name) == (5, "n1")
+
+
+async def test_offers_over_the_limit_are_counted_and_not_kept() -> None:
+    book = OfferBook()
+    node = DeviceId(bytes(32))
+    for number in range(MAX_OFFERS + 2):
+        offer = NodeOffer(node=node, name="x", size_bytes=1, hlc=Hlc(number))
+        book.offered(FileId(number.to_bytes(32, "big")), offer)
+    assert (len(list(book.files())), book.dropped) == (MAX_OFFERS, 2)
+    for number in range(MAX_OFFERS + 2):
+        book.retracted(FileId(number.to_bytes(32, "big")), node, Hlc(10**9))
+    assert list(book.files()) == []

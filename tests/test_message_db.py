@@ -8,8 +8,8 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from made_messages import make_message
+
 from poolnet.clock import Hlc, make_hlc
 from poolnet.errors import StoreError, UnknownMessage
 from poolnet.ids import MsgId

@@ -64,3 +64,12 @@ def test_levels_that_everything_has_reached_are_dropped() -> None:
     counted.add_range(3, 5)
     counted.drop_full_levels(10)
     assert [counted.count_of(value) for value in (0, 3, 4, 9)] == [0, 1, 1, 0]
+
+
+@given(numbers, st.integers(0, 70))
+def test_a_set_is_walked_from_anywhere_and_read_back_from_its_wire_form(values: frozenset[int], start: int) -> None:
+    numbers_set = RangeSet.of(values)
+    assert flat(numbers_set.ranges_from(start)) == sorted(value for value in values if value >= start)
+    again = RangeSet.from_ranges(numbers_set.to_ranges())
+    assert again == numbers_set
+    assert len(again) == len(values)

@@ -1,9 +1,9 @@
 """Arrivals and departures as an application hears of them."""
 
 from poolnet.clock import make_hlc
-from poolnet.events import NodeJoined, NodeLeft
+from poolnet.events import MessageReceived, NodeJoined, NodeLeft
 from poolnet.ids import DeviceId, MsgId, short_id
-from poolnet.limits import NAME_GRACE_S
+from poolnet.limits import MAX_HELD_TEXTS, NAME_GRACE_S
 from poolnet.protocol.presence import Presence
 
 ME, ADA, BOB = (DeviceId(bytes([n]) * 32) for n in (1, 2, 3))
@@ -49,3 +49,29 @@ def test_departures_carry_the_latest_name_whatever_order_names_came_in() -> None
     presence.came([BOB], 0.0)
     assert presence.went([BOB, ADA]) == [NodeLeft(node=BOB, name="Robert")]
     assert presence.names() == {BOB: "Robert"}
+
+
+def text(node: DeviceId, words: str, name: str) -> MessageReceived:
+    return MessageReceived(msg_id=MsgId(bytes(32)), node=node, name=name, text=words, unix_ms=0)
+
+
+def test_what_a_node_says_before_its_name_is_known_comes_with_the_name_after_its_arrival() -> None:
+    presence = Presence(self_id=ME)
+    presence.came([ADA], 0.0)
+    assert presence.said(text(ADA, "one", "?"), 0.1) == presence.said(text(ADA, "two", "?"), 0.2) == []
+    assert presence.set_name(ADA, "Ada", key(1)) == [
+        NodeJoined(node=ADA, name="Ada"),
+        text(ADA, "one", "Ada"),
+        text(ADA, "two", "Ada"),
+    ]
+    assert presence.said(text(ADA, "three", "Ada"), 0.3) == [text(ADA, "three", "Ada")]
+
+
+def test_words_do_not_wait_for_a_name_for_ever_nor_without_bound() -> None:
+    presence = Presence(self_id=ME)
+    presence.said(text(ADA, "one", "?"), 5.0)
+    assert presence.next_deadline() == 5.0 + NAME_GRACE_S
+    assert presence.tick(5.0 + NAME_GRACE_S) == [text(ADA, "one", short_id(ADA))]
+    released = [presence.said(text(BOB, "again", "?"), 9.0) for _ in range(MAX_HELD_TEXTS)]
+    assert [len(events) for events in released] == [0] * (MAX_HELD_TEXTS - 1) + [MAX_HELD_TEXTS]
+    assert presence.said(text(ME, "mine", "me"), 9.0) == [text(ME, "mine", "me")]

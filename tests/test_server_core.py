@@ -534,6 +534,54 @@ def test_frames_that_arrive_while_a_pool_is_loaded_are_not_lost():
     assert pool.founder.is_attached
 
 
+def test_what_a_full_pool_forgets_is_forgotten_by_the_store_as_well(monkeypatch):
+    monkeypatch.setattr("poolnet.identity.membership.MAX_STATEMENTS", 6)
+    pool = APool()
+    member = pool.grow(1)[1]
+    strangers = [device_key(300 + number) for number in range(5)]
+    junk = [pool.maker.invite(by=stranger)[1] for stranger in strangers]
+    frames = tuple(encode_statement(statement) for statement in junk)
+    pool.world.send(member.client, Statements(statements=frames))
+    pool.world.run()
+    stored = set(pool.world.stored[pool.pool_id]["statements"])
+    assert len(stored) <= 6
+    assert pool.maker.genesis.statement_id in stored
+    pool.world.restart_server()
+    pool.world.attach(*pool.members)
+    assert all(node.is_attached for node in pool.members)
+
+
+def test_a_pool_that_is_too_large_to_be_new_is_refused(monkeypatch):
+    pool = APool()
+    pool.grow(3)
+    monkeypatch.setattr("poolnet.server.core.MAX_FOUNDING_SIZE", 800)
+    elsewhere = SyncWorld()
+    pool.founder.client = None
+    elsewhere.attach(pool.founder)
+    assert pool.founder.closed == ["protocol"]
+    assert elsewhere.stored == {}
+
+
+def test_a_stored_statement_that_cannot_be_read_does_not_keep_the_others_away():
+    pool = APool()
+    pool.grow(1)
+    pool.world.stored[pool.pool_id]["statements"][b"x" * 32] = b"of another version"
+    pool.world.restart_server()
+    pool.world.attach(*pool.members)
+    assert all(node.is_attached for node in pool.members)
+
+
+def test_whoever_was_removed_while_the_server_was_down_is_not_in_the_roster_any_more():
+    pool = APool()
+    members = pool.grow(2)
+    pool.world.restart_server()
+    removal = pool.maker.removal(members[1].device, pool.founder.membership)
+    pool.world.stored[pool.pool_id]["statements"][removal.statement_id] = encode_statement(removal)
+    pool.world.attach(members[0], members[2])
+    assert members[1].device not in pool.founder.roster
+    pool.check_agreement()
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_nodes_and_server_agree_whatever_happens_in_whatever_order(seed):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import trio
-
 from made_messages import make_message
+
 from poolnet.clock import Hlc
 from poolnet.errors import DiskFull
 from poolnet.file_manager import FileManager, open_file_manager
@@ -88,6 +88,19 @@ async def test_a_download_that_cannot_fit_is_refused_at_once(tmp_path: Path, sma
         with pytest.raises(DiskFull, match="free some"):
             await files.download(FileId(bytes(32)), small_disk)
         assert os.listdir(small_disk) == []
+
+
+async def test_an_offer_that_cannot_be_kept_is_not_made(tmp_path: Path, small_disk: Path) -> None:
+    with _source(tmp_path, 6 * MIB) as source:
+        async with open_file_manager(small_disk / "m", rng=random.Random(1)) as files:
+            filler = fill(small_disk)
+            with pytest.raises(DiskFull):
+                await files.offer(source)
+            assert files.offers() == []
+            filler.unlink()
+            offer = await files.offer(source)
+        async with open_file_manager(small_disk / "m", rng=random.Random(1)) as files:
+            assert files.offers() == [offer]
 
 
 async def test_a_disk_that_fills_up_ends_a_download_which_goes_on_when_there_is_room(

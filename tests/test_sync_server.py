@@ -13,11 +13,11 @@ import trio
 from sync_world import Node, PoolMaker, device_key
 
 import poolnet
-from poolnet.errors import AddressInUse, LinkClosed, Refused, StoreLocked
+from poolnet.errors import AddressInUse, DiskFull, LinkClosed, Refused, StoreLocked
 from poolnet.identity.invite_link import ServerAddress
 from poolnet.identity.statements import decode_statement_untrusted
 from poolnet.ids import PublicKey
-from poolnet.limits import CLOSE_TIMEOUT_S, MAX_CLIENT_BACKLOG
+from poolnet.limits import CLOSE_TIMEOUT_S, MAX_CLIENT_BACKLOG, RELINK_GRACE_S
 from poolnet.net.endpoint import Endpoint, open_endpoint
 from poolnet.net.link import Link
 from poolnet.protocol import attachment
@@ -25,7 +25,7 @@ from poolnet.server import SyncServer, open_sync_server
 from poolnet.server.store import open_pool_store
 from poolnet.wire.link_frames import Purpose
 from poolnet.wire.pool_frames import WantStatements
-from poolnet.wire.sync_frames import Attached, SendSignal
+from poolnet.wire.sync_frames import Attached, RosterJoined, RosterLeft, SendSignal
 from poolnet.wire.sync_frames import Refused as RefusedFrame
 
 LOCAL = ("127.0.0.1", 0)
@@ -334,3 +334,48 @@ async def test_a_refused_client_that_does_not_listen_is_closed_all_the_same(tmp_
         assert link.closed_as == "unknown_pool"
         assert trio.current_time() - started <= CLOSE_TIMEOUT_S + 1
         assert Counter(server.statistics().core.closed) == {"unknown_pool": 1}
+
+
+async def test_a_node_whose_link_broke_is_gone_after_a_while_without_anybody_asking(tmp_path, autojump_clock):
+    _, founder, newcomer = founder_and_newcomer()
+    async with server_by_hand(tmp_path) as (_, links):
+        first = await attach_by_hand(founder, links)
+        second = await attach_by_hand(newcomer, links)
+        second.close_now()
+        await trio.sleep(RELINK_GRACE_S + 1)
+        gone = [frame.node for frame in first.sent if isinstance(frame, RosterLeft)]
+        assert gone == [newcomer.device]
+
+
+async def test_when_the_disk_is_full_the_clients_hear_of_it_and_can_come_back(tmp_path):
+    _, founder, newcomer = founder_and_newcomer()
+    async with server_by_hand(tmp_path) as (server, links):
+        first = await attach_by_hand(founder, links)
+        store = server._store
+        server._store = SimpleNamespace(save=disk_full, load=store.load, statistics=store.statistics)
+        second = HandLink(newcomer)
+        links.send_nowait(second)
+        for effect in newcomer.attachment.handle(attachment.Connected(), 0.0):
+            second.say(effect.frame)
+        await first._is_closed.wait()
+        await second._is_closed.wait()
+        assert (first.closed_as, second.closed_as) == ("busy", "busy")
+        assert not any(isinstance(frame, RosterJoined) for frame in first.sent)
+        server._store = store
+        newcomer.attachment.handle(attachment.Disconnected(), 0.0)
+        assert (await attach_by_hand(newcomer, links)).closed_as is None
+
+
+async def test_a_store_that_cannot_be_read_turns_clients_away(tmp_path):
+    _, founder, _ = founder_and_newcomer()
+    async with server_by_hand(tmp_path) as (server, links):
+        server._store = SimpleNamespace(load=disk_full)
+        link = HandLink(founder)
+        links.send_nowait(link)
+        await link._is_closed.wait()
+        assert link.closed_as == "busy"
+
+
+async def disk_full(_) -> None:
+    await trio.lowlevel.checkpoint()
+    raise DiskFull("no space left")

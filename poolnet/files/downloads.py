@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from poolnet.errors import OutputExists, SourceUnavailable, StoreError
+from poolnet.errors import OutputExists, PoolnetError, SourceUnavailable, StoreError
 from poolnet.events import DownloadComplete, DownloadProgress, PoolEvent
 from poolnet.files.exchange import Exchange
 from poolnet.files.sources import Sources
@@ -40,7 +40,7 @@ class Download:
         self.done_bytes = 0
         self._publish = publish
         self._ended = trio.Event()
-        self._error: StoreError | None = None
+        self._error: PoolnetError | None = None
         self._shown_at = trio.current_time()
         self._shown_bytes = 0
         self._rate = 0.0
@@ -50,6 +50,7 @@ class Download:
 
         Raises:
             StoreError: the disk does not take it.
+            UnknownFile: it was withdrawn by all who offered it.
         """
         await self._ended.wait()
         if self._error is not None:
@@ -73,8 +74,8 @@ class Download:
         self._show(trio.current_time())
         self._ended.set()
 
-    def failed(self, error: StoreError) -> None:
-        """See `DownloadWatcher`."""
+    def failed(self, error: PoolnetError) -> None:
+        """See `DownloadWatcher`; also called when nobody offers the file any more."""
         self._error = self._error or error
         self._ended.set()
 

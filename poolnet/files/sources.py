@@ -33,7 +33,7 @@ class Sources:
         table: where they are listed.
         exchange: where they are served.
         lost: called, once and with a reason, with a file that is not what it was. It is no longer served or listed
-            in memory; `forget` makes that durable.
+            in memory; `tidy_up` makes that durable.
     """
 
     def __init__(self, table: FileTable, exchange: Exchange, lost: Callable[[LocalFile, str], None]) -> None:
@@ -105,6 +105,14 @@ class Sources:
         """
         if self._table.files.pop(file_id, None) is not None:
             self._exchange.stop(file_id)
+        await self.tidy_up(file_id)
+
+    async def tidy_up(self, file_id: FileId) -> None:
+        """Make it durable that a file is not listed any more, and remove its tree, unless it was listed again.
+
+        Raises:
+            StoreError: as `forget`.
+        """
         await self._table.save_files()
         if file_id not in self._table.files and file_id not in self._table.parts:
             await run_on_disk(self._table.remove_tree, file_id)
@@ -142,6 +150,7 @@ class Sources:
         if not self._is_listed(file):
             return
         if found.file_id != file.file_id:
+            await self.tidy_up(found.file_id)
             self._give_up(file, f"{file.path} was changed since it was offered")
         else:
             await self._keep(attrs.evolve(file, mtime_ns=found.mtime_ns))

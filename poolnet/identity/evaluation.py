@@ -13,12 +13,16 @@ This is a `Sanction`. Rules:
   more than the removal.
 - Sanctions are applied senior rank first, then by (hlc, id). Applying one can void others, so everything is read again
   until no new one is found. Each is applied once: this ends, after about as many readings as there are ranks in use.
-- A sanction does not void the joins of those who are at least as senior as its author.
-- A Join takes the first invite, in order, that has its key and admits it: not expired at the Join's hlc, uses left. It
-  may claim a place before its invite's (a newcomer has seen no hlc yet) and then waits for it.
-- The Join of the target stands as what admitted it, even if `keep` lists none: its use of the invite stays taken, so
-  that it does not come back with another key, and its invites stay known for the seniors who came through them.
+- Those who are at least as senior as the author of a sanction stay in, even if who invited them falls.
+- A Join takes the best invite of its key that admits it (invitations.py): not expired at the Join's hlc, uses left.
+  It may claim a place before its invite's (a newcomer has seen no hlc yet) and then waits for it.
+- The Join of a removed one, if kept, still takes its use of the invite.
 - Leaving is a removal of oneself: it ends what one may state after it, voids nothing, and one may join again later.
+
+What this cannot know is which of two joins through one invite came first: their authors choose the place. Who holds the
+secret of an invite with limited uses (its author does) can take the place of another who came in by it, as long as that
+one is no admin of a rank that sanctions have confirmed. The sync server counts uses as they come; one link for one
+person, and a removal of whoever plays such games, settle the rest.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,66 +31,13 @@ from types import MappingProxyType
 import attrs
 
 from poolnet.clock import Hlc, hlc_ms
+from poolnet.identity.invitations import Invitation, Invitations
+from poolnet.identity.pool_state import MEMBER_RANK, Admission, InviteState, Member, PoolState
 from poolnet.identity.statements import Genesis, Invite, Join, RemoveMember, Role, SetRole, Statement
 from poolnet.identity.user import SignedAddDevice
 from poolnet.ids import DeviceId, PoolId, PublicKey, StatementId
 
-#: Rank of those who are no admins: below every admin.
-MEMBER_RANK = 2**32
-
 _Key = tuple[Hlc, StatementId]
-
-
-@attrs.frozen(kw_only=True)
-class Member:
-    """A device that is in the pool. `user` is None for the founder, whose Genesis names none."""
-
-    public_key: PublicKey
-    device_id: DeviceId
-    role: Role
-    rank: int
-    user: SignedAddDevice | None
-    joined_hlc: Hlc
-
-
-@attrs.frozen(kw_only=True)
-class Admission:
-    """How a device came in: its Join, the Invite, and who invited."""
-
-    join_id: StatementId
-    invite_id: StatementId
-    inviter: DeviceId
-
-
-@attrs.frozen(kw_only=True)
-class InviteState:
-    """What an invite is still good for. Not `valid`: its author was removed or lost the right to give that role."""
-
-    invite_id: StatementId
-    author: DeviceId
-    role: Role
-    expires_unix_ms: int
-    uses_left: int | None
-    valid: bool
-
-
-@attrs.frozen(kw_only=True)
-class PoolState:
-    """What the statements of a pool mean."""
-
-    name: str
-    members: Mapping[DeviceId, Member]
-    #: Removed for ever.
-    removed: frozenset[DeviceId]
-    #: Not members because they left, and when.
-    left: Mapping[DeviceId, Hlc]
-    #: Everyone who ever came in: members, and those who left or were removed.
-    entered: frozenset[DeviceId]
-    #: How they came in, but for the founder.
-    admissions: Mapping[DeviceId, Admission]
-    invites: Mapping[PublicKey, Sequence[InviteState]]
-    #: Statements that have an effect.
-    effective: frozenset[StatementId]
 
 
 @attrs.frozen(kw_only=True)
@@ -94,30 +45,21 @@ class Sanction:
     """An effective removal or demotion."""
 
     key: _Key
-    rank: int
     target: DeviceId
     is_demotion: bool
     keep: frozenset[StatementId]
-    #: Devices at least as senior as the author: their joins stand.
-    seniors: frozenset[DeviceId]
+    #: How those came in who are at least as senior as the author, by their joins.
+    seniors: Mapping[StatementId, Admission]
 
     def voids(self, statement: Statement, *, as_admin: bool) -> bool:
         """Return whether a statement by the target (that needs to be an admin, or not) does not stand."""
-        if statement.statement_id in self.keep:
-            return False
-        return not self.is_demotion or (as_admin and statement.key < self.key)
+        return statement.statement_id not in self.keep and (
+            not self.is_demotion or (as_admin and statement.key < self.key)
+        )
 
-    def voids_join(self, join: Statement, invite: "_Invitation") -> bool:
-        """Return whether a Join through an invite by the target does not stand."""
-        if join.author in self.seniors:
-            return False
-        if self.voids(invite.statement, as_admin=invite.body.role == Role.ADMIN):
-            return True
-        return join.statement_id not in self.keep and self.voids_new_join(invite)
-
-    def voids_new_join(self, invite: "_Invitation") -> bool:
-        """Return whether an invite by the target admits nobody who is not kept."""
-        return not self.is_demotion or (invite.body.role == Role.ADMIN and invite.statement.key < self.key)
+    def closes(self, invite: Statement, *, as_admin: bool) -> bool:
+        """Return whether an invite by the target holds only for the joins in `keep`."""
+        return not self.is_demotion or (as_admin and invite.key < self.key)
 
 
 @attrs.define(kw_only=True)
@@ -125,64 +67,64 @@ class _Standing:
     """A device that came in, as the reading goes on."""
 
     public_key: PublicKey
-    role: Role
     rank: int
     user: SignedAddDevice | None
     joined_hlc: Hlc
+    #: Places at which the rank changed.
+    ranks: list[tuple[_Key, int]]
     #: Where it left; None while it has not.
     left: _Key | None = None
-    #: Places at which the rank changed.
-    ranks: list[tuple[_Key, int]] = attrs.field(factory=list)
 
-    def set_role(self, role: Role, rank: int, key: _Key) -> None:
-        self.role, self.rank = role, rank
+    @property
+    def role(self) -> Role:
+        return Role.ADMIN if self.rank < MEMBER_RANK else Role.MEMBER
+
+    def set_rank(self, rank: int, key: _Key) -> None:
+        self.rank = rank
         self.ranks.append((key, rank))
 
-
-@attrs.define(kw_only=True)
-class _Invitation:
-    """An Invite that its author could make, as the reading goes on; if it is void, it may still hold for seniors."""
-
-    statement: Statement
-    body: Invite
-    admin_rank: int
-    uses_left: int | None
+    def smallest_rank_from(self, key: _Key) -> int:
+        """Return the most senior rank at a place or after it."""
+        before = [rank for place, rank in self.ranks if place <= key]
+        after = [rank for place, rank in self.ranks if place > key]
+        return min(before[-1:] + after)
 
 
 def evaluate(pool_id: PoolId, statements: Iterable[Statement]) -> PoolState:
     """Return what `statements`, well signed and of one pool, mean together."""
     ordered = sorted(statements, key=lambda statement: statement.key)
-    sanctions: dict[DeviceId, list[Sanction]] = {}
+    sanctions: list[Sanction] = []
+    relevant: set[StatementId] = set()
     while True:
         reading = _Reading(pool_id, ordered, sanctions)
+        relevant |= reading.effective
         found = reading.new_sanctions()
         if not found:
-            return reading.result()
-        for sanction in found:
-            sanctions.setdefault(sanction.target, []).append(sanction)
+            return reading.result(relevant)
+        sanctions += found
 
 
 class _Reading:
     """One reading of all statements in order, with the sanctions found so far applied."""
 
-    def __init__(
-        self, pool_id: PoolId, ordered: Sequence[Statement], sanctions: Mapping[DeviceId, Sequence[Sanction]]
-    ) -> None:
-        self._sanctions = sanctions
-        self._applied = {sanction.key[1] for group in sanctions.values() for sanction in group}
+    def __init__(self, pool_id: PoolId, ordered: Sequence[Statement], sanctions: Sequence[Sanction]) -> None:
+        self._sanctions: dict[DeviceId, list[Sanction]] = {}
+        self._seniors: dict[StatementId, Admission] = {}
+        for sanction in sanctions:
+            self._sanctions.setdefault(sanction.target, []).append(sanction)
+            self._seniors.update(sanction.seniors)
+        self._applied = frozenset(sanction.key[1] for sanction in sanctions)
+        self.effective: set[StatementId] = set(self._applied)
         self._name = ""
         self._standings: dict[DeviceId, _Standing] = {}
         self._admissions: dict[DeviceId, Admission] = {}
-        #: By invite key, then by author: nobody needs the same key twice.
-        self._invitations: dict[PublicKey, dict[DeviceId, _Invitation]] = {}
+        self._invitations: dict[PublicKey, Invitations] = {}
         self._waiting: dict[PublicKey, list[Statement]] = {}
-        self._joins: dict[DeviceId, set[StatementId]] = {}
         self._candidates: list[tuple[int, Statement]] = []
-        self._effective: set[StatementId] = set(self._applied)
         for statement in ordered:
             if isinstance(statement.body, Genesis) and statement.pool_id == pool_id:
                 self._name = statement.body.name
-                self._enter(statement, Role.ADMIN, 0)
+                self._enter(statement, 0)
         for statement in ordered:
             self._take(statement)
 
@@ -196,40 +138,26 @@ class _Reading:
         if not eligible:
             return []
         senior = min(rank for rank, _ in eligible)
-        seniors = frozenset(
-            device for device, standing in self._standings.items() if min(rank for _, rank in standing.ranks) <= senior
-        )
+        seniors = {
+            admission.join_id: admission
+            for device, admission in self._admissions.items()
+            if min(rank for _, rank in self._standings[device].ranks) <= senior
+        }
         found: list[Sanction] = []
         for rank, statement in eligible:
-            is_void = any(
+            if rank == senior and not any(
                 sanction.target == statement.author and sanction.voids(statement, as_admin=True) for sanction in found
-            )
-            if rank == senior and not is_void:
-                found.append(self._sanction(statement, rank, seniors))
+            ):
+                found.append(_sanction(statement, seniors))
         return found
 
-    def _sanction(self, statement: Statement, rank: int, seniors: frozenset[DeviceId]) -> Sanction:
-        body = statement.body
-        assert isinstance(body, SetRole | RemoveMember)
-        keep = frozenset(body.keep)
-        admission = self._admissions.get(body.device)
-        if admission is not None and not keep & self._joins[body.device]:
-            keep |= {admission.join_id}
-        return Sanction(
-            key=statement.key,
-            rank=rank,
-            target=body.device,
-            is_demotion=isinstance(body, SetRole),
-            keep=keep,
-            seniors=seniors,
-        )
-
-    def result(self) -> PoolState:
-        """Return the state that this reading led to."""
-        removed = {
+    def result(self, relevant: Iterable[StatementId]) -> PoolState:
+        """Return the state that this reading led to; `relevant` had an effect in this or an earlier one."""
+        removed = frozenset(
             device for device, group in self._sanctions.items() if any(not sanction.is_demotion for sanction in group)
-        }
-        left = {device: standing.left[0] for device, standing in self._standings.items() if standing.left is not None}
+        )
+        present = {device: standing for device, standing in self._standings.items() if device not in removed}
+        left = {device: standing.left[0] for device, standing in present.items() if standing.left is not None}
         members = {
             device: Member(
                 public_key=standing.public_key,
@@ -239,28 +167,28 @@ class _Reading:
                 user=standing.user,
                 joined_hlc=standing.joined_hlc,
             )
-            for device, standing in self._standings.items()
-            if device not in removed and device not in left
-        }
-        invites = {
-            key: tuple(self._invite_state(invitation) for invitation in group.values())
-            for key, group in self._invitations.items()
+            for device, standing in present.items()
+            if standing.left is None
         }
         return PoolState(
             name=self._name,
             members=MappingProxyType(members),
-            removed=frozenset(removed),
+            removed=removed,
             left=MappingProxyType(left),
             entered=frozenset(self._standings),
             admissions=MappingProxyType(self._admissions),
-            invites=MappingProxyType(invites),
-            effective=frozenset(self._effective),
+            invites=MappingProxyType(
+                {key: tuple(map(_invite_state, invitations)) for key, invitations in self._invitations.items()}
+            ),
+            effective=frozenset(self.effective),
+            relevant=frozenset(relevant),
         )
 
     def _take(self, statement: Statement) -> None:
         match statement.body:
             case Join():
-                self._take_join(statement, statement.body)
+                if not self._take_join(statement, statement.body):
+                    self._waiting.setdefault(statement.body.invite_key, []).append(statement)
             case Invite():
                 self._take_invite(statement, statement.body)
             case SetRole(role=Role.ADMIN):
@@ -270,39 +198,47 @@ class _Reading:
             case Genesis() | None:
                 pass
 
-    def _take_join(self, statement: Statement, body: Join) -> None:
-        self._joins.setdefault(statement.author, set()).add(statement.statement_id)
+    # --- coming in ------------------------------------------------------------------------------------------------
+
+    def _take_join(self, statement: Statement, body: Join) -> bool:
+        """Return False if another invite could still admit the author."""
         standing = self._standings.get(statement.author)
-        if self._is_void(statement, as_admin=False):
-            return
-        if standing is not None and (standing.left is None or statement.key < standing.left):
-            return
-        if not self._admit(statement, body):
-            self._waiting.setdefault(body.invite_key, []).append(statement)
-
-    def _admit(self, join: Statement, body: Join) -> bool:
-        for inviter, invitation in self._invitations.get(body.invite_key, {}).items():
-            if invitation.uses_left == 0 or hlc_ms(join.hlc) > invitation.body.expires_unix_ms:
-                continue
-            if any(sanction.voids_join(join, invitation) for sanction in self._sanctions.get(inviter, ())):
-                continue
-            if invitation.uses_left is not None:
-                invitation.uses_left -= 1
-            self._effective.add(invitation.statement.statement_id)
-            is_admin = invitation.body.role == Role.ADMIN
-            self._enter(join, Role(invitation.body.role), invitation.admin_rank if is_admin else MEMBER_RANK)
-            self._admissions[join.author] = Admission(
-                join_id=join.statement_id, invite_id=invitation.statement.statement_id, inviter=inviter
-            )
+        is_in = standing is not None and (standing.left is None or statement.key < standing.left)
+        if is_in or self._is_void(statement, as_admin=False):
             return True
-        return False
+        admission = self._admission(statement, body) or self._seniors.get(statement.statement_id)
+        if admission is None:
+            return False
+        self._admissions[statement.author] = admission
+        self._enter(statement, admission.rank)
+        return True
 
-    def _enter(self, statement: Statement, role: Role, rank: int) -> None:
-        self._effective.add(statement.statement_id)
+    def _admission(self, join: Statement, body: Join) -> Admission | None:
+        invitations = self._invitations.get(body.invite_key)
+        invitation = invitations.take(join, lambda invitation: self._is_kept(join, invitation)) if invitations else None
+        if invitation is None:
+            return None
+        return Admission(
+            join_id=join.statement_id,
+            invite_id=invitation.statement.statement_id,
+            inviter=invitation.author,
+            rank=invitation.rank,
+        )
+
+    def _is_kept(self, join: Statement, invitation: Invitation) -> bool:
+        return all(join.statement_id in sanction.keep for sanction in self._closing(invitation.statement))
+
+    def _closing(self, invite: Statement) -> list[Sanction]:
+        """Return the sanctions of an invite's author by which it holds only for the joins that are kept."""
+        assert isinstance(invite.body, Invite)
+        as_admin = invite.body.role == Role.ADMIN
+        return [s for s in self._sanctions.get(invite.author, ()) if s.closes(invite, as_admin=as_admin)]
+
+    def _enter(self, statement: Statement, rank: int) -> None:
+        self.effective.add(statement.statement_id)
         former = self._standings.get(statement.author)
         self._standings[statement.author] = _Standing(
             public_key=statement.author_key,
-            role=role,
             rank=rank,
             user=statement.user,
             joined_hlc=statement.hlc,
@@ -311,33 +247,49 @@ class _Reading:
 
     def _take_invite(self, statement: Statement, body: Invite) -> None:
         is_for_admins = body.role == Role.ADMIN
-        author = self._standing_at(statement, as_admin=is_for_admins)
-        invitations = self._invitations.setdefault(body.invite_key, {})
-        if author is None or statement.author in invitations:
+        author = self._author(statement, as_admin=is_for_admins)
+        if author is None:
             return
-        if not self._is_void(statement, as_admin=is_for_admins):
-            self._effective.add(statement.statement_id)
-        invitations[statement.author] = _Invitation(
-            statement=statement, body=body, admin_rank=author.rank + 1, uses_left=body.uses
+        self.effective.add(statement.statement_id)
+        invitation = Invitation(
+            statement=statement,
+            body=body,
+            rank=author.rank + 1 if is_for_admins else MEMBER_RANK,
+            is_open=not self._closing(statement),
+            uses_left=body.uses,
         )
-        for join in self._waiting.pop(body.invite_key, ()):
+        self._invitations.setdefault(body.invite_key, Invitations()).add(invitation)
+        self._admit_waiting(invitation)
+
+    def _admit_waiting(self, invitation: Invitation) -> None:
+        """Admit those whose joins are placed before their invite; they are in order, so too late a one ends it."""
+        waiting = self._waiting.get(invitation.body.invite_key, [])
+        still: list[Statement] = []
+        for place, join in enumerate(waiting):
+            if invitation.uses_left == 0 or hlc_ms(join.hlc) > invitation.body.expires_unix_ms:
+                still += waiting[place:]
+                break
             assert isinstance(join.body, Join)
-            self._take_join(join, join.body)
+            if not self._take_join(join, join.body):
+                still.append(join)
+        waiting[:] = still
+
+    # --- ranks ----------------------------------------------------------------------------------------------------
 
     def _take_promotion(self, statement: Statement, body: SetRole) -> None:
         author = self._author(statement, as_admin=True)
         target = self._standings.get(body.device)
         if author is None or target is None or target.left is not None:
             return
-        self._effective.add(statement.statement_id)
+        self.effective.add(statement.statement_id)
         if author.rank + 1 < target.rank:
-            target.set_role(Role.ADMIN, author.rank + 1, statement.key)
+            target.set_rank(author.rank + 1, statement.key)
 
     def _take_sanction(self, statement: Statement, body: SetRole | RemoveMember) -> None:
         target = self._standings.get(body.device)
         if statement.statement_id in self._applied:
             if target is not None and isinstance(body, SetRole):
-                target.set_role(Role.MEMBER, MEMBER_RANK, statement.key)
+                target.set_rank(MEMBER_RANK, statement.key)
             return
         is_own = statement.author == body.device
         author = self._author(statement, as_admin=not is_own)
@@ -347,46 +299,50 @@ class _Reading:
             self._candidates.append((author.rank, statement))
         elif isinstance(body, RemoveMember):
             author.left = statement.key
-            self._effective.add(statement.statement_id)
+            self.effective.add(statement.statement_id)
         elif author.rank > 0:
-            author.set_role(Role.MEMBER, MEMBER_RANK, statement.key)
-            self._effective.add(statement.statement_id)
+            author.set_rank(MEMBER_RANK, statement.key)
+            self.effective.add(statement.statement_id)
 
     def _author(self, statement: Statement, *, as_admin: bool) -> _Standing | None:
         """Return the author's standing if it may state this at this place and it is not void."""
-        return None if self._is_void(statement, as_admin=as_admin) else self._standing_at(statement, as_admin=as_admin)
-
-    def _standing_at(self, statement: Statement, *, as_admin: bool) -> _Standing | None:
         author = self._standings.get(statement.author)
         if author is None or author.left is not None or (as_admin and author.role != Role.ADMIN):
             return None
-        return author
+        return None if self._is_void(statement, as_admin=as_admin) else author
 
     def _is_void(self, statement: Statement, *, as_admin: bool) -> bool:
         sanctions = self._sanctions.get(statement.author, ())
         return any(sanction.voids(statement, as_admin=as_admin) for sanction in sanctions)
 
     def _smallest_rank(self, device: DeviceId, key: _Key) -> int:
-        """Return the most senior rank that a device has at a place or after it."""
         standing = self._standings.get(device)
-        if standing is None:
-            return MEMBER_RANK
-        before = [rank for place, rank in standing.ranks if place <= key]
-        after = [rank for place, rank in standing.ranks if place > key]
-        return min(before[-1:] + after)
-
-    def _invite_state(self, invitation: _Invitation) -> InviteState:
-        author = invitation.statement.author
-        return InviteState(
-            invite_id=invitation.statement.statement_id,
-            author=author,
-            role=Role(invitation.body.role),
-            expires_unix_ms=invitation.body.expires_unix_ms,
-            uses_left=invitation.uses_left,
-            valid=not any(sanction.voids_new_join(invitation) for sanction in self._sanctions.get(author, ())),
-        )
+        return MEMBER_RANK if standing is None else standing.smallest_rank_from(key)
 
 
 def _target(statement: Statement) -> DeviceId:
     assert isinstance(statement.body, SetRole | RemoveMember)
     return statement.body.device
+
+
+def _sanction(statement: Statement, seniors: Mapping[StatementId, Admission]) -> Sanction:
+    body = statement.body
+    assert isinstance(body, SetRole | RemoveMember)
+    return Sanction(
+        key=statement.key,
+        target=body.device,
+        is_demotion=isinstance(body, SetRole),
+        keep=frozenset(body.keep),
+        seniors=seniors,
+    )
+
+
+def _invite_state(invitation: Invitation) -> InviteState:
+    return InviteState(
+        invite_id=invitation.statement.statement_id,
+        author=invitation.author,
+        role=Role(invitation.body.role),
+        expires_unix_ms=invitation.body.expires_unix_ms,
+        uses_left=invitation.uses_left,
+        valid=invitation.is_open,
+    )

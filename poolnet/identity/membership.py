@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from poolnet.clock import Hlc, hlc_ms
 from poolnet.errors import Refused
-from poolnet.identity.evaluation import Admission, InviteState, Member, PoolState, evaluate
+from poolnet.identity.evaluation import evaluate
+from poolnet.identity.pool_state import Admission, InviteState, Member, PoolState
 from poolnet.identity.statements import Join, Role, Statement, encode_statement, statement_is_signed
 from poolnet.ids import DeviceId, PoolId, PublicKey, StatementId
 from poolnet.limits import MAX_KEPT_STATEMENTS, MAX_STATEMENTS, MAX_STATEMENTS_SIZE
@@ -43,14 +44,14 @@ class Membership:
     def add(self, statement: Statement) -> bool:
         """Take a statement, in any order; return whether it is new, of this pool and well signed.
 
-        A full set makes room by forgetting statements without effect; if all have one, the new statement is refused.
+        A full set makes room by forgetting statements that make no difference; if all do, the new statement is refused.
         """
         if statement.statement_id in self._statements or statement.pool_id != self.pool_id:
             return False
         if not statement_is_signed(statement):
             return False
         if self._is_full():
-            self._forget_ineffective()
+            self._forget_irrelevant()
             if self._is_full():
                 return False
         self._statements[statement.statement_id] = statement
@@ -172,9 +173,9 @@ class Membership:
     def _is_full(self) -> bool:
         return len(self._statements) >= MAX_STATEMENTS or self._size >= MAX_STATEMENTS_SIZE
 
-    def _forget_ineffective(self) -> None:
-        effective = self.state.effective
-        self._statements = {key: item for key, item in self._statements.items() if key in effective}
+    def _forget_irrelevant(self) -> None:
+        relevant = self.state.relevant
+        self._statements = {key: item for key, item in self._statements.items() if key in relevant}
         self._size = sum(_size_of(statement) for statement in self._statements.values())
 
 
@@ -184,8 +185,8 @@ def removal_keep(membership: Membership, device: DeviceId, *, undo: bool = False
     That is how it joined and what it stated, then the joins through its invites, each oldest first, at most
     `MAX_KEPT_STATEMENTS`. With `undo`, only how it joined: whom it invited or promoted falls with it.
     """
-    admissions = membership.state.admissions
-    invited = {admission.join_id for admission in admissions.values() if admission.inviter == device}
+    admissions = membership.state.admissions.values()
+    invited = {admission.join_id for admission in admissions if admission.inviter == device}
     effective = membership.effective_statements()
     own = [statement for statement in effective if statement.author == device]
     own_joins = [statement.statement_id for statement in own if isinstance(statement.body, Join)]

@@ -46,6 +46,8 @@ CONTROL_STREAM = 0
 _UNIDIRECTIONAL = 2
 #: Why a stream or connection is given up, as QUIC's application error codes.
 _NOT_WANTED, _CLOSED = 1, 2
+#: aioquic computes a deadline as `sent + delay` and then checks `now - delay`; on the dot, rounding makes it wait for ever.
+_ROUNDING_S = 1e-6
 
 
 class ConnectionHost(Protocol):
@@ -122,6 +124,7 @@ class Connection:
         if self._quic.get_peer_address() is None:
             return []
         if self._timer is not None and now >= self._timer:
+            now += _ROUNDING_S
             self._quic.handle_timer(now)
             self.pump(now)
         datagrams: list[Datagram] = self._quic.datagrams_to_send(now)

@@ -301,6 +301,8 @@ class Link:
 
     def chunk_received(self, stream_id: int, data: bytes, *, end: bool) -> None:
         """Take the next bytes of a chunk stream."""
+        if self.close_reason is not None:
+            return
         try:
             self._chunks_in.data_received(stream_id, data, end=end)
         except ProtocolError as exc:

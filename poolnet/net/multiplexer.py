@@ -23,8 +23,9 @@ from poolnet.net.udp import Datagram, DatagramSocket
 _FIRST_QUIC_BYTE = 4
 _LONG_HEADER = 0x80
 _LONG_HEADER_ID_OFFSET = 6
-#: A pause of QUIC's pacer shorter than this is left to other tasks instead of slept: the kernel's timers are coarser.
-_SPIN_S = 0.0003
+#: A pause of QUIC's pacer shorter than this is not worth sleeping for, since the kernel's timers are coarser: what
+#: would be sent after it is sent at once, with the clock of that connection so much ahead.
+_AHEAD_S = 0.0003
 #: Datagrams that wait for the kernel, above which further probes and replies to strangers are dropped.
 _MAX_UNSENT = 4 * MAX_DATAGRAMS_PER_TURN
 
@@ -185,13 +186,17 @@ class Multiplexer:
             connection = self._dirty.popleft()
             connection.is_dirty = False
             now = trio.current_time()
-            self._unsent.extend(connection.collect(now))
+            timer = connection.quic_deadline()
+            soon = timer is not None and now < timer < now + _AHEAD_S
+            datagrams = connection.collect(timer if soon and timer is not None else now)
+            self._unsent.extend(datagrams)
             if connection not in self._ids:
                 continue
             timer = connection.quic_deadline()
-            if timer is not None and timer - now < _SPIN_S:
+            if datagrams and timer is not None and timer < now + _AHEAD_S:
                 self.touch(connection)
-            self.arm(connection)
+            else:
+                self.arm(connection)
         self._push()
 
     def _push(self) -> None:

@@ -7,7 +7,7 @@ once whether a new message is passed on, `run_inbox` stores in batches what was,
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 import attrs
 import trio
@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 _STANDING_KINDS = (ProfileBody.KIND, OfferBody.KIND, RetractOfferBody.KIND)
 _LARGEST_BATCH = 200
 _DISK_FULL_RETRY_S = 5.0
+#: How long `delivered` waits for messages of earlier sessions: two round trips of a slow path.
+_BACKLOG_S = 1.0
 
 GossipFrame = GossipPush | GossipHave | Graft | Prune
 
@@ -100,7 +102,8 @@ class MessageFlow:
         self._held = HeldMessages(clock)
         self._recent: deque[MsgId] = deque(maxlen=RECENT_MESSAGES)
         self._standing: dict[MsgId, None] = {}
-        self._unconfirmed: set[MsgId] = set()
+        self._unconfirmed: set[MsgId] = set()  # own messages that no neighbour is known to have
+        self._backlog: set[MsgId] = set()  # those of them from earlier sessions
         self._confirming: dict[DeviceId, set[MsgId]] = {}
         self._confirmed = trio.Condition()
         self._to_inbox, self._inbox = trio.open_memory_channel[Message](MAX_QUEUED_FRAMES)
@@ -114,6 +117,9 @@ class MessageFlow:
         self._clock.observe(await self._db.last_hlc())
         for message in [*standing, *recent]:
             self._remember(message)
+            if message.author == self._key.device_id:
+                self._unconfirmed.add(message.msg_id)
+        self._backlog = self._unconfirmed.copy()
         self._gossip.mark_seen([*self._standing, *self._recent])
         for message in standing:
             self._apply(message)
@@ -141,18 +147,32 @@ class MessageFlow:
     async def delivered(self, timeout_s: float) -> None:
         """Wait until every message published so far has been consumed by at least one neighbour.
 
+        Recent messages of earlier sessions are waited for as well, but only for a moment: a neighbour that has them may
+        have no reason to say so.
+
         Raises:
             Unreachable: not within `timeout_s`.
         """
-        expected = frozenset(self._unconfirmed)
         with trio.move_on_after(timeout_s):
-            async with self._confirmed:
-                while expected & self._unconfirmed:
-                    await self._confirmed.wait()
+            await self._wait_confirmed(self._unconfirmed - self._backlog)
+            with trio.move_on_after(_BACKLOG_S):
+                await self._wait_confirmed(self._backlog)
             return
         raise Unreachable(
             f"no other member confirmed the message within {timeout_s:g} s; it is kept and goes out when one is there"
         )
+
+    async def _wait_confirmed(self, messages: Set[MsgId]) -> None:
+        async with self._confirmed:
+            while messages & self._unconfirmed:
+                await self._confirmed.wait()
+
+    async def _confirm_all(self, messages: Iterable[MsgId]) -> None:
+        if not self._unconfirmed.isdisjoint(messages):
+            async with self._confirmed:
+                self._unconfirmed.difference_update(messages)
+                self._backlog &= self._unconfirmed
+                self._confirmed.notify_all()
 
     def _sign(self, body: Body) -> Message:
         hlc = self._clock.tick(now_ms())
@@ -181,6 +201,8 @@ class MessageFlow:
         Raises:
             ProtocolError: the peer passed on something that no honest node passes on.
         """
+        if isinstance(frame, GossipHave):
+            await self._confirm_all(frame.ids)
         effects = self._feed(gossip.Received(link.peer, frame))
         await self._deliver(effects)
         for effect in effects:
@@ -231,9 +253,7 @@ class MessageFlow:
                 batch = frozenset(pending)
                 pending.clear()
                 await link.flushed()
-                async with self._confirmed:
-                    self._unconfirmed -= batch
-                    self._confirmed.notify_all()
+                await self._confirm_all(batch)
         except LinkClosed:
             pass  # another link may confirm them
         finally:

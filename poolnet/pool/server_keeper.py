@@ -14,7 +14,7 @@ from poolnet.errors import LinkClosed, PoolnetError, ProtocolError, Refused, Unr
 from poolnet.identity.invite_link import ServerAddress
 from poolnet.identity.membership import Membership
 from poolnet.ids import DeviceId, StatementId
-from poolnet.limits import MAX_BACKOFF_S, MIN_BACKOFF_S
+from poolnet.limits import MIN_BACKOFF_S, REATTACH_GRACE_S
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
 from poolnet.protocol import attachment
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: The last frames to a server on leaving: long enough for one round trip, short enough not to be noticed.
 _GOODBYE_S = 0.5
+#: A restarted server keeps our place for `REATTACH_GRACE_S`: two tries must fit, jitter and handshake included.
+_MAX_BACKOFF_S = REATTACH_GRACE_S / 4
 
 
 class ServerListener(Protocol):
@@ -125,7 +127,7 @@ class ServerKeeper:
                 await self._pause(failures)
 
     async def _pause(self, failures: int) -> None:
-        backoff_s = min(MAX_BACKOFF_S, MIN_BACKOFF_S * 2 ** min(failures, 10))
+        backoff_s = min(_MAX_BACKOFF_S, MIN_BACKOFF_S * 2 ** min(failures, 10))
         await trio.sleep(backoff_s * (0.5 + self._rng.random()))
 
     async def _attend(self, server: ServerAddress) -> bool:

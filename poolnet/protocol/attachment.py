@@ -73,9 +73,9 @@ class Disconnected:
 
 @attrs.frozen
 class Received:
-    """A frame from the server, one of `wire.sync_frames.SYNC_FRAMES`."""
+    """A frame that came from the server; one that only a node may send is a violation."""
 
-    frame: FromServer
+    frame: FromServer | ToServer
 
 
 @attrs.frozen
@@ -297,7 +297,7 @@ class Attachment:
     def _if_online(self, frames: Sequence[ToServer]) -> list[AttachmentEffect]:
         return [] if self._stage is _Stage.OFFLINE else [SendFrame(frame) for frame in frames]
 
-    def _receive(self, frame: FromServer, now: float) -> list[AttachmentEffect]:
+    def _receive(self, frame: FromServer | ToServer, now: float) -> list[AttachmentEffect]:
         match frame:
             case Statements(statements=statements):
                 return [AddStatements(statements)]
@@ -320,6 +320,8 @@ class Attachment:
                 return self._refused(code, message, is_final=self._is_final(code))
             case UnknownFrame():
                 return []
+            case Attach() | Detach() | Report() | SendSignal():
+                return self._broken(f"{type(frame).__name__} is not for a node")
             case _:
                 assert_never(frame)
 

@@ -1,16 +1,19 @@
 """Who is here, by name: turns roster changes and profile messages into arrivals and departures.
 
 The roster says at once that a node came; its name arrives a moment later, in a message of the pool. An arrival is
-therefore held until the name is known, but never longer than `NAME_GRACE_S`. A node that goes before it was announced
-is never mentioned; one that is only moved on the rings, or is still there after a server restart, neither.
+therefore held until the name is known, but never longer than `NAME_GRACE_S`; so is what the node says meanwhile. A node
+that goes before it was announced is never mentioned; one that is only moved on the rings, or is still there after a
+server restart, neither.
 """
 
 from collections.abc import Iterable, Mapping
 
+import attrs
+
 from poolnet.clock import Hlc
-from poolnet.events import NodeJoined, NodeLeft
+from poolnet.events import MessageReceived, NodeJoined, NodeLeft
 from poolnet.ids import DeviceId, MsgId, short_id
-from poolnet.limits import NAME_GRACE_S
+from poolnet.limits import MAX_HELD_TEXTS, NAME_GRACE_S
 
 
 class Presence:
@@ -25,19 +28,30 @@ class Presence:
         self._names: dict[DeviceId, tuple[tuple[Hlc, MsgId], str]] = {}
         self._announced: set[DeviceId] = set()
         self._waiting: dict[DeviceId, float] = {}  # node -> when it is announced without a name
+        self._held: dict[DeviceId, tuple[float, list[MessageReceived]]] = {}  # likewise, what it said
 
     def name_of(self, node: DeviceId) -> str:
         """Return the display name of a node, or a short form of its id while it has none."""
         known = self._names.get(node)
         return short_id(node) if known is None else known[1]
 
-    def set_name(self, node: DeviceId, name: str, key: tuple[Hlc, MsgId]) -> list[NodeJoined]:
+    def set_name(self, node: DeviceId, name: str, key: tuple[Hlc, MsgId]) -> list[NodeJoined | MessageReceived]:
         """Take a name from a profile message at place `key` in the order; the latest one counts."""
         known = self._names.get(node)
         if known is not None and known[0] >= key:
             return []
         self._names[node] = (key, name)
-        return [self._announce(node)] if self._waiting.pop(node, None) is not None else []
+        arrival = [self._announce(node)] if self._waiting.pop(node, None) is not None else []
+        return [*arrival, *self._release(node)]
+
+    def said(self, message: MessageReceived, now: float) -> list[MessageReceived]:
+        """Take a message; return it, or nothing while its author's name may still come."""
+        node = message.node
+        if node == self._self_id or node in self._names:
+            return [message]
+        _, messages = self._held.setdefault(node, (now + NAME_GRACE_S, []))
+        messages.append(message)
+        return self._release(node) if len(messages) >= MAX_HELD_TEXTS else []
 
     def came(self, nodes: Iterable[DeviceId], now: float) -> list[NodeJoined]:
         """Take nodes that are in the roster now."""
@@ -63,18 +77,26 @@ class Presence:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to announce."""
-        return min(self._waiting.values(), default=None)
+        held = (deadline for deadline, _ in self._held.values())
+        return min((*self._waiting.values(), *held), default=None)
 
-    def tick(self, now: float) -> list[NodeJoined]:
-        """Announce the nodes whose names did not come in time."""
-        due = [node for node, deadline in self._waiting.items() if deadline <= now]
-        for node in due:
+    def tick(self, now: float) -> list[NodeJoined | MessageReceived]:
+        """Announce the nodes whose names did not come in time, and what they said."""
+        events: list[NodeJoined | MessageReceived] = []
+        for node in [node for node, deadline in self._waiting.items() if deadline <= now]:
             del self._waiting[node]
-        return [self._announce(node) for node in due]
+            events.append(self._announce(node))
+        for node in [node for node, (deadline, _) in self._held.items() if deadline <= now]:
+            events += self._release(node)
+        return events
 
     def names(self) -> Mapping[DeviceId, str]:
         """Return all display names that are known."""
         return {node: name for node, (_, name) in self._names.items()}
+
+    def _release(self, node: DeviceId) -> list[MessageReceived]:
+        _, messages = self._held.pop(node, (0.0, []))
+        return [attrs.evolve(message, name=self.name_of(node)) for message in messages]
 
     def _announce(self, node: DeviceId) -> NodeJoined:
         self._announced.add(node)

@@ -133,13 +133,16 @@ class Swarm:
             case LinkDown(peer):
                 self._link_down(peer, now)
             case Serve(file_id, size_bytes, held):
-                self._serve(file_id, size_bytes, held, now)
+                self._check_size(file_id, size_bytes)
+                self._server.serve(file_id, size_bytes, held, now)
             case StopServing(file_id, pieces):
                 self._server.stop(file_id, pieces)
                 if pieces is not None:
                     self._requester.lose(file_id, pieces, now)
             case Download(file_id, size_bytes, held):
-                self._serve(file_id, size_bytes, held, now)
+                self._check_size(file_id, size_bytes)
+                self._requester.check_room(file_id)
+                self._server.serve(file_id, size_bytes, held, now)
                 self._requester.start(file_id, size_bytes, held, now)
             case CancelDownload(file_id):
                 self._requester.stop(file_id, now)
@@ -228,11 +231,11 @@ class Swarm:
         self._server.link_down(peer)
         self._requester.link_down(peer, now)
 
-    def _serve(self, file_id: FileId, size_bytes: int, held: Ranges, now: float) -> None:
+    def _check_size(self, file_id: FileId, size_bytes: int) -> None:
         download = self._requester.download_of(file_id)
-        if download is not None and download.shape.size_bytes != size_bytes:
-            raise LocalError(f"this file is fetched with {download.shape.size_bytes} bytes, not {size_bytes}")
-        self._server.serve(file_id, size_bytes, held, now)
+        known = download.shape.size_bytes if download is not None else self._server.size_of(file_id)
+        if known is not None and known != size_bytes:
+            raise LocalError(f"this file is known with {known} bytes, not {size_bytes}; one of the two is wrong")
 
     def _drain(self) -> list[SwarmEffect]:
         effects = self._effects[:]

@@ -26,6 +26,8 @@ _MAX_SAMPLE = 64
 #: Partial holders that together would need longer than this, and are that much slower than an origin, are helped by it.
 _SLOW_S = 2.0
 _SLOW_FACTOR = 4.0
+#: In the end game, another partial holder is asked if it is so much faster.
+_FASTER_FACTOR = 1.5
 
 
 class Source:
@@ -343,6 +345,14 @@ class FileDownload:
                 runs = without(runs, other.asked)
         return runs
 
+    def has_faster_source(self, source: Source) -> bool:
+        """Return whether another peer is known to deliver much faster."""
+        return any(
+            other.pace.rate and not other.pace.is_stalled and _is_slower(source, other)
+            for other in self.sources.values()
+            if other is not source and other.has
+        )
+
     # --- the last pieces ----------------------------------------------------------------------------------------
 
     def is_ending(self, most: int) -> bool:
@@ -357,15 +367,24 @@ class FileDownload:
                     yield source, piece
 
     def second_holder(self, piece: int, first: Source, *, with_origins: bool) -> Source | None:
-        """Return the least busy other peer that can be asked for a piece, or None."""
+        """Return the least busy other peer that has a piece and is much faster than the first, or None."""
         best: Source | None = None
         for source in self.sources.values():
             if source is first or source.asked_count or source.pace.is_stalled or piece not in source.has:
                 continue
-            if source.is_origin and not with_origins:
+            if source.pace.outstanding >= source.pace.window or (source.is_origin and not with_origins):
                 continue
-            if source.pace.window > source.pace.outstanding and (
-                best is None or source.pace.outstanding < best.pace.outstanding
-            ):
+            if not _is_slower(first, source):
+                continue
+            if best is None or source.pace.outstanding < best.pace.outstanding:
                 best = source
         return best
+
+
+def _is_slower(first: Source, second: Source) -> bool:
+    """Return whether the second peer would bring a piece much sooner than the first brings what it promised."""
+    first_s = first.pace.delivery_s(len(first.promised))
+    second_s = second.pace.delivery_s(second.pace.outstanding + 1)
+    if first_s is None or second_s is None:
+        return True
+    return first_s > second_s * (_SLOW_FACTOR if second.is_origin else _FASTER_FACTOR)

@@ -29,6 +29,8 @@ _RETRY_S = 1.0
 _PATIENT_FACTOR = 3
 #: ... and that is forgotten slowly, because it depends on how many others its uplink serves.
 _FORGETTING = 0.95
+#: What is promised should not take longer than this, if others are faster.
+_LONG_S = 10.0
 
 
 class Pace:
@@ -76,6 +78,16 @@ class Pace:
         outstanding = self.promised_count + self.asked_count
         free = self.window - outstanding
         return free if free >= self._refill or not outstanding else 0
+
+    def surplus(self) -> int:
+        """Return how many promised pieces are better asked of others: the window fell, and they would take long."""
+        if not self.rate or self.promised_count <= 1.5 * self.window or self.promised_count < _LONG_S * self.rate:
+            return 0
+        return self.promised_count - self.window
+
+    def delivery_s(self, count: int) -> float | None:
+        """Return how long `count` pieces take from here; None if that is not known."""
+        return count / self.rate if self.rate else None
 
     def asked(self, count: int, now: float) -> None:
         """Note that up to `count` pieces were asked for."""

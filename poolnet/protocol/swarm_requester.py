@@ -90,21 +90,18 @@ class Requester:
         for file_id, source in link.sources.items():
             self._remove_source(self._downloads[file_id], source, now)
 
-    def start(self, file_id: FileId, size_bytes: int, held: Ranges, now: float) -> None:
-        """Fetch a file.
+    def check_room(self, file_id: FileId) -> None:
+        """Raise LocalError if one file more would be too many."""
+        if file_id not in self._downloads and len(self._downloads) >= MAX_INTERESTS_PER_LINK:
+            raise LocalError(f"at most {MAX_INTERESTS_PER_LINK} files can be fetched at once; wait for one to finish")
 
-        Raises:
-            LocalError: it is being fetched with another size, or too many files are.
-        """
+    def start(self, file_id: FileId, size_bytes: int, held: Ranges, now: float) -> None:
+        """Fetch a file; if it is being fetched already, note what is held of it."""
         download = self._downloads.get(file_id)
         if download is not None:
-            if download.shape.size_bytes != size_bytes:
-                raise LocalError(f"this file is fetched with {download.shape.size_bytes} bytes, not {size_bytes}")
             for piece in RangeSet(held).intersection(download.missing):
                 self.store(file_id, piece, now)
             return
-        if len(self._downloads) >= MAX_INTERESTS_PER_LINK:
-            raise LocalError(f"at most {MAX_INTERESTS_PER_LINK} files can be fetched at once")
         cursor = self._rng.randrange(TreeShape(size_bytes).piece_count + 1)
         download = FileDownload(file_id, size_bytes, held, cursor=cursor)
         if not download.missing:
@@ -225,9 +222,21 @@ class Requester:
         if was_stalled:
             for other_id, recovered in link.sources.items():
                 self._downloads[other_id].count(recovered)
+        if surplus := link.pace.surplus():
+            self._give_back(download, source, surplus, now)
         self._ask(link, now)
         if not download.open:
             self._look_at_end(download, now)
+
+    def _give_back(self, download: FileDownload, source: Source, count: int, now: float) -> None:
+        """Call off the newest promises of a peer that turned out to be slow; what is under way is still welcome."""
+        if not download.has_faster_source(source):
+            return
+        pieces = list(source.promised)[-count:]
+        download.release(source, pieces)
+        source.late.update(pieces)
+        self._unwant(source.peer, download.file_id, pieces)
+        self._ask_all(download, now)
 
     def store(self, file_id: FileId, piece: int, now: float) -> None:
         """Note that a piece is here for good."""

@@ -9,7 +9,6 @@ to somebody else a moment ago: the asker will hear of it from that neighbour; if
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
 
-from poolnet.errors import LocalError
 from poolnet.ids import DeviceId, FileId
 from poolnet.limits import HAVE_INTERVAL_S, MAX_INTERESTS_PER_LINK, MAX_RANGES_PER_FRAME, MAX_WANT_WINDOW
 from poolnet.protocol.hash_tree import TreeShape
@@ -140,6 +139,11 @@ class PieceServer:
         file = self._files.get(file_id)
         return file.held.to_ranges() if file else ()
 
+    def size_of(self, file_id: FileId) -> int | None:
+        """Return the size of a file that is served, or None."""
+        file = self._files.get(file_id)
+        return file.size_bytes if file is not None else None
+
     def link_up(self, peer: DeviceId) -> None:
         """Serve a peer."""
         self._receivers[peer] = _Receiver()
@@ -155,18 +159,12 @@ class PieceServer:
             self._drop_interest(file_id, peer)
 
     def serve(self, file_id: FileId, size_bytes: int, held: Ranges, now: float) -> None:
-        """Hold (also) these pieces.
-
-        Raises:
-            LocalError: the file is known with another size.
-        """
+        """Hold (also) these pieces. A file is always served with the size that it was first served with."""
         file = self._files.get(file_id)
         if file is None:
             count = sum(stop - start for start, stop in held)
             is_origin = count == TreeShape(size_bytes).piece_count
             file = self._files[file_id] = _Served(size_bytes, is_origin=is_origin)
-        if file.size_bytes != size_bytes:
-            raise LocalError(f"this file is known with {file.size_bytes} bytes, not {size_bytes}")
         for start, stop in list(without(held, file.held)):
             file.held.add_range(start, min(stop, file.piece_count))
             file.fresh.add_range(start, min(stop, file.piece_count))

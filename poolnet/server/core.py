@@ -46,7 +46,8 @@ from poolnet.limits import (
 )
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.statement_exchange import pack_statements
-from poolnet.server.admission import admit_shown, network_of, refusal
+from poolnet.server.admission import admit_shown, refusal
+from poolnet.server.clients import Client, Clients
 from poolnet.server.events import (
     ClientConnected,
     ClientFrame,
@@ -65,7 +66,7 @@ from poolnet.server.rate_limits import RateLimit
 from poolnet.server.wanted import ClientId
 from poolnet.wire.framing import UnknownFrame
 from poolnet.wire.pool_frames import StatementIds, Statements, WantStatements
-from poolnet.wire.sync_frames import Address, Attach, Detach, Report, SendSignal
+from poolnet.wire.sync_frames import Attach, Detach, Report, SendSignal
 
 
 @attrs.frozen(kw_only=True)
@@ -80,24 +81,6 @@ class CoreStatistics:
     closed: dict[str, int]
 
 
-@attrs.define(eq=False)
-class _Client:
-    """A link from one device for one pool; until it is attached, what it showed and listed so far."""
-
-    client_id: ClientId
-    device: DeviceId
-    pool_id: PoolId
-    address: Address
-    is_attached: bool = False
-    shown: list[Statement] = attrs.Factory(list)
-    shown_size: int = 0
-    has: set[StatementId] = attrs.Factory(set)
-    offers: list[StatementId] = attrs.Factory(list)
-    #: The pool that it brings, while that is new to the server.
-    founding: HostedPool | None = None
-    wants_attach: bool = False
-
-
 class ServerCore:
     """The machine.
 
@@ -109,10 +92,9 @@ class ServerCore:
     def __init__(self, rng: RandomSource, *, now: float) -> None:
         self._rng = rng
         self._restored_until = now + REATTACH_GRACE_S
-        self._clients: dict[ClientId, _Client] = {}
+        self._clients = Clients()
         self._pools: dict[PoolId, HostedPool] = {}
         self._loading: dict[PoolId, list[FrameReceived]] = {}
-        self._connections: Counter[str] = Counter()
         self._timers: list[tuple[float, int, ClientId | None, PoolId | None]] = []
         self._timer_count = 0
         self._attach_limit = RateLimit(burst=ATTACH_BURST, rate=ATTACH_RATE)
@@ -172,11 +154,9 @@ class ServerCore:
     # --- clients come and go ------------------------------------------------------------------------------------
 
     def _connected(self, event: ClientConnected, now: float) -> list[ServerEffect]:
-        client = _Client(event.client, event.device, event.pool_id, event.address)
-        network = network_of(event.address.host)
-        self._clients[client.client_id] = client
-        self._connections[network] += 1
-        if self._connections[network] > MAX_CONNECTIONS_PER_ADDRESS or not self._attach_limit.take(network, now):
+        client = Client(event.client, event.device, event.pool_id, event.address)
+        connections = self._clients.add(client)
+        if connections > MAX_CONNECTIONS_PER_ADDRESS or not self._attach_limit.take(client.network, now):
             return refusal(client.client_id, "too_many")
         self._set_timer(now + ATTACH_TIMEOUT_S, client_id=client.client_id)
         if client.pool_id in self._pools or client.pool_id in self._loading:
@@ -185,12 +165,9 @@ class ServerCore:
         return [LoadPool(client.pool_id)]
 
     def _gone(self, client_id: ClientId, now: float) -> list[ServerEffect]:
-        client = self._clients.get(client_id)
-        if client is None:
-            return []
-        self._forget(client)
-        pool = self._pools.get(client.pool_id)
-        if pool is None or not client.is_attached:
+        client = self._clients.remove(client_id)
+        pool = None if client is None else self._pools.get(client.pool_id)
+        if client is None or pool is None or not client.is_attached:
             return []
         effects = pool.lost(client_id, client.device, now)
         self._set_timer(now + RELINK_GRACE_S, pool_id=pool.pool_id)
@@ -200,18 +177,9 @@ class ServerCore:
     def _finish(self, effects: list[ServerEffect]) -> list[ServerEffect]:
         """Forget the clients that are closed: nothing that they still send counts."""
         for effect in effects:
-            client = self._clients.get(effect.client) if isinstance(effect, CloseClient) else None
-            if client is not None and isinstance(effect, CloseClient):
+            if isinstance(effect, CloseClient) and self._clients.remove(effect.client) is not None:
                 self._closed[effect.code] += 1
-                self._forget(client)
         return effects
-
-    def _forget(self, client: _Client) -> None:
-        del self._clients[client.client_id]
-        network = network_of(client.address.host)
-        self._connections[network] -= 1
-        if not self._connections[network]:
-            del self._connections[network]
 
     # --- pools come and go --------------------------------------------------------------------------------------
 
@@ -232,12 +200,7 @@ class ServerCore:
         """Forget what is in memory and the store does not have; the nodes come back to what it has."""
         self._loading.pop(pool_id, None)
         self._pools.pop(pool_id, None)
-        return [
-            effect
-            for client in self._clients.values()
-            if client.pool_id == pool_id
-            for effect in refusal(client.client_id, "busy")
-        ]
+        return [effect for client in self._clients.of_pool(pool_id) for effect in refusal(client.client_id, "busy")]
 
     def _watch_idle(self, pool: HostedPool, now: float) -> None:
         if pool.idle_since is not None:
@@ -247,7 +210,7 @@ class ServerCore:
         """Unload a pool that has nobody; with clients that are not attached yet, look again later."""
         if pool.idle_since is None or now < pool.idle_since + UNLOAD_AFTER_S:
             return
-        if pool.roster_size or any(client.pool_id == pool.pool_id for client in self._clients.values()):
+        if pool.roster_size or self._clients.of_pool(pool.pool_id):
             self._watch_idle(pool, now)
         else:
             del self._pools[pool.pool_id]
@@ -269,7 +232,7 @@ class ServerCore:
         waiting.append(event)
         return []
 
-    def _dispatch(self, client: _Client, frame: ClientFrame, now: float, unix_ms: int) -> list[ServerEffect]:
+    def _dispatch(self, client: Client, frame: ClientFrame, now: float, unix_ms: int) -> list[ServerEffect]:
         pool = self._pools.get(client.pool_id)
         if pool is not None and client.is_attached:
             return self._from_node(pool, client, frame, now, unix_ms)
@@ -287,7 +250,7 @@ class ServerCore:
                 raise WireError(f"{type(frame).__name__} before being attached")
 
     def _from_node(
-        self, pool: HostedPool, client: _Client, frame: ClientFrame, now: float, unix_ms: int
+        self, pool: HostedPool, client: Client, frame: ClientFrame, now: float, unix_ms: int
     ) -> list[ServerEffect]:
         match frame:
             case Statements(statements=encoded):
@@ -325,7 +288,7 @@ class ServerCore:
     # --- before a client is attached ----------------------------------------------------------------------------
 
     def _shown(
-        self, pool: HostedPool | None, client: _Client, encoded: Sequence[bytes], now: float, unix_ms: int
+        self, pool: HostedPool | None, client: Client, encoded: Sequence[bytes], now: float, unix_ms: int
     ) -> list[ServerEffect]:
         statements = [decode_statement_untrusted(item) for item in encoded]
         client.shown_size += sum(map(len, encoded))
@@ -337,7 +300,7 @@ class ServerCore:
             raise WireError("more statements than are needed to be judged")
         if pool is not None or all(statement.statement_id != genesis_id for statement in statements):
             return []
-        if not self._create_limit.take(network_of(client.address.host), now):
+        if not self._create_limit.take(client.network, now):
             return refusal(client.client_id, "too_many")
         client.founding = HostedPool(client.pool_id, self._rng)
         shown, client.shown = client.shown, []
@@ -346,7 +309,7 @@ class ServerCore:
     def _brought(
         self,
         pool: HostedPool | None,
-        client: _Client,
+        client: Client,
         founding: HostedPool,
         statements: Iterable[Statement],
         unix_ms: int,
@@ -357,7 +320,7 @@ class ServerCore:
         questions = founding.gather(statements)
         return questions + (self._judge(pool, client, unix_ms) if client.wants_attach else [])
 
-    def _listed(self, pool: HostedPool | None, client: _Client, ids: Sequence[StatementId]) -> list[ServerEffect]:
+    def _listed(self, pool: HostedPool | None, client: Client, ids: Sequence[StatementId]) -> list[ServerEffect]:
         """Note what a client has; of what a stranger has and we lack, no more than one frame."""
         if client.founding is not None:
             return client.founding.offer(client.client_id, ids)
@@ -368,7 +331,7 @@ class ServerCore:
             client.offers += list(missing)[: max(0, room - len(client.offers))]
         return []
 
-    def _judge(self, pool: HostedPool | None, client: _Client, unix_ms: int) -> list[ServerEffect]:
+    def _judge(self, pool: HostedPool | None, client: Client, unix_ms: int) -> list[ServerEffect]:
         if client.founding is not None:
             return self._judge_founding(pool, client, client.founding, unix_ms)
         if pool is None:
@@ -382,7 +345,7 @@ class ServerCore:
         return effects + refusal(client.client_id, judgement.code or ("removed" if is_removed else "not_a_member"))
 
     def _judge_founding(
-        self, pool: HostedPool | None, client: _Client, founding: HostedPool, unix_ms: int
+        self, pool: HostedPool | None, client: Client, founding: HostedPool, unix_ms: int
     ) -> list[ServerEffect]:
         if not founding.is_complete:
             return []
@@ -395,7 +358,7 @@ class ServerCore:
         self._pools[client.pool_id] = founding
         return founding.save_all() + self._enter(founding, client, unix_ms)
 
-    def _enter(self, pool: HostedPool, client: _Client, unix_ms: int) -> list[ServerEffect]:
+    def _enter(self, pool: HostedPool, client: Client, unix_ms: int) -> list[ServerEffect]:
         has, offers = client.has, client.offers
         client.shown, client.has, client.offers = [], set(), []
         client.is_attached = True

@@ -1,0 +1,262 @@
+"""The `poolnet` command line: what can be typed. How it is run is in `launch`, what it does in `commands`."""
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import click
+
+from poolnet import LocalError
+from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, MAX_TEXT_CHARS
+from poolnet_cli.commands.serve import serve as run_server
+from poolnet_cli.demo import run_demo
+from poolnet_cli.ink import ink_for
+from poolnet_cli.launch import make_reporter, run_on_home, run_until_signalled, tell_failure, tell_usage
+from poolnet_cli.lines import read_all, read_first_line, standard_input_lines
+from poolnet_cli.options import (
+    ENVIRONMENT_PREFIX,
+    INVITE_VARIABLE,
+    SERVER_PORT,
+    Duration,
+    ServerLink,
+    Settings,
+    global_options,
+)
+from poolnet_cli.qr import draw_qr
+from poolnet_cli.reporter import Record, Reporter
+from poolnet_cli.terminal import STDERR, write_text
+
+#: Bytes of standard input that `send -` reads: more than any text, so that what is too long is told as such.
+_MAX_STDIN_TEXT: Final = 16 * MAX_TEXT_CHARS
+_FROM_STDIN: Final = "-"
+
+option = partial(click.option, show_envvar=True)
+pass_settings = click.make_pass_decorator(Settings)
+
+
+def run() -> int:
+    """Run the command line of this process; return its exit code."""
+    settings = Settings(as_json="--json" in sys.argv[1:])
+    try:
+        code = cli.main(prog_name="poolnet", obj=settings, standalone_mode=False, auto_envvar_prefix=ENVIRONMENT_PREFIX)
+    except click.ClickException as exc:
+        return tell_usage(exc, settings)
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as exc:  # whatever it is, it ends in one sentence and an exit code
+        return tell_failure(exc, settings)
+    return int(code or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="poolnet", message="poolnet %(version)s")
+@global_options(is_root=True)
+def cli() -> None:
+    """Talk and pass files around in a pool of devices, without a server in between.
+
+    Every option may also come from the environment: POOLNET_HOME, POOLNET_SERVE_LISTEN and so on.
+    """
+
+
+@cli.command()
+@option("--listen", type=SERVER_PORT, default="[::]", metavar="HOST:PORT", show_default=True)
+@option("--data", type=click.Path(path_type=Path), help="Its directory (default: server/ in the home).")
+@option("--public-host", metavar="HOST", help="The host that others reach it by, for its address.")
+@global_options(is_root=False)
+@pass_settings
+def serve(settings: Settings, listen: tuple[str, int], data: Path | None, public_host: str | None) -> int:
+    """Run a sync server, which brings the members of pools together. Prints its address."""
+    directory = (data or settings.home / "server").expanduser().absolute()
+    params = {"host": listen[0], "port": listen[1], "data": str(directory), "public_host": public_host}
+    reporter = make_reporter(settings, "serve")
+    return run_until_signalled(lambda: run_server(params, reporter), reporter, stays=True)
+
+
+@cli.command()
+@click.argument("name")
+@option("--server", type=ServerLink(), metavar="ADDRESS", help="A sync server; without it, this device runs one.")
+@global_options(is_root=False)
+@pass_settings
+def create(settings: Settings, name: str, server: str | None) -> int:
+    """Make a pool called NAME. Prints an invite link."""
+    return run_on_home(settings, "create", {"name": name, "server": server})
+
+
+@cli.command()
+@click.argument("pool")
+@option("--uses", type=click.IntRange(min=1), help="How many devices may join by it (default: any).")
+@option(
+    "--expires",
+    type=Duration(),
+    default=f"{DEFAULT_INVITE_LIFETIME_S // 86400}d",
+    show_default=True,
+    help="How long it is good: 90s, 12h, 7d, 2w.",
+)
+@option("--qr", is_flag=True, help="Draw it in the terminal, too.")
+@global_options(is_root=False)
+@pass_settings
+def invite(settings: Settings, pool: str, uses: int | None, expires: float, qr: bool) -> int:
+    """Make another invite into POOL. Prints the link."""
+    params = {"pool": pool, "uses": uses, "expires_s": expires}
+    return run_on_home(settings, "invite", params, wrap=_WithQr if qr else None)
+
+
+@cli.command()
+@click.argument("pool_or_invite", envvar=INVITE_VARIABLE)
+@option("--name", metavar="WHO", help="How others see this device.")
+@global_options(is_root=False)
+@pass_settings
+def join(settings: Settings, pool_or_invite: str, name: str | None) -> int:
+    """Enter a pool and stay: what happens is printed, typed lines are messages, /help shows the rest.
+
+    POOL_OR_INVITE is a pool of this device or an invite link. The link is a secret: it may also come from
+    POOLNET_INVITE, or as the first line of standard input if this is "-".
+    """
+    target = read_first_line() if pool_or_invite == _FROM_STDIN else pool_or_invite
+    params = {"pool": target, "name": name, "cwd": os.getcwd()}
+    return run_on_home(settings, "join", params, stays=True, lines=standard_input_lines)
+
+
+@cli.command()
+@click.argument("pool")
+@click.argument("text", nargs=-1, required=True)
+@option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to look for somebody.")
+@global_options(is_root=False)
+@pass_settings
+def send(settings: Settings, pool: str, text: tuple[str, ...], timeout: float) -> int:
+    """Send TEXT ("-": standard input) to everybody in POOL. Prints the message's id.
+
+    Enters the pool for it unless a join runs in this home, and leaves when a neighbour has the message.
+    """
+    content = _text_from_stdin() if text == (_FROM_STDIN,) else " ".join(text)
+    return run_on_home(settings, "send", {"pool": pool, "text": content, "timeout_s": timeout})
+
+
+@cli.command()
+@click.argument("pool")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@global_options(is_root=False)
+@pass_settings
+def offer(settings: Settings, pool: str, paths: tuple[Path, ...]) -> int:
+    """Offer files to everybody in POOL. Prints "file_id  name" for each.
+
+    Unless a join runs in this home, this stays and gives the files to whoever fetches them, until interrupted.
+    """
+    absolute = [str(path.expanduser().absolute()) for path in paths]
+    return run_on_home(settings, "offer", {"pool": pool, "paths": absolute}, stays=True)
+
+
+@cli.command()
+@click.argument("pool")
+@global_options(is_root=False)
+@pass_settings
+def files(settings: Settings, pool: str) -> int:
+    """List what is offered in POOL, as far as this device knows."""
+    return run_on_home(settings, "files", {"pool": pool})
+
+
+@cli.command()
+@click.argument("pool")
+@click.argument("file")
+@option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=".",
+    show_default=True,
+    help="A directory, or a path that does not exist.",
+)
+@option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to wait for the first of it.")
+@global_options(is_root=False)
+@pass_settings
+def get(settings: Settings, pool: str, file: str, out: Path, timeout: float) -> int:
+    """Fetch FILE, named by its name or the beginning of its id, from POOL. Prints the path.
+
+    What was interrupted goes on where it was when the same command is run again.
+    """
+    target = str(out.expanduser().absolute())
+    return run_on_home(settings, "get", {"pool": pool, "file": file, "out": target, "timeout_s": timeout})
+
+
+@cli.command()
+@click.argument("pool")
+@click.argument("file")
+@option("--timeout", type=Duration(), default="5s", show_default=True, help="How long to look for somebody to tell.")
+@global_options(is_root=False)
+@pass_settings
+def retract(settings: Settings, pool: str, file: str, timeout: float) -> int:
+    """Withdraw this device's offer of FILE from POOL."""
+    return run_on_home(settings, "retract", {"pool": pool, "file": file, "timeout_s": timeout})
+
+
+@cli.command()
+@click.argument("pool")
+@option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many messages.")
+@option("--before", metavar="ID", help="Only those before this message (its id, or the beginning).")
+@global_options(is_root=False)
+@pass_settings
+def history(settings: Settings, pool: str, limit: int, before: str | None) -> int:
+    """Print the newest messages of POOL that this device has, oldest first."""
+    return run_on_home(settings, "history", {"pool": pool, "limit": limit, "before": before})
+
+
+@cli.command()
+@click.argument("pool")
+@option("--all", "all_", is_flag=True, help="Members that are away, too.")
+@option("--timeout", type=Duration(), default="10s", show_default=True, help="How long to look for somebody.")
+@global_options(is_root=False)
+@pass_settings
+def peers(settings: Settings, pool: str, all_: bool, timeout: float) -> int:
+    """List who is in POOL now, and through which links."""
+    return run_on_home(settings, "peers", {"pool": pool, "all": all_, "timeout_s": timeout})
+
+
+@cli.command()
+@global_options(is_root=False)
+@pass_settings
+def status(settings: Settings) -> int:
+    """List the pools of this device."""
+    return run_on_home(settings, "status", {})
+
+
+@cli.command()
+@click.argument("pool")
+@global_options(is_root=False)
+@pass_settings
+def leave(settings: Settings, pool: str) -> int:
+    """Leave POOL for good: its history and settings are removed from this device, fetched files stay."""
+    return run_on_home(settings, "leave", {"pool": pool})
+
+
+@cli.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@option("--nodes", type=click.IntRange(2, 20), default=5, show_default=True, help="How many devices.")
+@global_options(is_root=False)
+@pass_settings
+def demo(settings: Settings, file: Path | None, nodes: int) -> int:
+    """See it work: a sync server and several devices as processes on this machine talk and pass FILE around.
+
+    Without FILE a temporary one of 64 MiB is used.
+    """
+    return run_demo(file, nodes=nodes, settings=settings)
+
+
+def _text_from_stdin() -> str:
+    try:
+        return read_all(_MAX_STDIN_TEXT).decode().rstrip("\r\n")
+    except UnicodeDecodeError as exc:
+        raise LocalError("standard input is not text in UTF-8; offer it as a file instead") from exc
+
+
+class _WithQr:
+    """Draws invites on standard error as they are reported."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.progress = reporter.progress
+        self.note = reporter.note
+
+    async def record(self, record: Record) -> None:
+        await self._reporter.record(record)
+        await write_text(STDERR, draw_qr(record["invite"], has_colours=ink_for(STDERR).is_terminal))

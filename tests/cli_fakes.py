@@ -1,0 +1,228 @@
+"""A node and a pool without network, as the commands see them."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from poolnet import (
+    DeviceId,
+    EventsDropped,
+    FileId,
+    HistoryEntry,
+    InviteLink,
+    MemberInfo,
+    MsgId,
+    OfferInfo,
+    PoolEvent,
+    PoolId,
+    PoolInfo,
+    UnknownFile,
+    UnknownPool,
+    Unreachable,
+    encode_id,
+)
+from poolnet.event_stream import EventStream
+from poolnet_cli.command import Call
+from poolnet_cli.session import Session
+
+ME, ADA, BOB = (DeviceId(bytes([n]) * 32) for n in (1, 2, 3))
+POOL_ID = PoolId(b"p" * 32)
+GARDEN = PoolInfo(pool_id=POOL_ID, name="garden", role="member", servers=(), hosts_server=False)
+
+
+def entry(n: int, text: str = "hi") -> HistoryEntry:
+    """Return the n-th message."""
+    return HistoryEntry(msg_id=MsgId(bytes([n]) * 32), node=ADA, name="ada", text=text, unix_ms=1000 * n)
+
+
+def member(node: DeviceId, name: str, *, online: bool = True, linked: bool = True) -> MemberInfo:
+    """Return a member."""
+    return MemberInfo(node=node, name=name, role="member", is_self=node == ME, online=online, linked=linked)
+
+
+def offer_info(n: int, name: str, *nodes: DeviceId) -> OfferInfo:
+    """Return the n-th offer."""
+    return OfferInfo(
+        file_id=FileId(bytes([n]) * 32),
+        name=name,
+        size_bytes=100,
+        nodes=nodes or (ADA,),
+        local_path=None,
+        state="offered",
+        done_bytes=0,
+    )
+
+
+class FakeFiles:
+    """Offers that are set by the test, and downloads that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.known: list[OfferInfo] = []
+        self.retracted: list[FileId] = []
+        self.downloaded: list[tuple[FileId, Path]] = []
+        self.may_complete = trio.Event()
+
+    def offers(self) -> list[OfferInfo]:
+        return list(self.known)
+
+    def find(self, text: str) -> OfferInfo:
+        for info in self.known:
+            if info.name == text or encode_id(info.file_id).startswith(text):
+                return info
+        raise UnknownFile("no such file")
+
+    async def offer(self, path: Path, *, on_progress: Any = None) -> OfferInfo:
+        on_progress(50, 100)
+        await trio.sleep(0.1)
+        on_progress(100, 100)
+        self.known.append(offer_info(200 + len(self.known), path.name, ME))
+        return self.known[-1]
+
+    async def retract(self, file_id: FileId) -> None:
+        await trio.lowlevel.checkpoint()
+        self.retracted.append(file_id)
+
+    async def download(self, file_id: FileId, out: Path) -> Path:
+        await self.may_complete.wait()
+        self.downloaded.append((file_id, out))
+        return out
+
+
+class FakePool:
+    """A joined pool. Somebody is linked when the test sets `is_linked`."""
+
+    def __init__(self) -> None:
+        self.pool_id = POOL_ID
+        self.node_id = ME
+        self.display_name = "me"
+        self.files = FakeFiles()
+        self.events = EventStream[PoolEvent]()
+        self.is_linked = trio.Event()
+        self.sent: list[str] = []
+        self.people: list[MemberInfo] = [member(ME, "me", linked=False)]
+
+    def members(self) -> list[MemberInfo]:
+        return self.people
+
+    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[PoolEvent | EventsDropped]]:
+        return self.events.subscribe()
+
+    async def send(self, text: str) -> MsgId:
+        await trio.lowlevel.checkpoint()
+        self.sent.append(text)
+        return MsgId(bytes([100 + len(self.sent)]) * 32)
+
+    async def rename(self, name: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.display_name = name
+
+    async def wait_linked(self, timeout_s: float) -> None:
+        with trio.move_on_after(timeout_s):
+            await self.is_linked.wait()
+            return
+        raise Unreachable("nobody was there")
+
+    delivered = wait_linked
+
+
+class FakeNode:
+    """A device with one pool, garden."""
+
+    def __init__(self) -> None:
+        self.device_id = ME
+        self.pool = FakePool()
+        self.entries: list[HistoryEntry] = []
+        self.joins = 0
+        self.is_in_pool = False
+        self.has_left_for_good = False
+        self.error: Exception | None = None
+
+    def pools(self) -> list[PoolInfo]:
+        return [] if self.has_left_for_good else [GARDEN]
+
+    def find_pool(self, text: str) -> PoolInfo:
+        if self.has_left_for_good or (text != "garden" and text != encode_id(POOL_ID)):
+            raise UnknownPool("no such pool")
+        return GARDEN
+
+    @asynccontextmanager
+    async def join(self, pool: PoolInfo | InviteLink, *, name: str | None = None) -> AsyncIterator[FakePool]:
+        assert not self.is_in_pool
+        await trio.sleep(0.1)
+        if self.error is not None:
+            raise self.error
+        self.joins += 1
+        self.is_in_pool = True
+        try:
+            yield self.pool
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.1)
+            self.is_in_pool = False
+
+    async def leave_pool(self, pool: PoolInfo) -> None:
+        await trio.lowlevel.checkpoint()
+        assert not self.is_in_pool
+        self.has_left_for_good = True
+
+    async def history(self, pool: PoolInfo, *, limit: int, before: MsgId | None = None) -> list[HistoryEntry]:
+        await trio.lowlevel.checkpoint()
+        ids = [item.msg_id for item in self.entries]
+        end = len(ids) if before is None else ids.index(before)
+        return self.entries[max(0, end - limit) : end]
+
+    async def offers(self, pool: PoolInfo) -> list[OfferInfo]:
+        await trio.lowlevel.checkpoint()
+        return self.pool.files.offers()
+
+
+class Recorder:
+    """Keeps what a command reports."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.progressed: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+
+    async def record(self, record: dict[str, Any]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.records.append(record)
+
+    async def progress(self, record: dict[str, Any]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.progressed.append(record)
+
+    async def note(self, text: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.notes.append(text)
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        return [record for record in self.records if record.get("event") == event]
+
+
+class Desk:
+    """Calls commands on a fake node."""
+
+    def __init__(self, node: FakeNode, nursery: trio.Nursery) -> None:
+        self.node = node
+        self.pool = node.pool
+        self.session = Session(node, nursery)  # type: ignore[arg-type]
+
+    def call(self, recorder: Recorder, lines: Sequence[str] = (), **params: Any) -> Call:
+        async def typed() -> AsyncIterator[str]:
+            for line in lines:
+                yield line
+                await trio.sleep(1)
+
+        return Call(session=self.session, params={"pool": "garden", **params}, reporter=recorder, lines=typed())
+
+
+@asynccontextmanager
+async def open_desk() -> AsyncIterator[Desk]:
+    """Open a session on a fake node."""
+    async with trio.open_nursery() as nursery:
+        yield Desk(FakeNode(), nursery)
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,349 @@
+"""What the commands do with a pool, on a fake one without network and with a jumping clock."""
+
+from pathlib import Path
+
+import pytest
+import trio
+from cli_fakes import ADA, BOB, GARDEN, ME, Recorder, entry, member, offer_info, open_desk
+from trio.testing import MockClock
+
+from poolnet import (
+    DownloadProgress,
+    FileOffered,
+    MessageReceived,
+    NodeJoined,
+    NodeLeft,
+    OutputExists,
+    Refused,
+    SourceUnavailable,
+    TextTooLong,
+    UnknownFile,
+    UnknownMessage,
+    Unreachable,
+    encode_id,
+    short_id,
+)
+from poolnet_cli.commands import files, pools, talk
+from poolnet_cli.commands.join import join
+from poolnet_cli.session import PoolLeft
+
+# --- a session ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_pool_is_entered_once_and_left_when_the_last_command_is_done(autojump_clock: MockClock):
+    async with open_desk() as desk:
+        async with desk.session.use_pool(GARDEN) as first:
+            async with desk.session.use_pool(GARDEN) as second:
+                assert (first.is_shared, second.is_shared) == (False, True)
+                assert first.net is second.net
+            assert desk.node.is_in_pool
+        assert not desk.node.is_in_pool
+        assert desk.session.joined(GARDEN.pool_id) is None
+        assert desk.node.joins == 1
+
+
+async def test_commands_that_come_while_others_enter_or_leave_get_along(autojump_clock: MockClock):
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        for n in range(8):
+            nursery.start_soon(use_for_a_while, desk, n * 0.07)
+    assert desk.node.joins >= 1
+    assert not desk.node.is_in_pool
+
+
+async def use_for_a_while(desk, after_s: float) -> None:
+    await trio.sleep(after_s)
+    async with desk.session.use_pool(GARDEN):
+        assert desk.node.is_in_pool
+        await trio.sleep(0.05)
+
+
+async def test_a_pool_that_cannot_be_entered_can_be_tried_again(autojump_clock: MockClock):
+    async with open_desk() as desk:
+        desk.node.error = Refused("no", code="removed")
+        with pytest.raises(Refused):
+            async with desk.session.use_pool(GARDEN):
+                pass
+        desk.node.error = None
+        async with desk.session.use_pool(GARDEN) as use:
+            assert not use.is_shared
+
+
+async def test_leaving_for_good_ends_the_commands_in_that_pool_first(autojump_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(expect_pool_left, desk)
+        await trio.sleep(1)
+        await pools.leave(desk.call(recorder))
+    assert desk.node.has_left_for_good
+    assert recorder.records == [{"pool": encode_id(GARDEN.pool_id), "name": "garden"}]
+
+
+async def expect_pool_left(desk) -> None:
+    with pytest.raises(PoolLeft):
+        async with desk.session.use_pool(GARDEN):
+            await trio.sleep_forever()
+
+
+# --- send, peers, history -----------------------------------------------------------------------------------------
+
+
+async def test_send_waits_for_somebody_before_it_sends(autojump_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(talk.send, desk.call(recorder, text="hi", timeout_s=30))
+        await trio.sleep(10)
+        assert desk.pool.sent == []
+        desk.pool.is_linked.set()
+    assert desk.pool.sent == ["hi"]
+    assert recorder.records == [{"id": encode_id(bytes([101]) * 32)}]
+
+
+async def test_send_gives_up_in_time_and_has_sent_nothing(autojump_clock: MockClock):
+    async with open_desk() as desk:
+        began_at = trio.current_time()
+        with pytest.raises(Unreachable):
+            await talk.send(desk.call(Recorder(), text="hi", timeout_s=30))
+        assert trio.current_time() - began_at < 31
+        assert desk.pool.sent == []
+
+
+async def test_send_where_the_pool_is_joined_waits_for_nobody(autojump_clock: MockClock):
+    async with open_desk() as desk, desk.session.use_pool(GARDEN):
+        await talk.send(desk.call(Recorder(), text="hi", timeout_s=30))
+        assert desk.pool.sent == ["hi"]
+
+
+async def test_a_text_that_is_too_long_is_refused_before_anything_is_entered(autojump_clock: MockClock):
+    async with open_desk() as desk:
+        with pytest.raises(TextTooLong, match="1001 characters"):
+            await talk.send(desk.call(Recorder(), text="x" * 1001, timeout_s=30))
+        assert desk.node.joins == 0
+
+
+async def test_peers_are_the_others_who_are_here(autojump_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk:
+        desk.pool.is_linked.set()
+        desk.pool.people += [member(ADA, "ada"), member(BOB, "bob", online=False, linked=False)]
+        await talk.peers(desk.call(recorder, all=False, timeout_s=5))
+        assert [(peer["name"], peer["linked"]) for peer in recorder.records] == [("ada", True)]
+        await talk.peers(desk.call(recorder, all=True, timeout_s=5))
+        assert [peer["name"] for peer in recorder.records[1:]] == ["ada", "bob"]
+
+
+async def test_history_before_the_beginning_of_an_id(autojump_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk:
+        desk.node.entries = [entry(n, f"text {n}") for n in range(1, 9)]
+        prefix = encode_id(bytes([5]) * 32)[:6].upper()
+        await talk.history(desk.call(recorder, limit=2, before=prefix))
+        assert [record["text"] for record in recorder.records] == ["text 3", "text 4"]
+        assert recorder.records[0]["time"] == 3.0
+        for wrong in ("zzzz", "a"):
+            with pytest.raises(UnknownMessage):
+                await talk.history(desk.call(recorder, limit=2, before=wrong))
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+async def test_offer_checks_all_paths_before_it_enters(autojump_clock: MockClock, tmp_path: Path):
+    (tmp_path / "good").write_text("x")
+    for bad in (tmp_path / "missing", tmp_path, Path("/dev/null")):
+        async with open_desk() as desk:
+            with pytest.raises(SourceUnavailable, match=str(bad)):
+                await files.offer(desk.call(Recorder(), paths=[str(tmp_path / "good"), str(bad)]))
+            assert desk.node.joins == 0
+
+
+async def test_offer_stays_and_seeds_unless_the_pool_is_joined(autojump_clock: MockClock, tmp_path: Path):
+    path = tmp_path / "good"
+    path.write_text("x")
+    recorder = Recorder()
+    async with open_desk() as desk:
+        with trio.move_on_after(1000) as scope:
+            await files.offer(desk.call(recorder, paths=[str(path)]))
+        assert scope.cancelled_caught
+        async with desk.session.use_pool(GARDEN):
+            await files.offer(desk.call(recorder, paths=[str(path)]))
+    assert [record["name"] for record in recorder.records] == ["good", "good"]
+    assert set(recorder.records[0]) == {"file_id", "name", "size"}
+    assert recorder.progressed[0]["name"] == "hashing good"
+
+
+async def test_get_waits_for_the_offer_and_reports_where_the_file_is(autojump_clock: MockClock, tmp_path: Path):
+    recorder = Recorder()
+    out = str(tmp_path / "out")
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(files.get, desk.call(recorder, file="big", out=out, timeout_s=30))
+        await trio.sleep(10)
+        desk.pool.is_linked.set()
+        await trio.sleep(1)
+        item = offer_info(9, "big")
+        desk.pool.files.known.append(item)
+        await trio.sleep(1)
+        desk.pool.files.may_complete.set()
+    assert recorder.records == [{"event": "complete", "file_id": encode_id(item.file_id), "path": out}]
+
+
+async def test_get_of_a_name_that_nobody_offers_says_so_soon_after_somebody_is_there(
+    autojump_clock: MockClock, tmp_path: Path
+):
+    async with open_desk() as desk:
+        desk.pool.is_linked.set()
+        began_at = trio.current_time()
+        with pytest.raises(UnknownFile):
+            await files.get(desk.call(Recorder(), file="nope", out=str(tmp_path / "x"), timeout_s=300))
+        assert trio.current_time() - began_at < files.CATCH_UP_S + 1
+
+
+async def test_get_gives_up_when_nothing_comes_in_time(autojump_clock: MockClock, tmp_path: Path):
+    async with open_desk() as desk:
+        desk.pool.files.known.append(offer_info(9, "big"))
+        with pytest.raises(Unreachable, match="big"):
+            await files.get(desk.call(Recorder(), file="big", out=str(tmp_path / "x"), timeout_s=30))
+        assert not desk.node.is_in_pool
+
+
+async def test_get_is_patient_once_something_has_come(autojump_clock: MockClock, tmp_path: Path):
+    recorder = Recorder()
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        item = offer_info(9, "big")
+        desk.pool.files.known.append(item)
+        nursery.start_soon(files.get, desk.call(recorder, file="big", out=str(tmp_path / "x"), timeout_s=30))
+        for done in (0, 10):
+            await trio.sleep(10)
+            desk.pool.events.publish(
+                DownloadProgress(file_id=item.file_id, done_bytes=done, size_bytes=100, rate_bytes_per_s=0.0)
+            )
+        await trio.sleep(3600)
+        desk.pool.files.may_complete.set()
+    assert [progress["bytes"] for progress in recorder.progressed] == [0, 10]
+    assert recorder.records[-1]["event"] == "complete"
+
+
+async def test_get_does_not_enter_for_a_path_that_is_taken(autojump_clock: MockClock, tmp_path: Path):
+    (tmp_path / "taken").write_text("precious")
+    async with open_desk() as desk:
+        with pytest.raises(OutputExists, match="never overwrites"):
+            await files.get(desk.call(Recorder(), file="big", out=str(tmp_path / "taken"), timeout_s=30))
+        assert desk.node.joins == 0
+
+
+async def test_retract_works_also_when_nobody_is_there(autojump_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk:
+        item = offer_info(9, "big", ME)
+        desk.pool.files.known.append(item)
+        await files.retract(desk.call(recorder, file="big", timeout_s=5))
+        assert desk.pool.files.retracted == [item.file_id]
+    assert recorder.records == [{"event": "retracted", "file_id": encode_id(item.file_id)}]
+    assert "nobody is there" in recorder.notes[0]
+
+
+# --- the feed -----------------------------------------------------------------------------------------------------
+
+
+def joined_at(node, name: str) -> NodeJoined:
+    return NodeJoined(node=node, name=name)
+
+
+async def test_the_feed_begins_with_joined_and_ends_with_quit(autojump_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk:
+        await join(desk.call(recorder, ["hello", "//slash", "", "/quit", "never"], name=None, cwd="/"))
+        assert desk.pool.sent == ["hello", "/slash"]
+        assert not desk.node.is_in_pool
+    assert recorder.records[0] == {
+        "event": "joined",
+        "pool": encode_id(GARDEN.pool_id),
+        "node": encode_id(ME),
+        "name": "me",
+        "pool_name": "garden",
+    }
+
+
+async def test_the_end_of_input_does_not_end_the_feed(autojump_clock: MockClock):
+    async with open_desk() as desk:
+        with trio.move_on_after(1000) as scope:
+            await join(desk.call(Recorder(), [], name=None, cwd="/"))
+        assert scope.cancelled_caught
+
+
+async def test_what_came_before_the_feed_listened_is_shown_once(autojump_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        desk.pool.people.append(member(ADA, "ada"))
+        desk.pool.files.known.append(offer_info(9, "big"))
+        desk.node.entries.append(entry(1, "old"))
+        nursery.start_soon(join, desk.call(recorder, [], name=None, cwd="/"))
+        await trio.sleep(0.05)  # entering takes 0.1 s
+        desk.node.entries.append(entry(2, "new"))
+        await trio.sleep(10)
+        new = entry(2, "new")
+        desk.pool.events.publish(joined_at(ADA, "ada"))
+        desk.pool.events.publish(
+            MessageReceived(msg_id=new.msg_id, node=ADA, name="ada", text="new", unix_ms=new.unix_ms)
+        )
+        offered = offer_info(9, "big")
+        desk.pool.events.publish(
+            FileOffered(file_id=offered.file_id, file_name="big", size_bytes=100, node=ADA, name="ada")
+        )
+        desk.pool.events.publish(NodeLeft(node=BOB, name="bob"))  # who was never announced
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert [record["event"] for record in recorder.records] == ["joined", "node_joined", "offer", "message"]
+    assert recorder.events("message")[0]["text"] == "new"
+
+
+async def test_a_node_without_a_name_is_announced_after_a_while_but_not_twice(autojump_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        desk.pool.people += [member(ADA, short_id(ADA)), member(BOB, short_id(BOB))]
+        nursery.start_soon(join, desk.call(recorder, [], name=None, cwd="/"))
+        await trio.sleep(1)
+        desk.pool.events.publish(joined_at(ADA, "ada"))
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert [record["name"] for record in recorder.events("node_joined")] == ["ada", short_id(BOB)]
+
+
+async def test_a_typed_mistake_is_an_event_and_the_feed_goes_on(autojump_clock: MockClock, tmp_path: Path):
+    recorder = Recorder()
+    lines = ["/nonsense", "/offer missing", "/get nope", "/quit"]
+    async with open_desk() as desk:
+        await join(desk.call(recorder, lines, name=None, cwd=str(tmp_path)))
+    assert [record["code"] for record in recorder.events("error")] == ["usage", "source_unavailable", "unknown_file"]
+    assert str(tmp_path / "missing") in recorder.events("error")[1]["message"]
+
+
+async def test_typed_file_commands_work_on_the_directory_where_they_are_typed(
+    autojump_clock: MockClock, tmp_path: Path
+):
+    recorder = Recorder()
+    (tmp_path / "mine.txt").write_text("x")
+    async with open_desk() as desk:
+        desk.pool.files.known.append(offer_info(9, "big"))
+        desk.pool.files.may_complete.set()
+        await join(
+            desk.call(
+                recorder,
+                ["/offer mine.txt", "/get big", "/get big sub", "/files", "/quit"],
+                name=None,
+                cwd=str(tmp_path),
+            )
+        )
+        assert [out for _, out in desk.pool.files.downloaded] == [tmp_path, tmp_path / "sub"]
+    assert [item["name"] for item in recorder.events("files")[0]["files"]] == ["big", "mine.txt"]
+
+
+async def test_a_second_feed_in_the_same_home_shares_the_pool(autojump_clock: MockClock):
+    first, second = Recorder(), Recorder()
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(join, desk.call(first, [], name=None, cwd="/"))
+        await trio.sleep(1)
+        await join(desk.call(second, ["/quit"], name="new name", cwd="/"))
+        assert desk.node.is_in_pool
+        assert second.records[0]["name"] == "new name"
+        nursery.cancel_scope.cancel()
+    assert desk.node.joins == 1
