@@ -45,7 +45,10 @@ class HybridClock:
         return self._last
 
     def observe(self, hlc: Hlc) -> None:
-        """Take note of a stamp received from another device, so that what we make next comes after it."""
+        """Take note of a stamp received from another device, so that what we make next comes after it.
+
+        Only of one that is not far ahead (`ahead_s`): nobody else may push this clock towards `MAX_HLC`.
+        """
         self._last = max(self._last, hlc)
 
     def ahead_s(self, hlc: Hlc, unix_ms: int) -> float:

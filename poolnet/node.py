@@ -26,9 +26,10 @@ from poolnet.identity.membership import Membership, removal_keep
 from poolnet.identity.statements import Role, Statement, make_genesis, make_invite, make_join, make_removal
 from poolnet.identity.user import SignedAddDevice, decode_add_device_untrusted, encode_add_device, found_user
 from poolnet.ids import ID_SIZE, DeviceId, MsgId, PoolId
-from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, DEFAULT_SERVER_PORT, MAX_NAME_CHARS
+from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, DEFAULT_SERVER_PORT, MAX_DATAGRAM_SIZE, MAX_NAME_CHARS
 from poolnet.message_db import open_message_db
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
+from poolnet.net.udp import OpenSocket, open_udp_socket
 from poolnet.pool.history import HistoryEntry, read_history, replay_offers
 from poolnet.pool.message_flow import now_ms
 from poolnet.pool.records import HostedServer, PoolRecord, PoolRecords, StatementSaver
@@ -74,7 +75,14 @@ class Node:
     """
 
     def __init__(
-        self, *, home: Home, key: DeviceKey, user: SignedAddDevice, endpoint: Endpoint, listen_host: str
+        self,
+        *,
+        home: Home,
+        key: DeviceKey,
+        user: SignedAddDevice,
+        endpoint: Endpoint,
+        listen_host: str,
+        open_socket: OpenSocket,
     ) -> None:
         self.home: Path = home.path
         self.device_id: DeviceId = key.device_id
@@ -83,6 +91,7 @@ class Node:
         self._user = user
         self._endpoint = endpoint
         self._listen_host = listen_host
+        self._open_socket = open_socket
         self._records = PoolRecords(home)
         self._joined: dict[PoolId, PoolNet] = {}
         self._rng = random.SystemRandom()
@@ -344,6 +353,7 @@ class Node:
                 data_dir=record.server_directory,
                 listen=(hosted.listen_host, hosted.port),
                 public_host=hosted.public_host,
+                open_socket=self._open_socket,
             )
         )
         return attrs.evolve(server.address, host=_local_host(hosted.listen_host))
@@ -354,7 +364,10 @@ class Node:
         for port in (DEFAULT_SERVER_PORT, 0):
             try:
                 async with open_sync_server(
-                    data_dir=record.server_directory, listen=(self._listen_host, port), public_host=public_host
+                    data_dir=record.server_directory,
+                    listen=(self._listen_host, port),
+                    public_host=public_host,
+                    open_socket=self._open_socket,
                 ) as server:
                     address = server.address
             except AddressInUse:
@@ -415,12 +428,20 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(home: Path | None = None, *, listen: tuple[str, int] = ("::", 0)) -> AsyncIterator[Node]:
+async def open_node(
+    home: Path | None = None,
+    *,
+    listen: tuple[str, int] = ("::", 0),
+    max_datagram_size: int = MAX_DATAGRAM_SIZE,
+    open_socket: OpenSocket = open_udp_socket,
+) -> AsyncIterator[Node]:
     """Open this device.
 
     Args:
         home: its directory, made if missing; without it ``$POOLNET_HOME`` or the system's place for user data.
         listen: where its UDP socket is bound; "::" takes IPv4 as well.
+        max_datagram_size: never send larger ones, whatever a path carries; for paths that lie about it.
+        open_socket: makes UDP sockets; that of a simulated network in tests.
 
     Raises:
         StoreLocked: another process uses that home.
@@ -447,9 +468,18 @@ async def open_node(home: Path | None = None, *, listen: tuple[str, int] = ("::"
 
         async with (
             open_service_nursery() as nursery,
-            open_endpoint(key=key, listen=listen, authorise=authorise, rng=random.SystemRandom()) as endpoint,
+            open_endpoint(
+                key=key,
+                listen=listen,
+                authorise=authorise,
+                rng=random.SystemRandom(),
+                max_datagram_size=max_datagram_size,
+                open_socket=open_socket,
+            ) as endpoint,
         ):
-            node = Node(home=opened, key=key, user=user, endpoint=endpoint, listen_host=listen[0])
+            node = Node(
+                home=opened, key=key, user=user, endpoint=endpoint, listen_host=listen[0], open_socket=open_socket
+            )
             made.append(node)
             nursery.start_soon(node._accept_links, nursery)
             yield node

@@ -14,7 +14,7 @@ from poolnet_cli.commands.serve import serve as run_server
 from poolnet_cli.demo import run_demo
 from poolnet_cli.ink import ink_for
 from poolnet_cli.launch import make_reporter, run_on_home, run_until_signalled, tell_failure, tell_usage
-from poolnet_cli.lines import read_all, read_first_line, standard_input_lines
+from poolnet_cli.lines import StandardInputLines, read_all, read_first_line
 from poolnet_cli.options import (
     ENVIRONMENT_PREFIX,
     INVITE_VARIABLE,
@@ -67,7 +67,10 @@ def cli() -> None:
 @global_options(is_root=False)
 @pass_settings
 def serve(settings: Settings, listen: tuple[str, int], data: Path | None, public_host: str | None) -> int:
-    """Run a sync server, which brings the members of pools together. Prints its address."""
+    """Run a sync server. Prints its address.
+
+    It brings the members of pools together, and carries neither messages nor files.
+    """
     directory = (data or settings.home / "server").expanduser().absolute()
     params = {"host": listen[0], "port": listen[1], "data": str(directory), "public_host": public_host}
     reporter = make_reporter(settings, "serve")
@@ -109,14 +112,16 @@ def invite(settings: Settings, pool: str, uses: int | None, expires: float, qr: 
 @global_options(is_root=False)
 @pass_settings
 def join(settings: Settings, pool_or_invite: str, name: str | None) -> int:
-    """Enter a pool and stay: what happens is printed, typed lines are messages, /help shows the rest.
+    """Enter a pool and stay in it.
+
+    What happens is printed, typed lines are messages, /help shows the rest.
 
     POOL_OR_INVITE is a pool of this device or an invite link. The link is a secret: it may also come from
     POOLNET_INVITE, or as the first line of standard input if this is "-".
     """
     target = read_first_line() if pool_or_invite == _FROM_STDIN else pool_or_invite
     params = {"pool": target, "name": name, "cwd": os.getcwd()}
-    return run_on_home(settings, "join", params, stays=True, lines=standard_input_lines)
+    return run_on_home(settings, "join", params, stays=True, lines=StandardInputLines)
 
 
 @cli.command()
@@ -126,9 +131,10 @@ def join(settings: Settings, pool_or_invite: str, name: str | None) -> int:
 @global_options(is_root=False)
 @pass_settings
 def send(settings: Settings, pool: str, text: tuple[str, ...], timeout: float) -> int:
-    """Send TEXT ("-": standard input) to everybody in POOL. Prints the message's id.
+    """Send TEXT to everybody in POOL. Prints the message's id.
 
-    Enters the pool for it unless a join runs in this home, and leaves when a neighbour has the message.
+    "-" is standard input. Enters the pool for it unless a join runs in this home, and leaves when a neighbour has the
+    message.
     """
     content = _text_from_stdin() if text == (_FROM_STDIN,) else " ".join(text)
     return run_on_home(settings, "send", {"pool": pool, "text": content, "timeout_s": timeout})
@@ -140,7 +146,7 @@ def send(settings: Settings, pool: str, text: tuple[str, ...], timeout: float) -
 @global_options(is_root=False)
 @pass_settings
 def offer(settings: Settings, pool: str, paths: tuple[Path, ...]) -> int:
-    """Offer files to everybody in POOL. Prints "file_id  name" for each.
+    """Offer files in POOL. Prints "file_id  name" for each.
 
     Unless a join runs in this home, this stays and gives the files to whoever fetches them, until interrupted.
     """
@@ -153,7 +159,7 @@ def offer(settings: Settings, pool: str, paths: tuple[Path, ...]) -> int:
 @global_options(is_root=False)
 @pass_settings
 def files(settings: Settings, pool: str) -> int:
-    """List what is offered in POOL, as far as this device knows."""
+    """List the files on offer in POOL, as far as this device knows."""
     return run_on_home(settings, "files", {"pool": pool})
 
 
@@ -171,7 +177,9 @@ def files(settings: Settings, pool: str) -> int:
 @global_options(is_root=False)
 @pass_settings
 def get(settings: Settings, pool: str, file: str, out: Path, timeout: float) -> int:
-    """Fetch FILE, named by its name or the beginning of its id, from POOL. Prints the path.
+    """Fetch FILE from POOL. Prints the path.
+
+    FILE is a file's name, or the beginning of its id.
 
     What was interrupted goes on where it was when the same command is run again.
     """
@@ -197,7 +205,10 @@ def retract(settings: Settings, pool: str, file: str, timeout: float) -> int:
 @global_options(is_root=False)
 @pass_settings
 def history(settings: Settings, pool: str, limit: int, before: str | None) -> int:
-    """Print the newest messages of POOL that this device has, oldest first."""
+    """Print messages of POOL.
+
+    The newest ones that this device has, oldest first.
+    """
     return run_on_home(settings, "history", {"pool": pool, "limit": limit, "before": before})
 
 
@@ -208,7 +219,7 @@ def history(settings: Settings, pool: str, limit: int, before: str | None) -> in
 @global_options(is_root=False)
 @pass_settings
 def peers(settings: Settings, pool: str, all_: bool, timeout: float) -> int:
-    """List who is in POOL now, and through which links."""
+    """List who is in POOL, and the links to them."""
     return run_on_home(settings, "peers", {"pool": pool, "all": all_, "timeout_s": timeout})
 
 
@@ -225,7 +236,10 @@ def status(settings: Settings) -> int:
 @global_options(is_root=False)
 @pass_settings
 def leave(settings: Settings, pool: str) -> int:
-    """Leave POOL for good: its history and settings are removed from this device, fetched files stay."""
+    """Leave POOL for good.
+
+    Its history and settings are removed from this device, fetched files stay.
+    """
     return run_on_home(settings, "leave", {"pool": pool})
 
 
@@ -235,8 +249,9 @@ def leave(settings: Settings, pool: str) -> int:
 @global_options(is_root=False)
 @pass_settings
 def demo(settings: Settings, file: Path | None, nodes: int) -> int:
-    """See it work: a sync server and several devices as processes on this machine talk and pass FILE around.
+    """See it all work on this machine.
 
+    A sync server and several devices, each a process of its own, talk and pass FILE around.
     Without FILE a temporary one of 64 MiB is used.
     """
     return run_demo(file, nodes=nodes, settings=settings)

@@ -33,8 +33,10 @@ logger = logging.getLogger(__name__)
 SOCKET_NAME: Final = "control.sock"
 #: The smallest that systems offer for a socket's path (macOS: 104 with the final zero byte).
 MAX_SOCKET_PATH_BYTES: Final = 103
-#: A line holds at most a text, a list of paths or a record of one file.
-MAX_LINE_BYTES: Final = 1024 * 1024
+#: A request is at most a list of paths, as long as a command line may be.
+MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
+#: The longest record is the list of all offers: 10 000 with two lines of text each.
+MAX_OUTPUT_BYTES: Final = 16 * 1024 * 1024
 #: Commands at once through one socket; a person has a few terminals, a script a few jobs.
 MAX_CLIENTS: Final = 32
 #: Typed lines that wait for the command.
@@ -44,10 +46,11 @@ Execute = Callable[[str, dict[str, Any], Reporter, AsyncIterator[str]], Awaitabl
 
 
 class _JsonLines:
-    """JSON objects, one a line, over a stream."""
+    """JSON objects, one a line, over a stream; no line that comes in is longer than `max_bytes`."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, max_bytes: int) -> None:
         self._stream = stream
+        self._max_bytes = max_bytes
         self._buffer = bytearray()
         self._send_lock = trio.Lock()
 
@@ -58,7 +61,7 @@ class _JsonLines:
     async def receive(self) -> Record | None:
         """Return the next object; None at the end, also if the other side broke off or talks something else."""
         while (end := self._buffer.find(b"\n")) < 0:
-            if len(self._buffer) > MAX_LINE_BYTES:
+            if len(self._buffer) > self._max_bytes:
                 return None
             try:
                 data = await self._stream.receive_some()
@@ -123,7 +126,7 @@ class ControlServer:
         self._is_idle = trio.Event()
         try:
             async with stream:
-                await self._run_command(_JsonLines(stream))
+                await self._run_command(_JsonLines(stream, MAX_REQUEST_BYTES))
         finally:
             self._clients -= 1
             if not self._clients:
@@ -226,11 +229,8 @@ def _remove_socket(path: Path) -> None:
 def _listen(path: Path) -> trio.SocketListener:
     raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        previous = os.umask(0o177)
-        try:
-            raw.bind(os.fspath(path))
-        finally:
-            os.umask(previous)
+        raw.bind(os.fspath(path))
+        path.chmod(0o600)  # before anybody can connect
         raw.listen(MAX_CLIENTS)
     except BaseException:
         raw.close()
@@ -269,7 +269,7 @@ async def run_remotely(
         CommandFailed: it failed there, or that process ended meanwhile.
     """
     async with stream, trio.open_nursery() as nursery:
-        remote = _JsonLines(stream)
+        remote = _JsonLines(stream, MAX_OUTPUT_BYTES)
         try:
             await remote.send({"command": command, "params": params})
         except trio.BrokenResourceError:

@@ -102,6 +102,7 @@ class _Demo:
             await self._step("talking", self._talk)
             await self._pass_file(source)
             await self._step("checking", partial(self._check, source))
+            self._state.phase = "done"
             nursery.cancel_scope.cancel()
         self._state.total_s = trio.current_time() - began_at
         await self._report()

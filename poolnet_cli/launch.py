@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import click
@@ -14,6 +14,7 @@ from poolnet import printable
 from poolnet_cli.command import Params
 from poolnet_cli.commands import COMMANDS
 from poolnet_cli.ink import ink_for
+from poolnet_cli.lines import NoLines
 from poolnet_cli.options import Settings
 from poolnet_cli.outcome import INTERRUPTED, USAGE, Outcome, outcome_of
 from poolnet_cli.records import failure_record
@@ -55,13 +56,9 @@ def run_on_home(
     """
     reporter = make_reporter(settings, name, has_input=lines is not None)
     runner = Runner(commands=COMMANDS, home=settings.home.expanduser().absolute(), bind=settings.bind)
-    typed = lines or no_lines
+    typed = lines or NoLines
     if isinstance(reporter, TextReporter):
-        source, text_reporter = typed, reporter
-
-        def typed() -> AsyncIterator[str]:
-            return text_reporter.typed_lines(source())
-
+        typed = partial(reporter.prompting, typed)
     shown = reporter if wrap is None else wrap(reporter)
     return run_until_signalled(lambda: runner.run(name, params, shown, typed), reporter, stays=stays)
 
@@ -102,12 +99,6 @@ def set_up_logging(*, verbose: bool) -> None:
         logging.getLogger("poolnet").setLevel(logging.DEBUG)
     elif not root.handlers:
         root.addHandler(logging.NullHandler())
-
-
-async def no_lines() -> AsyncIterator[str]:
-    """Nothing is typed."""
-    for line in list[str]():
-        yield line
 
 
 def tell_usage(error: click.ClickException, settings: Settings) -> int:

@@ -1,7 +1,7 @@
 """Lines that a person or a program types into a running command, from standard input or through the control socket."""
 
 import os
-from collections.abc import AsyncIterator
+from collections import deque
 from typing import Final
 
 import trio
@@ -39,18 +39,44 @@ class LineSplitter:
         self._rest += part[:room]
 
 
-async def standard_input_lines() -> AsyncIterator[str]:
-    """Iterate over the lines of standard input until its end.
+class StandardInputLines:
+    """The lines of standard input until its end, to be iterated over.
 
     Reading waits in a thread that is given up on cancellation: a terminal, a pipe, a file and /dev/null all work, and
     nothing about the terminal's mode is changed.
     """
-    splitter = LineSplitter()
-    while data := await _read_some():
-        for line in splitter.feed(data):
-            yield line
-    if last := splitter.finish():
-        yield last
+
+    def __init__(self) -> None:
+        self._splitter = LineSplitter()
+        self._ready: deque[str] = deque()
+        self._is_at_end = False
+
+    def __aiter__(self) -> "StandardInputLines":
+        return self
+
+    async def __anext__(self) -> str:
+        while not self._ready and not self._is_at_end:
+            data = await _read_some()
+            self._ready.extend(self._splitter.feed(data))
+            if not data:
+                self._is_at_end = True
+                if last := self._splitter.finish():
+                    self._ready.append(last)
+        if not self._ready:
+            raise StopAsyncIteration
+        await trio.lowlevel.checkpoint()
+        return self._ready.popleft()
+
+
+class NoLines:
+    """Nothing is typed."""
+
+    def __aiter__(self) -> "NoLines":
+        return self
+
+    async def __anext__(self) -> str:
+        await trio.lowlevel.checkpoint()
+        raise StopAsyncIteration
 
 
 def read_first_line() -> str:

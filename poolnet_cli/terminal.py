@@ -5,7 +5,7 @@ Writing waits in a thread, so that a reader that does not read holds up nothing 
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import trio
@@ -123,25 +123,51 @@ class TextReporter:
         if self._prompt:
             write_text_now(STDOUT, _CLEAR_LINE)
 
-    async def typed_lines(self, lines: AsyncIterator[str]) -> AsyncIterator[str]:
-        """Pass typed lines on, and put the prompt back below them."""
-        if self._prompt:
-            await write_text(STDOUT, _CLEAR_LINE + self._prompt)
-        async for line in lines:
-            if self._prompt:
-                await write_text(STDOUT, self._after_echo(line))
-            yield line
+    def prompting(self, make_lines: Callable[[], AsyncIterator[str]]) -> AsyncIterator[str]:
+        """Return the lines that `make_lines` gives, with the prompt put back below each."""
+        return _PromptingLines(make_lines(), self)
 
-    def _after_echo(self, line: str) -> str:
-        """A text comes back as a message: its echo goes, if it is one row of the terminal. The echo of others stays."""
-        fits = len(line) + len(_PROMPT) < self._ink.width() and line.isascii()
-        return (_CLEAR_ECHO if fits and not line.startswith("/") else "") + self._prompt
+    async def show_prompt(self, typed: str | None) -> None:
+        """Show the prompt, if there is one.
+
+        Args:
+            typed: the line that was just typed. A text comes back as a message: its echo goes, if it is one row of the
+                terminal. The echo of a slash command stays.
+        """
+        if not self._prompt:
+            return
+        if typed is None:
+            before = _CLEAR_LINE
+        else:
+            fits = len(typed) + len(_PROMPT) < self._ink.width() and typed.isascii()
+            before = _CLEAR_ECHO if fits and not typed.startswith("/") else ""
+        await write_text(STDOUT, before + self._prompt)
 
     async def _print(self, text: str) -> None:
         if not text:
             return
         self._bar.hide()
         await write_text(STDOUT, f"{_CLEAR_LINE}{text}{self._prompt}" if self._prompt else text)
+
+
+class _PromptingLines:
+    """Typed lines, with a prompt."""
+
+    def __init__(self, lines: AsyncIterator[str], reporter: TextReporter) -> None:
+        self._lines = lines
+        self._reporter = reporter
+        self._has_begun = False
+
+    def __aiter__(self) -> "_PromptingLines":
+        return self
+
+    async def __anext__(self) -> str:
+        if not self._has_begun:
+            self._has_begun = True
+            await self._reporter.show_prompt(None)
+        line = await anext(self._lines)
+        await self._reporter.show_prompt(line)
+        return line
 
 
 class _Bar:

@@ -203,6 +203,22 @@ class Recorder:
         return [record for record in self.records if record.get("event") == event]
 
 
+class SlowLines:
+    """Lines that are typed a second apart."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._lines = list(lines)
+
+    def __aiter__(self) -> "SlowLines":
+        return self
+
+    async def __anext__(self) -> str:
+        await trio.sleep(1)
+        if not self._lines:
+            raise StopAsyncIteration
+        return self._lines.pop(0)
+
+
 class Desk:
     """Calls commands on a fake node."""
 
@@ -212,12 +228,9 @@ class Desk:
         self.session = Session(node, nursery)  # type: ignore[arg-type]
 
     def call(self, recorder: Recorder, lines: Sequence[str] = (), **params: Any) -> Call:
-        async def typed() -> AsyncIterator[str]:
-            for line in lines:
-                yield line
-                await trio.sleep(1)
-
-        return Call(session=self.session, params={"pool": "garden", **params}, reporter=recorder, lines=typed())
+        return Call(
+            session=self.session, params={"pool": "garden", **params}, reporter=recorder, lines=SlowLines(lines)
+        )
 
 
 @asynccontextmanager

@@ -3,7 +3,9 @@
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+import pytest
 import trio
 
 from poolnet.identity.keys import DeviceKey
@@ -87,6 +89,11 @@ async def open_world(network: MemoryNetwork) -> AsyncIterator[LinkWorld]:
         nursery.cancel_scope.cancel()
 
 
+def near(value: float) -> Any:
+    """Stands for any float near `value`."""
+    return pytest.approx(value)
+
+
 def filler(size: int, number: int = 0) -> GossipHave:
     """A frame of about `size` bytes, told apart by `number`."""
     return GossipHave(ids=tuple([number.to_bytes(32, "big")] * max(1, size // 34)))  # type: ignore[list-item]
@@ -114,5 +121,5 @@ async def collect_chunks(link: Link, count: int) -> dict[int, bytes]:
 async def wait_until(condition: Callable[[], bool], *, step_s: float = 0.01, limit_s: float = 60.0) -> None:
     """Let (jumping) time pass until something holds."""
     with trio.fail_after(limit_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # of things that tell nobody
             await trio.sleep(step_s)

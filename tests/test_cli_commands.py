@@ -1,6 +1,8 @@
 """What the commands do with a pool, on a fake one without network and with a jumping clock."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -26,6 +28,18 @@ from poolnet import (
 from poolnet_cli.commands import files, pools, talk
 from poolnet_cli.commands.join import join
 from poolnet_cli.session import PoolLeft
+
+
+@pytest.fixture(autouse=True)
+def _without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at files in the test's own thread: a jumping clock does not wait for others."""
+
+    async def run_here(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return function(*args)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
+
 
 # --- a session ----------------------------------------------------------------------------------------------------
 
@@ -186,9 +200,7 @@ async def test_get_waits_for_the_offer_and_reports_where_the_file_is(autojump_cl
     assert recorder.records == [{"event": "complete", "file_id": encode_id(item.file_id), "path": out}]
 
 
-async def test_get_of_a_name_that_nobody_offers_says_so_soon_after_somebody_is_there(
-    autojump_clock: MockClock, tmp_path: Path
-):
+async def test_get_of_an_unknown_name_says_so_soon_after_somebody_is_there(autojump_clock: MockClock, tmp_path: Path):
     async with open_desk() as desk:
         desk.pool.is_linked.set()
         began_at = trio.current_time()
@@ -317,9 +329,7 @@ async def test_a_typed_mistake_is_an_event_and_the_feed_goes_on(autojump_clock: 
     assert str(tmp_path / "missing") in recorder.events("error")[1]["message"]
 
 
-async def test_typed_file_commands_work_on_the_directory_where_they_are_typed(
-    autojump_clock: MockClock, tmp_path: Path
-):
+async def test_typed_paths_are_seen_from_where_they_are_typed(autojump_clock: MockClock, tmp_path: Path):
     recorder = Recorder()
     (tmp_path / "mine.txt").write_text("x")
     async with open_desk() as desk:

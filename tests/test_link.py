@@ -8,9 +8,10 @@ from link_world import FILE, POOL, LinkWorld, chunk, collect_chunks, device, fil
 
 from poolnet.errors import LinkClosed
 from poolnet.limits import IDLE_TIMEOUT_S, MAX_CHUNKS_IN_TRANSIT, MAX_UNACKNOWLEDGED_CONTROL, PING_INTERVAL_S
+from poolnet.net.connection import Connection
 from poolnet.net.link import Link
 from poolnet.testing.memory_udp import MemoryNetwork
-from poolnet.wire.link_frames import Purpose
+from poolnet.wire.link_frames import Credit, Purpose
 from poolnet.wire.pool_frames import GossipHave, Prune
 from poolnet.wire.swarm_frames import ChunkHeader
 from poolnet.wire.sync_frames import Attach
@@ -62,9 +63,10 @@ async def test_posting_to_a_peer_that_never_reads_closes_the_link(autojump_clock
     async with open_world(MemoryNetwork(4)) as world:
         dialled, accepted = await world.pair()
         frame = filler(30_000)
+        while dialled.statistics().unacknowledged_control + 31_000 < MAX_UNACKNOWLEDGED_CONTROL:
+            dialled.post_frame(frame)
         with pytest.raises(LinkClosed, match="too_slow"):
-            for _ in range(MAX_UNACKNOWLEDGED_CONTROL // 30_000 + 1):
-                dialled.post_frame(frame)
+            dialled.post_frame(filler(40_000))
         assert dialled.close_reason is not None
         assert dialled.close_reason.startswith("too_slow")
         with trio.fail_after(5):
@@ -249,11 +251,41 @@ async def test_garbage_on_the_control_stream_closes_the_link(
 
 async def test_credit_for_nothing_closes_the_link(autojump_clock: trio.abc.Clock) -> None:
     async with open_world(MemoryNetwork(17)) as world:
-        from poolnet.wire.link_frames import Credit
-
         _, accepted = await violated(world, Credit(control_bytes=1, chunks=0))
         assert accepted.close_reason is not None
         assert accepted.close_reason.startswith("protocol")
+
+
+@pytest.mark.parametrize("how", ["stopped", "reset", "ended", "another one"])
+async def test_a_control_stream_that_is_given_up_closes_the_link_and_nothing_else(
+    autojump_clock: trio.abc.Clock, how: str
+) -> None:
+    async with open_world(MemoryNetwork(21)) as world:
+        first, second = await world.open(1), await world.open(2)
+        bad, good = [await world.dial(first, second, key=2) for _ in range(2)]
+        accepted, other = await second.accept(), await second.accept()
+        connection = bad._transport
+        assert isinstance(connection, Connection)
+        match how:
+            case "stopped":
+                connection._quic.stop_stream(0, 7)
+            case "reset":
+                connection._quic.reset_stream(0, 7)
+            case "ended":
+                connection._quic.send_stream_data(0, b"", end_stream=True)
+            case _:
+                connection._quic.send_stream_data(4, b"hello")
+        first.touch(connection)
+        for number in range(50):  # what we write meanwhile does no harm
+            if not accepted.is_closed:
+                accepted.post_frame(filler(1000, number))
+            await trio.sleep(0.001)
+        with trio.fail_after(5):
+            await accepted.wait_closed()
+        assert accepted.close_reason is not None
+        assert accepted.close_reason.startswith("protocol")
+        good.post_frame(Prune())
+        assert await other.receive_frame() == Prune()
 
 
 async def test_a_frame_of_a_newer_version_is_skipped(autojump_clock: trio.abc.Clock) -> None:

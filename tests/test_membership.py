@@ -187,6 +187,20 @@ class TestRemoving:
         pool.join("eve", "two of us", at=1)
         assert pool.names() == {"founder*", "ann"}
 
+    def test_the_removed_one_cannot_have_been_an_admin_all_along(self, pool: Pool) -> None:
+        """Eve has a link for admins that she did not use; neither a backdated join nor a second one helps."""
+        pool.bring("ann", role=Role.ADMIN)
+        pool.invite("founder", "for admins", role=Role.ADMIN)
+        pool.bring("eve")
+        pool.remove("ann", "eve")
+        pool.join("eve", "for admins", at=1)
+        pool.remove("eve", "eve", at=pool.now_ms - 25)
+        pool.join("eve", "for admins", at=pool.now_ms - 30)
+        pool.join("eve", "for admins")
+        pool.bring("bob")
+        pool.remove("eve", "bob", keep=(), at=2)
+        assert pool.names() == {"founder*", "ann**", "bob"}
+
     def test_a_use_taken_by_who_was_removed_is_not_given_back(self, pool: Pool) -> None:
         pool.bring("ann")
         pool.remove("founder", "ann")

@@ -11,12 +11,12 @@ This is a `Sanction`. Rules:
 - A sanction needs a *smaller* rank than its target has at that place or anywhere after it. So two never hit each other,
   a senior never falls to a junior (even one that backdates), and a promotion by someone senior to the remover weighs
   more than the removal.
-- Sanctions are applied senior rank first, then by (hlc, id). Applying one can void others, so everything is read again
-  until no new one is found. Each is applied once: this ends, after about as many readings as there are ranks in use.
+- Sanctions are applied senior rank first. Applying one can void others, so everything is read again until no new one is
+  found. Each is applied once: this ends, after about as many readings as there are ranks in use.
 - Those who are at least as senior as the author of a sanction stay in, even if who invited them falls.
 - A Join takes the best invite of its key that admits it (invitations.py): not expired at the Join's hlc, uses left.
   It may claim a place before its invite's (a newcomer has seen no hlc yet) and then waits for it.
-- The Join of a removed one, if kept, still takes its use of the invite.
+- A removal lists in `keep` how its target joined: that Join still takes its use of the invite, and no other counts.
 - Leaving is a removal of oneself: it ends what one may state after it, voids nothing, and one may join again later.
 
 What this cannot know is which of two joins through one invite came first: their authors choose the place. Who holds the
@@ -25,7 +25,7 @@ one is no admin of a rank that sanctions have confirmed. The sync server counts 
 person, and a removal of whoever plays such games, settle the rest.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from types import MappingProxyType
 
 import attrs
@@ -70,7 +70,7 @@ class _Standing:
     rank: int
     user: SignedAddDevice | None
     joined_hlc: Hlc
-    #: Places at which the rank changed.
+    #: The statements, by their places, that changed the rank.
     ranks: list[tuple[_Key, int]]
     #: Where it left; None while it has not.
     left: _Key | None = None
@@ -83,11 +83,12 @@ class _Standing:
         self.rank = rank
         self.ranks.append((key, rank))
 
-    def smallest_rank_from(self, key: _Key) -> int:
-        """Return the most senior rank at a place or after it."""
-        before = [rank for place, rank in self.ranks if place <= key]
-        after = [rank for place, rank in self.ranks if place > key]
-        return min(before[-1:] + after)
+    def smallest_rank_from(self, key: _Key, *, without: Set[StatementId]) -> int:
+        """Return the most senior rank at a place or after it; what the statements in `without` gave does not count."""
+        counted = [(place, rank) for place, rank in self.ranks if place[1] not in without]
+        before = [rank for place, rank in counted if place <= key]
+        after = [rank for place, rank in counted if place > key]
+        return min(before[-1:] + after, default=MEMBER_RANK)
 
 
 def evaluate(pool_id: PoolId, statements: Iterable[Statement]) -> PoolState:
@@ -97,8 +98,8 @@ def evaluate(pool_id: PoolId, statements: Iterable[Statement]) -> PoolState:
     relevant: set[StatementId] = set()
     while True:
         reading = _Reading(pool_id, ordered, sanctions)
-        relevant |= reading.effective
         found = reading.new_sanctions()
+        relevant |= reading.effective | reading.consulted
         if not found:
             return reading.result(relevant)
         sanctions += found
@@ -115,11 +116,13 @@ class _Reading:
             self._seniors.update(sanction.seniors)
         self._applied = frozenset(sanction.key[1] for sanction in sanctions)
         self.effective: set[StatementId] = set(self._applied)
+        self.consulted: set[StatementId] = set()
         self._name = ""
         self._standings: dict[DeviceId, _Standing] = {}
         self._admissions: dict[DeviceId, Admission] = {}
         self._invitations: dict[PublicKey, Invitations] = {}
         self._waiting: dict[PublicKey, list[Statement]] = {}
+        self._joins: dict[DeviceId, set[StatementId]] = {}
         self._candidates: list[tuple[int, Statement]] = []
         for statement in ordered:
             if isinstance(statement.body, Genesis) and statement.pool_id == pool_id:
@@ -129,12 +132,11 @@ class _Reading:
             self._take(statement)
 
     def new_sanctions(self) -> list[Sanction]:
-        """Return the sanctions of the most senior rank that are not applied yet and may be, in order."""
-        eligible = [
-            (rank, statement)
-            for rank, statement in self._candidates
-            if self._smallest_rank(_target(statement), statement.key) > rank
-        ]
+        """Return the sanctions of the most senior rank that may be applied, without those that others of them void.
+
+        If all of them void each other (of equal rank, each before the other got it), the first in order.
+        """
+        eligible = [(rank, statement) for rank, statement in self._candidates if self._rank_against(statement) > rank]
         if not eligible:
             return []
         senior = min(rank for rank, _ in eligible)
@@ -143,13 +145,9 @@ class _Reading:
             for device, admission in self._admissions.items()
             if min(rank for _, rank in self._standings[device].ranks) <= senior
         }
-        found: list[Sanction] = []
-        for rank, statement in eligible:
-            if rank == senior and not any(
-                sanction.target == statement.author and sanction.voids(statement, as_admin=True) for sanction in found
-            ):
-                found.append(_sanction(statement, seniors))
-        return found
+        batch = [(_sanction(statement, seniors), statement) for rank, statement in eligible if rank == senior]
+        standing = [sanction for sanction, statement in batch if not any(_hits(other, statement) for other, _ in batch)]
+        return standing or [batch[0][0]]
 
     def result(self, relevant: Iterable[StatementId]) -> PoolState:
         """Return the state that this reading led to; `relevant` had an effect in this or an earlier one."""
@@ -202,6 +200,7 @@ class _Reading:
 
     def _take_join(self, statement: Statement, body: Join) -> bool:
         """Return False if another invite could still admit the author."""
+        self._joins.setdefault(statement.author, set()).add(statement.statement_id)
         standing = self._standings.get(statement.author)
         is_in = standing is not None and (standing.left is None or statement.key < standing.left)
         if is_in or self._is_void(statement, as_admin=False):
@@ -315,14 +314,24 @@ class _Reading:
         sanctions = self._sanctions.get(statement.author, ())
         return any(sanction.voids(statement, as_admin=as_admin) for sanction in sanctions)
 
-    def _smallest_rank(self, device: DeviceId, key: _Key) -> int:
-        standing = self._standings.get(device)
-        return MEMBER_RANK if standing is None else standing.smallest_rank_from(key)
+    def _rank_against(self, statement: Statement) -> int:
+        """Return the rank that the target of a sanction holds against it.
+
+        If `keep` lists how the target joined, other joins of it give no rank: they may be inventions of afterwards.
+        """
+        body = statement.body
+        assert isinstance(body, SetRole | RemoveMember)
+        standing = self._standings.get(body.device)
+        if standing is None:
+            return MEMBER_RANK
+        joins = self._joins.get(body.device, set())
+        kept = joins.intersection(body.keep)
+        self.consulted |= kept
+        return standing.smallest_rank_from(statement.key, without=joins - kept if kept else frozenset())
 
 
-def _target(statement: Statement) -> DeviceId:
-    assert isinstance(statement.body, SetRole | RemoveMember)
-    return statement.body.device
+def _hits(sanction: Sanction, statement: Statement) -> bool:
+    return sanction.target == statement.author and sanction.voids(statement, as_admin=True)
 
 
 def _sanction(statement: Statement, seniors: Mapping[StatementId, Admission]) -> Sanction:

@@ -16,6 +16,7 @@ from aioquic.quic.events import (
     ConnectionTerminated,
     HandshakeCompleted,
     QuicEvent,
+    StopSendingReceived,
     StreamDataReceived,
     StreamReset,
 )
@@ -46,7 +47,7 @@ CONTROL_STREAM = 0
 _UNIDIRECTIONAL = 2
 #: Why a stream or connection is given up, as QUIC's application error codes.
 _NOT_WANTED, _CLOSED = 1, 2
-#: aioquic computes a deadline as `sent + delay` and then checks `now - delay`; on the dot, rounding makes it wait for ever.
+#: aioquic sets a timer to `sent + delay` and then asks whether `sent <= now - delay`; on the dot, rounding says no.
 _ROUNDING_S = 1e-6
 
 
@@ -95,7 +96,8 @@ class Connection:
         self._host = host
         self._address = address
         self._is_shut = False
-        self._is_handshaken = False
+        self._has_control = False
+        self._can_write = True
         self._timer: float | None = None
         self._early_size = self._early_datagrams = 0
 
@@ -158,7 +160,7 @@ class Connection:
         if self.link is not None:
             self.link.close_now(code="abandoned")
         else:
-            self.fail(Unreachable("given up"))
+            self.fail(Unreachable(f"{self._address[0]} port {self._address[1]} did not answer in time"))
             self.shut("abandoned", "")
 
     # --- for the link -----------------------------------------------------------------------------------------------
@@ -180,8 +182,14 @@ class Connection:
 
     def write(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
         """Queue bytes on a stream."""
-        if not self._is_shut:
+        if self._is_shut or not self._can_write:
+            return
+        try:
             self._quic.send_stream_data(stream_id, data, end)
+        except (RuntimeError, ValueError):  # the control stream: only the other side can have ended it
+            self._can_write = False
+            self._violated("the control stream was stopped")
+        else:
             self._host.touch(self)
 
     def open_chunk_stream(self) -> int:
@@ -216,11 +224,13 @@ class Connection:
             case ConnectionIdRetired(connection_id=connection_id):
                 self._host.unroute(connection_id)
             case HandshakeCompleted():
-                self._is_handshaken = True
+                self._has_control = self.is_dialler
                 self._perform(self._auth.handle(Started(), now), now)
             case ConnectionTerminated():
                 self._receive_end(event)
-            case _:  # acknowledged pings, stopped streams: nothing to do
+            case StopSendingReceived(stream_id=stream_id) if stream_id == CONTROL_STREAM:
+                self._violated("the control stream was stopped")
+            case _:  # acknowledged pings, stopped chunks: nothing to do
                 pass
 
     def _receive_stream(self, event: StreamDataReceived, now: float) -> None:
@@ -234,6 +244,7 @@ class Connection:
         elif self.link is not None:
             self.link.control_received(event.data)
         elif not self._auth.is_done:
+            self._has_control = True
             self._perform(self._auth.handle(Received(event.data), now), now)
 
     def _receive_reset(self, stream_id: int) -> None:
@@ -281,7 +292,7 @@ class Connection:
 
     def _reject(self, code: str, reason: str) -> None:
         log.info("connection with %s refused: %s (%s)", self._address[0], code, reason)
-        if self._is_handshaken:
+        if self._has_control:
             self.write_control(encode_frame(Goodbye(code=code, reason=reason)))
         error = Unreachable if code == "auth_timeout" else ProtocolError
         self.fail(error(reason))

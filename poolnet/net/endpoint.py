@@ -6,7 +6,7 @@ who gets a connection at all is admission.py's; who may have a link is the `auth
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
@@ -31,9 +31,10 @@ from poolnet.net.link import Link
 from poolnet.net.multiplexer import Multiplexer
 from poolnet.net.path_probes import Path, PathProbes
 from poolnet.net.quic_settings import CONNECTION_ID_SIZE, VERSIONS, AcceptingSettings, dialling_settings
-from poolnet.net.udp import DatagramSocket, UdpStatistics, open_udp_socket
+from poolnet.net.udp import DatagramSocket, OpenSocket, UdpStatistics, open_udp_socket
 from poolnet.protocol.link_auth import NONCE_SIZE, Authorise, LinkAuth
 from poolnet.protocol.randomness import RandomSource
+from poolnet.service import open_service_nursery
 from poolnet.wire.link_frames import Purpose
 from poolnet.wire.sync_frames import Address
 
@@ -66,7 +67,8 @@ async def open_endpoint(
     listen: SocketAddress = ("::", 0),
     authorise: Authorise,
     rng: RandomSource,
-    open_socket: Callable[[SocketAddress], DatagramSocket] = open_udp_socket,
+    max_datagram_size: int = MAX_DATAGRAM_SIZE,
+    open_socket: OpenSocket = open_udp_socket,
 ) -> AsyncIterator["Endpoint"]:
     """Open the endpoint of one device. On leaving, every link says Goodbye and is closed.
 
@@ -76,6 +78,7 @@ async def open_endpoint(
         authorise: called with every incoming Hello (decoded, not yet proven); returns our credentials or raises
             `Refused`.
         rng: for probe packets; nothing secret comes from it.
+        max_datagram_size: never send larger ones, whatever a path carries; at least `MIN_DATAGRAM_SIZE`.
         open_socket: makes the socket; a simulated one in tests.
 
     Raises:
@@ -84,8 +87,10 @@ async def open_endpoint(
     """
     socket = open_socket(listen)
     try:
-        async with trio.open_nursery() as nursery:
-            endpoint = Endpoint(key=key, socket=socket, authorise=authorise, rng=rng)
+        async with open_service_nursery() as nursery:
+            endpoint = Endpoint(
+                key=key, socket=socket, authorise=authorise, rng=rng, max_datagram_size=max_datagram_size
+            )
             services = trio.CancelScope(shield=True)  # they outlive a cancelled caller, to say Goodbye
             nursery.start_soon(endpoint.run, services)
             try:
@@ -100,14 +105,27 @@ async def open_endpoint(
 class Endpoint:
     """All links of one device. Made by `open_endpoint`."""
 
-    def __init__(self, *, key: DeviceKey, socket: DatagramSocket, authorise: Authorise, rng: RandomSource) -> None:
+    def __init__(
+        self,
+        *,
+        key: DeviceKey,
+        socket: DatagramSocket,
+        authorise: Authorise,
+        rng: RandomSource,
+        max_datagram_size: int = MAX_DATAGRAM_SIZE,
+    ) -> None:
         self._key = key
         self._socket = socket
         self._authorise = authorise
         self._accepting = AcceptingSettings(key)
         self._admission = Admission(VERSIONS)
         self._multiplexer = Multiplexer(socket, on_probe=self._receive_probe, on_stranger=self._receive_stranger)
-        self._probes = PathProbes(rng, send=self._multiplexer.send_unreliably, rearm=self._multiplexer.arm)
+        self._probes = PathProbes(
+            rng,
+            max_datagram_size=max_datagram_size,
+            send=self._multiplexer.send_unreliably,
+            rearm=self._multiplexer.arm,
+        )
         self._half_open: set[Connection] = set()
         self._links: dict[Connection, Link] = {}
         self._accepted, self._acceptable = trio.open_memory_channel[Link](MAX_UNACCEPTED_LINKS)
@@ -145,20 +163,21 @@ class Endpoint:
             ProtocolError: somebody else answered, or one that does not keep to the protocol.
         """
         failure: PoolnetError | None = None
-        with trio.move_on_after(DIAL_TIMEOUT_S):
-            for target in (await resolve(address))[:_MAX_DIALLED_ADDRESSES]:
+        with trio.move_on_after(DIAL_TIMEOUT_S) as scope:
+            targets = (await resolve(address))[:_MAX_DIALLED_ADDRESSES]
+            for index, target in enumerate(targets):
                 connection = self._connect(target, peer_key, (hello_purpose, pool_id, credentials), datagram_size)
+                share_s = (scope.deadline - trio.current_time()) / (len(targets) - index)
                 try:
-                    await connection.settled.wait()
+                    with trio.move_on_after(share_s):
+                        await connection.settled.wait()
                 finally:
-                    if connection.link is None and connection.failure is None:
+                    if not connection.settled.is_set():
                         connection.abandon()
                 if connection.link is not None:
                     return connection.link
                 failure = connection.failure
-        if failure is not None:
-            raise failure
-        raise Unreachable(f"{address[0]} port {address[1]} did not answer within {DIAL_TIMEOUT_S:g} s")
+        raise failure or Unreachable(f"nothing is known of {address[0]}")
 
     async def probe(self, *, session: bytes, key: bytes, candidates: Sequence[Address], timeout_s: float) -> Path:
         """Return the best path to the other side, which must probe us at the same time. When cancelled, it is given up.

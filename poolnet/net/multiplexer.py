@@ -25,7 +25,7 @@ _LONG_HEADER = 0x80
 _LONG_HEADER_ID_OFFSET = 6
 #: A pause of QUIC's pacer shorter than this is not worth sleeping for, since the kernel's timers are coarser: what
 #: would be sent after it is sent at once, with the clock of that connection so much ahead.
-_AHEAD_S = 0.0003
+_AHEAD_S = 0.001
 #: Datagrams that wait for the kernel, above which further probes and replies to strangers are dropped.
 _MAX_UNSENT = 4 * MAX_DATAGRAMS_PER_TURN
 

@@ -6,6 +6,7 @@ import attrs
 import trio
 
 from poolnet.errors import Unreachable
+from poolnet.limits import PROBE_SIZES
 from poolnet.net.addresses import SocketAddress
 from poolnet.net.udp import Datagram
 from poolnet.protocol.probing import (
@@ -39,9 +40,14 @@ class PathProbes:
     """
 
     def __init__(
-        self, rng: RandomSource, *, send: Callable[[list[Datagram]], None], rearm: Callable[["PathProbes"], None]
+        self,
+        rng: RandomSource,
+        *,
+        max_datagram_size: int,
+        send: Callable[[list[Datagram]], None],
+        rearm: Callable[["PathProbes"], None],
     ) -> None:
-        self._prober = Prober(rng)
+        self._prober = Prober(rng, sizes=tuple(size for size in PROBE_SIZES if size <= max_datagram_size))
         self._send = send
         self._rearm = rearm
         self._waiting: dict[bytes, trio.Event] = {}

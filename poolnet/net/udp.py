@@ -12,7 +12,7 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -102,6 +102,10 @@ class DatagramSocket(Protocol):
 
     def close(self) -> None:
         """Close; whoever waits gets `trio.ClosedResourceError`."""
+
+
+#: Makes the socket of an endpoint, bound to an address.
+OpenSocket = Callable[[SocketAddress], DatagramSocket]
 
 
 def open_udp_socket(address: SocketAddress) -> "UdpSocket":

@@ -96,7 +96,7 @@ class LinkAuth:
     Args:
         key: our device key.
         nonce: `NONCE_SIZE` unpredictable bytes, never used before.
-        now: when the connection began; the time limit counts from here.
+        now: when the connection began. An acceptor's time limit counts from here, a dialler's from `Started`.
         hello: what a dialler says; `None` makes this the acceptor.
         peer_key: whom the dialler has pinned.
         authorise: the acceptor's policy.
@@ -124,7 +124,7 @@ class LinkAuth:
         self._state = _State.WAIT_START
         self._buffer = FrameBuffer(max_size=MAX_PRE_AUTH_SIZE)
         self._received_size = 0
-        self._deadline = now + PRE_AUTH_TIMEOUT_S
+        self._deadline = None if self._is_dialler else now + PRE_AUTH_TIMEOUT_S
 
     @property
     def is_done(self) -> bool:
@@ -137,7 +137,7 @@ class LinkAuth:
 
     def tick(self, now: float) -> list[Effect]:
         """Notice that the time is up."""
-        if self.is_done or now < self._deadline:
+        if self.is_done or self._deadline is None or now < self._deadline:
             return []
         return self._reject("auth_timeout", "the proof took too long")
 
@@ -145,11 +145,13 @@ class LinkAuth:
         """Take what happened; return what to do about it."""
         match event:
             case Started():
-                return self._start()
+                return self._start(now)
             case Received(data):
                 return self._receive(data)
 
-    def _start(self) -> list[Effect]:
+    def _start(self, now: float) -> list[Effect]:
+        if self._deadline is None:
+            self._deadline = now + PRE_AUTH_TIMEOUT_S
         self._state = _State.WAIT_HELLO
         return [SendBytes(encode_frame(self._ours))] if self._ours is not None else []
 

@@ -125,10 +125,15 @@ class _Session:
 
 
 class Prober:
-    """All path searches of one endpoint."""
+    """All path searches of one endpoint.
 
-    def __init__(self, rng: RandomSource) -> None:
+    Args:
+        sizes: datagram sizes to try, the smallest first.
+    """
+
+    def __init__(self, rng: RandomSource, *, sizes: tuple[int, ...] = PROBE_SIZES) -> None:
         self._rng = rng
+        self._sizes = sizes
         self._sessions: dict[bytes, _Session] = {}
         self.dropped = 0
 
@@ -206,7 +211,7 @@ class Prober:
 
     def _send_larger(self, session: _Session, candidate: _Candidate, now: float) -> list[Effect]:
         candidate.larger_sent += 1
-        return self._send(session, candidate, [size for size in PROBE_SIZES if size not in candidate.answered], now)
+        return self._send(session, candidate, [size for size in self._sizes if size not in candidate.answered], now)
 
     def _send(self, session: _Session, candidate: _Candidate, sizes: Iterable[int], now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -267,7 +272,7 @@ class Prober:
         if is_first:
             return self._send_larger(session, candidate, now)
         best = session.best()
-        return self._finish(session) if best is not None and len(best.answered) == len(PROBE_SIZES) else []
+        return self._finish(session) if best is not None and len(best.answered) == len(self._sizes) else []
 
     def _finish(self, session: _Session) -> list[Effect]:
         session.is_searching = False

@@ -26,6 +26,7 @@ from poolnet.ids import short_id
 from poolnet.limits import CLOSE_TIMEOUT_S, DEFAULT_SERVER_PORT, MAX_CLIENT_BACKLOG
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from poolnet.net.link import Link
+from poolnet.net.udp import OpenSocket, open_udp_socket
 from poolnet.server.core import CoreStatistics, ServerCore
 from poolnet.server.events import (
     ClientConnected,
@@ -226,6 +227,7 @@ async def open_sync_server(
     data_dir: Path,
     listen: tuple[str, int] = ("::", DEFAULT_SERVER_PORT),
     public_host: str | None = None,
+    open_socket: OpenSocket = open_udp_socket,
 ) -> AsyncIterator[SyncServer]:
     """Run a sync server until the block ends. Pools that are attached go on without it, and it goes on where it was.
 
@@ -233,6 +235,7 @@ async def open_sync_server(
         data_dir: where its key, its lock and its database are; made if missing. One server at a time uses it.
         listen: address and UDP port; ``"::"`` is every address of this machine, port 0 any that is free.
         public_host: the name or address in `SyncServer.address`, if it is not this machine's own.
+        open_socket: makes the UDP socket; that of a simulated network in tests.
 
     Raises:
         AddressInUse: another program listens there.
@@ -250,7 +253,9 @@ async def open_sync_server(
     async with open_home(data_dir) as home, open_pool_store(home.path / "server.db") as store:
         key = DeviceKey.from_seed(home.seed)
         async with (
-            open_endpoint(key=key, listen=listen, authorise=_authorise, rng=random.SystemRandom()) as endpoint,
+            open_endpoint(
+                key=key, listen=listen, authorise=_authorise, rng=random.SystemRandom(), open_socket=open_socket
+            ) as endpoint,
             open_service_nursery() as nursery,
         ):
             address = ServerAddress(host=_host(endpoint, public_host), port=endpoint.address[1], key=key.public_key)

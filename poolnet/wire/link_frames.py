@@ -44,7 +44,7 @@ class Proof(Frame):
 @frame(3)
 @attrs.frozen(kw_only=True)
 class Credit(Frame):
-    """What the sender has consumed on this link so far: control bytes (this frame's kind not counted) and chunks."""
+    """What the sender has consumed on this link so far: control bytes (frames 1-15 not counted) and chunks."""
 
     control_bytes: int = wire(integer())
     chunks: int = wire(integer())

@@ -1,0 +1,135 @@
+"""What can be typed: global options, the environment, usage errors. Nothing is run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import poolnet_cli.cli
+from poolnet_cli.options import Settings
+
+Calls = list[tuple[Settings, str, dict[str, Any]]]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """The commands that would have run on a home."""
+    seen: Calls = []
+
+    def run_on_home(settings: Settings, name: str, params: dict[str, Any], **options: Any) -> int:
+        seen.append((settings, name, params))
+        return 0
+
+    monkeypatch.setattr(poolnet_cli.cli, "run_on_home", run_on_home)
+    for variable in ("POOLNET_HOME", "POOLNET_JSON", "POOLNET_BIND", "POOLNET_INVITE"):
+        monkeypatch.delenv(variable, raising=False)
+    return seen
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch):
+    """Run a command line; return its exit code."""
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["poolnet", *arguments])
+        return poolnet_cli.cli.run()
+
+    return run
+
+
+@pytest.mark.parametrize("arguments", [("--home", "/h", "--json", "status"), ("status", "--home", "/h", "--json")])
+def test_global_options_stand_before_or_after_the_command(run, calls: Calls, arguments: tuple[str, ...]):
+    assert run(*arguments) == 0
+    assert (calls[0][0].home, calls[0][0].as_json) == (Path("/h"), True)
+
+
+def test_what_stands_after_the_command_wins_over_before_and_both_over_the_environment(
+    run, calls: Calls, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("POOLNET_HOME", "/environment")
+    run("status")
+    run("--home", "/before", "status")
+    run("--home", "/before", "status", "--home", "/after")
+    assert [str(settings.home) for settings, _, _ in calls] == ["/environment", "/before", "/after"]
+
+
+def test_every_option_of_a_command_may_come_from_the_environment(run, calls: Calls, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("POOLNET_JSON", "1")
+    monkeypatch.setenv("POOLNET_BIND", "127.0.0.1:5")
+    monkeypatch.setenv("POOLNET_GET_TIMEOUT", "2m")
+    monkeypatch.setenv("POOLNET_GET_OUT", "/somewhere")
+    assert run("get", "garden", "big") == 0
+    settings, _, params = calls[0]
+    assert (settings.as_json, settings.bind) == (True, ("127.0.0.1", 5))
+    assert (params["timeout_s"], params["out"]) == (120, "/somewhere")
+
+
+def test_an_invite_comes_from_the_environment_or_standard_input(run, calls: Calls, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("POOLNET_INVITE", "poolnet://from-environment")
+    run("join")
+    monkeypatch.setattr(poolnet_cli.cli, "read_first_line", lambda: "poolnet://from-stdin")
+    run("join", "-")
+    assert [params["pool"] for _, _, params in calls] == ["poolnet://from-environment", "poolnet://from-stdin"]
+
+
+def test_words_of_a_text_need_no_quotes(run, calls: Calls):
+    run("send", "garden", "hello", "there")
+    assert calls[0][2]["text"] == "hello there"
+
+
+def test_a_text_from_standard_input_loses_only_its_last_line_end(run, calls: Calls, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(poolnet_cli.cli, "read_all", lambda max_bytes: "zwei\nZeilen ü\n".encode())
+    run("send", "garden", "-")
+    assert calls[0][2]["text"] == "zwei\nZeilen ü"
+
+
+def test_standard_input_that_is_no_text_is_refused(run, calls: Calls, monkeypatch, capfd: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(poolnet_cli.cli, "read_all", lambda max_bytes: b"\xff\xfe")
+    assert run("send", "garden", "-") == 1
+    assert capfd.readouterr().err == (
+        "poolnet: standard input is not text in UTF-8; offer it as a file instead\n"
+    )  # fmt: skip
+    assert calls == []
+
+
+def test_paths_are_passed_on_absolute(run, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run("offer", "garden", "a", "/b")
+    run("get", "garden", "x")
+    assert calls[0][2]["paths"] == [str(tmp_path / "a"), "/b"]
+    assert calls[1][2]["out"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("send", "garden"),
+        ("join",),
+        ("invite", "garden", "--uses", "0"),
+        ("invite", "garden", "--expires", "soon"),
+        ("serve", "--listen", "host:port"),
+        ("create", "x", "--server", "example.org"),
+        ("history", "garden", "--limit", "-1"),
+        ("demo", "--nodes", "1"),
+        ("status", "--nonsense"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(
+    run, calls: Calls, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+):
+    assert run(*arguments, "--json") == 2
+    captured = capfd.readouterr()
+    assert captured.err.startswith("poolnet: ")
+    assert captured.err.count("\n") == 1
+    record = json.loads(captured.out)
+    assert (record["event"], record["code"]) == ("error", "usage")
+    assert record["message"] in captured.err
+    assert calls == []
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("join", "--help"), ("--version",)])
+def test_help_is_no_failure(run, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...]):
+    assert run(*arguments) == 0
+    assert "poolnet" in capfd.readouterr().out

@@ -1,0 +1,318 @@
+"""Whole nodes in one process: real aioquic, SQLite and files, a lossy network in memory, a jumping clock."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import poolnet
+from poolnet.identity.statements import make_removal
+from poolnet.limits import MAX_TEXT_CHARS
+from poolnet.node import Node
+from poolnet.pool_net import PoolNet
+from poolnet.testing.memory_udp import MemoryNetwork
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def jumping_clock() -> MockClock:
+    """A clock that jumps when all wait; threads of disk and database count as waiting, so it gives them a moment."""
+    return MockClock(autojump_threshold=0.03)
+
+
+class World:
+    """Devices on one network, each at an address of its own."""
+
+    def __init__(self, directory: Path, *, seed: int = 1, loss: float = 0.0) -> None:
+        self.network = MemoryNetwork(seed, latency_s=0.01, jitter_s=0.005, loss=loss)
+        self.directory = directory
+        self._hosts = 0
+
+    @asynccontextmanager
+    async def node(self, name: str) -> AsyncIterator[Node]:
+        """Open a device."""
+        self._hosts += 1
+        listen = (f"10.0.0.{self._hosts}", 0)
+        async with poolnet.open_node(
+            self.directory / name, listen=listen, open_socket=self.network.open_socket
+        ) as node:
+            yield node
+
+    @asynccontextmanager
+    async def server(self, port: int = 7665) -> AsyncIterator[poolnet.SyncServer]:
+        """Run a sync server at 10.0.1.1."""
+        async with poolnet.open_sync_server(
+            data_dir=self.directory / "server", listen=("10.0.1.1", port), open_socket=self.network.open_socket
+        ) as server:
+            yield server
+
+    @asynccontextmanager
+    async def pool(self, *names: str) -> AsyncIterator[list["Member"]]:
+        """Run a server and members that are all linked with each other."""
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(self.server())
+            members: list[Member] = []
+            invite: poolnet.InviteLink | None = None
+            for name in names:
+                node = await stack.enter_async_context(self.node(name))
+                invite = invite or await node.create_pool("garden", server=server.address)
+                members.append(await stack.enter_async_context(enter(node, invite, name)))
+            for member in members:
+                await member.linked(len(names) - 1)
+            yield members
+
+
+class Member:
+    """A joined pool, and what was heard in it."""
+
+    def __init__(self, node: Node, pool: PoolNet) -> None:
+        self.node = node
+        self.pool = pool
+        self.events: list[object] = []
+        self._heard = trio.lowlevel.ParkingLot()
+
+    async def listen(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Collect events until cancelled."""
+        async with self.pool.subscribe() as events:
+            task_status.started()
+            async for event in events:
+                self.events.append(event)
+                self._heard.unpark_all()
+
+    def texts(self) -> list[str]:
+        """Return the texts heard so far."""
+        return [event.text for event in self.events if isinstance(event, poolnet.MessageReceived)]
+
+    async def hears(self, *texts: str) -> None:
+        """Wait until all these texts were heard."""
+        with trio.fail_after(60):
+            while not set(texts) <= set(self.texts()):
+                await self._heard.park()
+
+    async def sees(self, kind: type) -> object:
+        """Wait for an event of that kind; return the first."""
+        with trio.fail_after(60):
+            while not (found := [event for event in self.events if isinstance(event, kind)]):
+                await self._heard.park()
+        return found[0]
+
+    async def linked(self, count: int) -> None:
+        """Wait until there are `count` links."""
+        with trio.fail_after(60):
+            while sum(member.linked for member in self.pool.members()) < count:  # noqa: ASYNC110 - has no event
+                await trio.sleep(0.05)
+
+
+@asynccontextmanager
+async def enter(node: Node, target: poolnet.InviteLink | str, name: str) -> AsyncIterator[Member]:
+    """Join and collect events."""
+    async with node.join(target, name=name) as pool, trio.open_nursery() as nursery:
+        member = Member(node, pool)
+        await nursery.start(member.listen)
+        yield member
+        nursery.cancel_scope.cancel()
+
+
+async def test_five_nodes_on_a_lossy_network_hear_everything_in_one_order(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    async with World(tmp_path, loss=0.05).pool("ada", "bob", "cyd", "dan", "eve") as members:
+        texts = [f"{number} by {member.pool.display_name}" for number in range(4) for member in members]
+        for number in range(4):
+            for member in members:
+                await member.pool.send(f"{number} by {member.pool.display_name}")
+        for member in members:
+            await member.hears(*texts)
+        histories = [
+            [entry.msg_id for entry in await member.node.history(member.node.find_pool("garden"), limit=100)]
+            for member in members
+        ]
+        assert len(histories[0]) == len(texts)
+        assert all(history == histories[0] for history in histories)
+        assert all(len(member.texts()) == len(texts) for member in members), "a message came twice"
+
+
+async def test_a_file_crosses_a_lossy_network_and_arrives_whole(tmp_path: Path, jumping_clock: MockClock) -> None:
+    content = bytes(range(256)) * 4096 + b"the end"
+    (tmp_path / "source.bin").write_bytes(content)
+    async with World(tmp_path, loss=0.1).pool("ada", "bob") as (ada, bob):
+        offer = await ada.pool.files.offer(tmp_path / "source.bin")
+        await bob.sees(poolnet.FileOffered)
+        path = await bob.pool.files.download(offer.file_id, tmp_path / "copy.bin")
+        assert path.read_bytes() == content
+
+
+async def test_a_message_written_alone_reaches_the_first_one_who_comes(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada:
+        invite = await ada.create_pool("garden", server=server.address)
+        async with enter(ada, "garden", "ada") as alone:
+            await alone.pool.send("is anybody here?")
+            with pytest.raises(poolnet.Unreachable):
+                await alone.pool.delivered(1.0)
+            async with world.node("bob") as node, enter(node, invite, "bob") as bob:
+                await bob.hears("is anybody here?")
+                await alone.pool.delivered(5.0)
+                assert bob.events[-1].name == "ada"
+
+
+async def test_what_was_said_in_an_earlier_session_is_delivered_in_a_later_one(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada, world.node("bob") as bob:
+        invite = await ada.create_pool("garden", server=server.address)
+        async with enter(bob, invite, "bob"):
+            pass
+        async with enter(ada, "garden", "ada") as before:
+            await before.pool.send("kept for later")
+        async with enter(ada, "garden", "ada") as after, enter(bob, "garden", "bob") as hearer:
+            await hearer.hears("kept for later")
+            await after.pool.delivered(10.0)
+
+
+async def test_members_go_on_without_the_server_and_meet_it_again(tmp_path: Path, jumping_clock: MockClock) -> None:
+    world = World(tmp_path)
+    async with AsyncExitStack() as stack:
+        async with world.server() as server:
+            ada_node = await stack.enter_async_context(world.node("ada"))
+            invite = await ada_node.create_pool("garden", server=server.address)
+            ada = await stack.enter_async_context(enter(ada_node, "garden", "ada"))
+            bob_node = await stack.enter_async_context(world.node("bob"))
+            bob = await stack.enter_async_context(enter(bob_node, invite, "bob"))
+            await ada.linked(1)
+        await ada.sees(poolnet.ServerLost)
+        await ada.pool.send("without a server")
+        await bob.hears("without a server")
+        ada.events.clear()
+        async with world.server():
+            await ada.sees(poolnet.ServerAttached)
+            cyd_node = await stack.enter_async_context(world.node("cyd"))
+            cyd = await stack.enter_async_context(enter(cyd_node, invite, "cyd"))
+            await cyd.hears("without a server")
+            assert not any(isinstance(event, poolnet.NodeLeft) for event in ada.events), "a restart disturbed the pool"
+            await stack.aclose()
+
+
+async def test_a_lost_link_comes_back_through_the_mesh_while_the_server_is_gone(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    async with world.pool("ada", "bob", "cyd") as (ada, bob, cyd):
+        world.network.silence(("10.0.1.1", 7665))
+        await ada.sees(poolnet.ServerLost)
+        await cyd.sees(poolnet.ServerLost)
+        ada.pool._links.links[bob.node.device_id].close_now(code="test", reason="")
+        with trio.fail_after(60):
+            while bob.node.device_id in ada.pool._links.links:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        await ada.linked(2)
+        await ada.pool.send("linked again")
+        await bob.hears("linked again")
+
+
+async def test_a_silent_node_is_noticed_and_reported_as_gone(tmp_path: Path, jumping_clock: MockClock) -> None:
+    world = World(tmp_path)
+    async with world.pool("ada", "bob") as (ada, bob):
+        await ada.sees(poolnet.NodeJoined)
+        world.network.silence(bob.node._endpoint.address)
+        left = await ada.sees(poolnet.NodeLeft)
+        assert left == poolnet.NodeLeft(node=bob.node.device_id, name="bob")
+
+
+async def test_a_removed_member_is_cut_off_and_cannot_come_back(tmp_path: Path, jumping_clock: MockClock) -> None:
+    world = World(tmp_path)
+    async with world.pool("ada", "bob", "cyd") as (ada, bob, cyd):
+        statement = make_removal(
+            ada.node._key,
+            pool_id=ada.pool.pool_id,
+            device=bob.node.device_id,
+            keep=(),
+            hlc=ada.pool._clock.tick(0),
+        )
+        ada.pool.add_statement(statement)
+        with trio.fail_after(60):
+            while bob.node.device_id in {*ada.pool._links.links, *cyd.pool._links.links}:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        await ada.pool.send("without bob")
+        await cyd.hears("without bob")
+        assert bob.node.device_id not in [member.node for member in cyd.pool.members()]
+        await trio.sleep(30)
+        assert "without bob" not in bob.texts()
+
+
+async def test_an_invite_that_is_used_up_is_refused_and_leaves_nothing_behind(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada:
+        await ada.create_pool("garden", server=server.address)
+        invite = await ada.invite(ada.find_pool("garden"), uses=1)
+        async with world.node("bob") as node, node.join(invite):
+            pass
+        async with world.node("cyd") as node:
+            with pytest.raises(poolnet.Refused) as caught:
+                async with node.join(invite):
+                    pytest.fail("a used invite let somebody in")
+            assert caught.value.code == "invite_used_up"
+            assert node.pools() == []
+            assert list((node.home / "pools").iterdir()) == []
+
+
+async def test_an_invite_with_the_wrong_secret_is_refused(tmp_path: Path, jumping_clock: MockClock) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada, world.node("bob") as bob:
+        invite = await ada.create_pool("garden", server=server.address)
+        forged = poolnet.InviteLink(servers=invite.servers, pool_id=invite.pool_id, secret=bytes(32))
+        with pytest.raises(poolnet.Refused):
+            async with bob.join(forged):
+                pytest.fail("a forged invite let somebody in")
+
+
+async def test_nobody_at_the_address_of_an_invite_is_unreachable(tmp_path: Path, jumping_clock: MockClock) -> None:
+    world = World(tmp_path)
+    async with world.node("ada") as ada, world.node("bob") as bob:
+        async with world.server() as server:
+            invite = await ada.create_pool("garden", server=server.address)
+        with pytest.raises(poolnet.Unreachable):
+            async with bob.join(invite):
+                pytest.fail("joined without a server")
+        assert bob.pools() == []
+
+
+async def test_a_text_over_the_limit_is_an_error_and_not_sent(tmp_path: Path, jumping_clock: MockClock) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada:
+        await ada.create_pool("garden", server=server.address)
+        async with ada.join("garden") as pool:
+            for text in ("", "x" * (MAX_TEXT_CHARS + 1)):
+                with pytest.raises(poolnet.TextTooLong):
+                    await pool.send(text)
+            await pool.send("x" * MAX_TEXT_CHARS)
+        assert len(await ada.history(ada.find_pool("garden"), limit=10)) == 1
+
+
+async def test_leaving_for_good_is_told_to_the_others_and_a_new_invite_leads_in_again(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada, world.node("bob") as bob:
+        invite = await ada.create_pool("garden", server=server.address)
+        async with enter(ada, "garden", "ada") as founder:
+            async with enter(bob, invite, "bob"):
+                await founder.linked(1)
+            await bob.leave_pool(bob.find_pool("garden"))
+            assert bob.pools() == []
+            with trio.fail_after(30):
+                while len(founder.pool.members()) > 1:  # noqa: ASYNC110
+                    await trio.sleep(0.1)
+            async with enter(bob, await ada.invite(ada.find_pool("garden")), "bob") as again:
+                await founder.linked(1)
+                await again.pool.send("here again")
+                await founder.hears("here again")
