@@ -43,7 +43,15 @@ async def report_messages(pool: poolnet.PoolNet, task_status: trio.TaskStatus[No
 def usage() -> dict[str, float]:
     """Return this process's CPU seconds and peak memory."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return {"cpu_s": used.ru_utime + used.ru_stime, "peak_rss_mib": used.ru_maxrss / 1024}
+    return {"cpu_s": used.ru_utime + used.ru_stime, "peak_rss_mib": peak_rss_kib() / 1024}
+
+
+def peak_rss_kib() -> int:
+    """Return the most memory that this program has had; on Linux not counting what it was before exec."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # bytes on macOS
 
 
 async def perform(pool: poolnet.PoolNet, command: dict[str, Any]) -> None:
@@ -63,7 +71,7 @@ async def perform(pool: poolnet.PoolNet, command: dict[str, Any]) -> None:
         case "send":
             await pool.send(command["text"])
         case "stats":
-            files = pool.files.statistics()
+            files = pool.files.statistics().exchange
             report("stats", bytes_out=files.bytes_out, bytes_in=files.bytes_in, **usage())
 
 

@@ -6,6 +6,7 @@ Each run measures raw TLS over TCP first, then the transfer in a new pool: from 
 """
 
 import argparse
+import filecmp
 import json
 import os
 import statistics
@@ -47,16 +48,17 @@ async def transfer(size_mib: int, receivers: int, datagram: int) -> dict[str, An
             for member in members:
                 await member.tell("stats")
             stats = [await member.hear("stats") for member in members]
-            content = source.read_bytes()
-            assert all(path.read_bytes() == content for path in paths), "a copy differs from its source"
+            assert all(filecmp.cmp(path, source, shallow=False) for path in paths), "a copy differs from its source"
     size = size_mib * MIB
     return {
         "seconds": round(seconds, 2),
         "mib_per_s": round(size_mib / seconds, 1),
         "aggregate_mib_per_s": round(size_mib * receivers / seconds, 1),
         "seeder_files_out": round(stats[0]["bytes_out"] / size, 3),
-        "peak_rss_mib": round(max(row["peak_rss_mib"] for row in stats), 1),
-        "cpu_s": round(sum(row["cpu_s"] for row in stats), 2),
+        "seeder_peak_rss_mib": round(stats[0]["peak_rss_mib"], 1),
+        "receivers_peak_rss_mib": round(max(row["peak_rss_mib"] for row in stats[1:]), 1),
+        "seeder_cpu_s": round(stats[0]["cpu_s"], 2),
+        "receivers_cpu_s": round(sum(row["cpu_s"] for row in stats[1:]), 2),
     }
 
 

@@ -33,11 +33,14 @@ class EventStream(Generic[E]):
 
     Args:
         max_queued: events that one subscriber may lag behind.
+        keep_for_first: whether what happens before anybody has subscribed is kept for the first who does, so that a
+            program misses nothing between opening a service and listening to it.
     """
 
-    def __init__(self, *, max_queued: int = MAX_QUEUED_EVENTS) -> None:
+    def __init__(self, *, max_queued: int = MAX_QUEUED_EVENTS, keep_for_first: bool = False) -> None:
         self._max_queued = max_queued
-        self._subscriptions: dict[_Subscription[E], None] = {}
+        self._first = _Subscription[E](max_queued) if keep_for_first else None
+        self._subscriptions: dict[_Subscription[E], None] = {} if self._first is None else {self._first: None}
         self._is_closed = False
         self._published = 0
         self._dropped = 0
@@ -57,7 +60,7 @@ class EventStream(Generic[E]):
     @contextlib.asynccontextmanager
     async def subscribe(self) -> AsyncIterator[AsyncIterator[E | EventsDropped]]:
         """Yield an iterator over the events published from now on; it ends when the service closes."""
-        subscription = _Subscription[E](self._max_queued)
+        subscription, self._first = self._first or _Subscription[E](self._max_queued), None
         self._subscriptions[subscription] = None
         if self._is_closed:
             subscription.close()
@@ -75,7 +78,7 @@ class EventStream(Generic[E]):
     def statistics(self) -> EventStatistics:
         """Return counts since the stream was made."""
         return EventStatistics(
-            subscribers=len(self._subscriptions),
+            subscribers=len(self._subscriptions) - (self._first is not None),
             published=self._published,
             dropped=self._dropped,
             peak_queued=self._peak_queued,

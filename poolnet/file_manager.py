@@ -167,7 +167,7 @@ class FileManager:
         known = self._book.best(file_id) or self._table.files.get(file_id)
         if known is None:
             raise UnknownFile("nobody offers that file")
-        return await self._downloads.fetch(file_id, known.name, known.size_bytes, out)
+        return await self._downloads.fetch(file_id, known.name, lambda: self._book.sizes(file_id), out)
 
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[PoolEvent | EventsDropped]]:
         """Return a context manager around an iterator over what happens from now on (poolnet/events.py)."""
@@ -214,7 +214,10 @@ class FileManager:
 
     def learned_offer(self, node: DeviceId, name: str, file_id: FileId, size_bytes: int, hlc: Hlc) -> None:
         """Take note of a node's offer, in whatever order messages come."""
-        if self._book.offered(file_id, NodeOffer(node=node, name=name, size_bytes=size_bytes, hlc=hlc)):
+        is_new = self._book.offered(file_id, NodeOffer(node=node, name=name, size_bytes=size_bytes, hlc=hlc))
+        if file_id in self._downloads.running:
+            self._downloads.running[file_id].look_again()
+        if is_new:
             self._events.publish(
                 FileOffered(file_id=file_id, file_name=name, size_bytes=size_bytes, node=node, name=self._name_of(node))
             )
@@ -264,10 +267,11 @@ class FileManager:
         known = offer if file is None else file
         assert known is not None
         state, done_bytes = self._progress(file_id, file)
+        download = self._downloads.running.get(file_id)
         return OfferInfo(
             file_id=file_id,
             name=known.name,
-            size_bytes=known.size_bytes,
+            size_bytes=known.size_bytes if download is None else download.record.size_bytes,
             nodes=self._book.nodes(file_id),
             local_path=None if file is None else file.path,
             state=state,

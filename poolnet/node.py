@@ -309,7 +309,7 @@ class Node:
     async def _open_pool(
         self, record: PoolRecord, membership: Membership, join: Statement | None = None
     ) -> AsyncIterator[PoolNet]:
-        events = EventStream[PoolEvent]()
+        events = EventStream[PoolEvent](keep_for_first=True)
         saver = StatementSaver(self._records, record, membership)
         async with AsyncExitStack() as stack:
             servers = record.servers

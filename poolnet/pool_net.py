@@ -206,7 +206,10 @@ class PoolNet:
         self.display_name = display_name
 
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[PoolEvent | EventsDropped]]:
-        """Return a context manager around an iterator over everything that happens from now on (poolnet/events.py)."""
+        """Return a context manager around an iterator over everything that happens from now on (poolnet/events.py).
+
+        The first subscriber also gets what has happened since the pool was joined.
+        """
         return self._events.subscribe()
 
     def members(self) -> list[MemberInfo]:

@@ -80,3 +80,17 @@ async def test_an_error_in_a_subscriber_ends_only_its_subscription() -> None:
             raise KeyError
     stream.publish(1)
     assert stream.statistics().subscribers == 0
+
+
+async def test_what_happened_before_anybody_listened_is_kept_for_the_first_who_does() -> None:
+    stream = EventStream[int](keep_for_first=True, max_queued=2)
+    assert stream.statistics().subscribers == 0
+    for number in range(4):
+        stream.publish(number)
+    async with stream.subscribe() as first, stream.subscribe() as second:
+        stream.publish(4)
+        assert [await anext(first) for _ in range(3)] == [0, 1, EventsDropped(count=3)]
+        stream.publish(5)
+        assert await anext(first) == 5
+        assert [await anext(second), await anext(second)] == [4, 5]
+        assert stream.statistics().subscribers == 2

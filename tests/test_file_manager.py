@@ -1,6 +1,7 @@
 """FileManagers with real files, linked in memory: offers, downloads, resuming, changed sources."""
 
 import contextlib
+import math
 import os
 import random
 from collections.abc import AsyncIterator, Callable
@@ -15,8 +16,9 @@ from poolnet.errors import LocalError, OutputExists, SourceUnavailable, StoreErr
 from poolnet.events import DownloadComplete, DownloadProgress, FileOffered, OfferRetracted, SourceLost
 from poolnet.file_manager import FileManager, OfferInfo, open_file_manager
 from poolnet.files.offer_book import NodeOffer, OfferBook
+from poolnet.files.size_claims import SizeClaims
 from poolnet.ids import DeviceId, FileId, MsgId, encode_id
-from poolnet.limits import CHUNK_SIZE, MAX_OFFERS, MIB, TREE_FAN_OUT
+from poolnet.limits import CHUNK_SIZE, MAX_FILE_SIZE, MAX_OFFERS, MIB, TREE_FAN_OUT
 from poolnet.testing.chunk_links import FileNode, Uplink, linked
 from poolnet.wire.bodies import Body, OfferBody, RetractOfferBody
 
@@ -583,6 +585,91 @@ async def test_an_offer_that_lies_about_the_size_brings_no_file(
         assert [path.name for path in pool.home(2).glob("lie*")] == ["lie.part"]
 
 
+@pytest.mark.parametrize("size", [1, CHUNK_SIZE - 1, SIZE])
+@pytest.mark.parametrize("lie", [0, 5, SIZE + 1, 100 * MIB, MAX_FILE_SIZE])
+async def test_a_lie_about_the_size_does_not_keep_a_file_away(pool: Pool, size: int, lie: int) -> None:
+    source = write_file(pool.tmp_path / "a.bin", size)
+    liar = DeviceId(bytes(32))
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
+        offer = await files_of(a).offer(source)
+        files_of(b).learned_offer(liar, "earlier", offer.file_id, lie, Hlc(0))
+        path = await files_of(b).download(offer.file_id, pool.home(2))
+        assert path.read_bytes() == source.read_bytes()
+        assert files_of(b).find("earlier" if path.name == "earlier" else "a.bin").size_bytes == size
+        assert list(pool.home(2).glob("*.part")) == []
+
+
+async def test_a_lie_that_was_believed_first_is_dropped_when_the_true_size_is_told(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    liar = DeviceId(bytes(32))
+    async with pool.device(1) as a:
+        offer = await files_of(a).offer(source)
+        async with pool.device(2) as b, linked(a, b), trio.open_nursery() as nursery:
+            files_of(b).learned_offer(liar, "a.bin", offer.file_id, SIZE + 1, Hlc(0))
+            nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
+            while not files_of(b).statistics().exchange.bad_pieces:
+                await trio.lowlevel.checkpoint()
+            files_of(b).learned_offer(a.node, "a.bin", offer.file_id, SIZE, Hlc(1))
+        assert (pool.home(2) / "a.bin").read_bytes() == source.read_bytes()
+
+
+async def test_a_download_that_waited_with_a_lie_can_be_asked_for_again_with_the_truth(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    liar = DeviceId(bytes(32))
+    async with pool.device(1) as a:
+        offer = await files_of(a).offer(source)
+        async with pool.device(2) as b, linked(a, b):
+            files_of(b).learned_offer(liar, "a.bin", offer.file_id, SIZE + 1, Hlc(0))
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
+                    while not files_of(b).statistics().exchange.bad_pieces:
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+            files_of(b).learned_offer(a.node, "a.bin", offer.file_id, SIZE, Hlc(1))
+            path = await files_of(b).download(offer.file_id, pool.home(2))
+        assert path.read_bytes() == source.read_bytes()
+
+
+async def test_a_liar_who_spoils_the_true_size_as_well_only_costs_time(
+    pool: Pool, jumping_clock: trio.testing.MockClock
+) -> None:
+    source = write_file(pool.tmp_path / "a.bin")
+    async with pool.device(1) as a, pool.device(2) as liar, pool.device(3) as c:
+        offer = await files_of(a).offer(source)
+        await files_of(liar).offer(source)
+        for number in range(4):  # as many offers, earlier ones
+            files_of(c).learned_offer(DeviceId(bytes([90 + number]) * 32), "a.bin", offer.file_id, SIZE + 1, Hlc(0))
+        async with linked(liar, c, tamper=lambda header, payload: payload[:-1] + b"x"):
+            with trio.fail_after(60):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(files_of(c).download, offer.file_id, pool.home(3))
+                    while files_of(c).statistics().exchange.bad_pieces < 2:  # both sizes are doubted
+                        await trio.sleep(0.1)
+                    async with linked(a, c):
+                        while files_of(c).find("a.bin").state != "complete":
+                            await trio.sleep(0.1)
+        assert (pool.home(3) / "a.bin").read_bytes() == source.read_bytes()
+
+
+async def test_sizes_are_tried_in_rounds_and_doubts_count_in_the_first_only() -> None:
+    claimed = [7, 5]
+    sizes = SizeClaims(FileId(bytes(32)), lambda: claimed)
+    tried = [sizes.choose()]
+    assert sizes.is_hopeless(is_doubted=True)
+    assert not sizes.is_hopeless(is_doubted=False)
+    assert sizes.patience_s() == math.inf
+    tried += [sizes.choose(), sizes.choose()]
+    patience = sizes.patience_s()
+    assert patience < 60
+    assert not sizes.is_hopeless(is_doubted=True)
+    claimed.append(3)
+    assert sizes.is_hopeless(is_doubted=False)
+    tried += [sizes.choose() for _ in range(4)]
+    assert tried == [7, 5, 7, 3, 5, 3, 7]
+    assert sizes.patience_s() == 2 * patience
+
+
 async def test_the_size_that_most_devices_claim_is_believed() -> None:
     book = OfferBook()
     file_id = FileId(bytes(32))
@@ -592,6 +679,7 @@ async def test_the_size_that_most_devices_claim_is_believed() -> None:
     best = book.best(file_id)
     assert best is not None
     assert (best.size_bytes, best.name) == (5, "n1")
+    assert book.sizes(file_id) == [5, 7]
 
 
 async def test_offers_over_the_limit_are_counted_and_not_kept() -> None:

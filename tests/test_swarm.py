@@ -40,6 +40,7 @@ from poolnet.protocol.swarm import (
     SendFrame,
     SendPiece,
     Serve,
+    SizeDoubted,
     SourcesChanged,
     StopServing,
     Swarm,
@@ -470,13 +471,27 @@ def test_a_wrong_top_may_be_the_fault_of_who_told_the_size_and_is_only_not_asked
     node.hear(ANN, have(), promise(((0, 1),)))
     effects = node.do(PieceArrived(ANN, FILE, 0), PieceRejected(ANN, FILE, 0))
     assert not [effect for effect in effects if isinstance(effect, Misbehaved)]
+    assert SizeDoubted(ANN, FILE) in effects
     assert node.hear(ANN, have()) == []
 
 
 def test_a_peer_that_means_a_larger_file_is_not_asked() -> None:
     node = downloader(ANN)
-    assert frames(node.hear(ANN, have(((0, 42),))), Want) == []
+    effects = node.hear(ANN, have(((0, 42),)))
+    assert frames(effects, Want) == []
+    assert SizeDoubted(ANN, FILE) not in effects, "piece 0 has proved the size"
     assert node.hear(ANN, have()) == []
+
+
+def test_a_peer_that_doubts_a_size_is_asked_when_another_is_believed() -> None:
+    node = Node(LinkUp(ANN), Download(FILE, SIZE))
+    assert SizeDoubted(ANN, FILE) in node.hear(ANN, have(((0, 42),)))
+    again = node.do(CancelDownload(FILE), StopServing(FILE), Download(FILE, SIZE))
+    assert again[-1] == SizeDoubted(ANN, FILE)
+    assert frames(again, Interest) == []
+    other = node.do(CancelDownload(FILE), StopServing(FILE), Download(FILE, SIZE + CHUNK_SIZE))
+    assert frames(other, Interest, ANN) == [interest()]
+    assert len(frames(node.hear(ANN, have(((0, 42),))), Want)) == 1
 
 
 def test_a_piece_that_could_not_be_stored_is_fetched_again() -> None:

@@ -4,21 +4,24 @@ The part file and its journal are written as pieces come; what is needed to resu
 A file that is here already is copied, not fetched.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
+import attrs
 import trio
 
 from poolnet.errors import OutputExists, PoolnetError, SourceUnavailable, StoreError
 from poolnet.events import DownloadComplete, DownloadProgress, PoolEvent
 from poolnet.files.exchange import Exchange
+from poolnet.files.size_claims import SizeClaims
 from poolnet.files.sources import Sources
 from poolnet.ids import FileId
 from poolnet.limits import MAX_PROGRESS_RATE
-from poolnet.protocol.hash_tree import TreeShape, file_id_of
+from poolnet.protocol.hash_tree import TreeShape
 from poolnet.ranges import RangeSet
 from poolnet.storage.durable import store_errors
 from poolnet.storage.file_table import FileTable, LocalFile, PartRecord
@@ -29,40 +32,64 @@ from poolnet.storage.piece_store import FileSource, PartFile, SourceChanged
 _CHUNKS_PER_HOP: Final = 16
 #: Weight of the newest measurement in the rate that is shown: settles within a second.
 _RATE_WEIGHT: Final = 0.2
-_EMPTY_HASH: Final = bytes(32)
 
 
 class Download:
-    """A download that is running. Watches the exchange and says how far it is."""
+    """A download that is running. Watches the exchange and says how far it is.
+
+    Attributes:
+        record: what is fetched; its size is only a claim until a genuine piece proves it.
+        done_bytes: verified bytes that are here.
+    """
 
     def __init__(self, record: PartRecord, publish: Callable[[PoolEvent], None]) -> None:
         self.record = record
         self.done_bytes = 0
         self._publish = publish
-        self._ended = trio.Event()
+        self._news = trio.lowlevel.ParkingLot()
+        self._is_complete = self._is_proven = self._is_doubted = False
         self._error: PoolnetError | None = None
         self._shown_at = trio.current_time()
         self._shown_bytes = 0
         self._rate = 0.0
 
-    async def wait(self) -> None:
-        """Wait until every piece is written.
+    async def wait(self, sizes: SizeClaims) -> bool:
+        """Wait until every piece is written and return True, or until another size should be tried.
 
         Raises:
             StoreError: the disk does not take it.
             UnknownFile: it was withdrawn by all who offered it.
         """
-        await self._ended.wait()
+        give_up_at = trio.current_time() + sizes.patience_s()
+        while not self._is_complete and self._error is None:
+            is_waiting = self._is_proven or not sizes.has_others()
+            is_late = trio.current_time() >= give_up_at
+            if not is_waiting and (is_late or sizes.is_hopeless(is_doubted=self._is_doubted)):
+                return False
+            with trio.move_on_at(math.inf if is_waiting else give_up_at):
+                await self._news.park()
         if self._error is not None:
             raise self._error
+        return True
 
-    def begin(self, done_bytes: int) -> None:
-        """Take note of what was there already."""
+    def begin(self, done_bytes: int, *, is_proven: bool) -> None:
+        """Take note of what was there already, and whether that proves the size."""
+        self._is_proven, self._is_doubted = is_proven, False
         self.done_bytes = self._shown_bytes = done_bytes
         self._show(trio.current_time())
 
+    def look_again(self) -> None:
+        """Take note that there may be other claims about the size."""
+        self._news.unpark_all()
+
+    def size_doubted(self) -> None:
+        """See `DownloadWatcher`."""
+        self._is_doubted = True
+        self._news.unpark_all()
+
     def pieces_stored(self, chunk_bytes: int) -> None:
         """See `DownloadWatcher`."""
+        self._is_proven = True
         self.done_bytes += chunk_bytes
         now = trio.current_time()
         if now - self._shown_at >= 1 / MAX_PROGRESS_RATE:
@@ -72,12 +99,13 @@ class Download:
     def completed(self) -> None:
         """See `DownloadWatcher`."""
         self._show(trio.current_time())
-        self._ended.set()
+        self._is_complete = True
+        self._news.unpark_all()
 
     def failed(self, error: PoolnetError) -> None:
         """See `DownloadWatcher`; also called when nobody offers the file any more."""
         self._error = self._error or error
-        self._ended.set()
+        self._news.unpark_all()
 
     def _measure(self, now: float) -> None:
         rate = max(0, self.done_bytes - self._shown_bytes) / (now - self._shown_at)
@@ -112,36 +140,62 @@ class Downloads:
         self._publish = publish
         self._turns: WeakValueDictionary[FileId, trio.Lock] = WeakValueDictionary()
 
-    async def fetch(self, file_id: FileId, name: str, size_bytes: int, out: Path) -> Path:
+    async def fetch(self, file_id: FileId, name: str, claimed_sizes: Callable[[], Sequence[int]], out: Path) -> Path:
         """Fetch a file and return where it is; see `FileManager.download`."""
         target = await run_on_disk(download_target, out, name)
-        record = PartRecord(file_id=file_id, name=name, size_bytes=size_bytes, target=target)
         turn = self._turns.setdefault(file_id, trio.Lock())
         async with turn:  # of two downloads of one file, the second copies what the first has brought
             complete = self._table.files.get(file_id)
             if complete is not None and complete.path == target:
                 return target
+            sizes = await self._size_claims(file_id, claimed_sizes)
+            record = PartRecord(file_id=file_id, name=name, size_bytes=0, target=target)
             download = self.running[file_id] = Download(record, self._publish)
             try:
-                await self._run(download)
+                await self._run(download, sizes)
             finally:
                 self._exchange_stop_unless_complete(file_id)
                 del self.running[file_id]
         self._publish(DownloadComplete(file_id=file_id, path=target))
         return target
 
-    async def _run(self, download: Download) -> None:
+    async def _size_claims(self, file_id: FileId, claimed: Callable[[], Sequence[int]]) -> SizeClaims:
+        """Return the sizes to try; what is here already may prove one."""
+        here = self._table.files.get(file_id) or self._table.parts.get(file_id)
+        if here is None:
+            return SizeClaims(file_id, claimed)
+        size_bytes = here.size_bytes
+        if isinstance(here, LocalFile) or await run_on_disk(_proves_size, self._table.part(here)):
+            return SizeClaims(file_id, lambda: [size_bytes])
+        return SizeClaims(file_id, lambda: sorted(claimed(), key=lambda size: size != size_bytes))
+
+    async def _run(self, download: Download, sizes: SizeClaims) -> None:
+        part: PartFile | None = None
+        while part is None:
+            download.record = attrs.evolve(download.record, size_bytes=sizes.choose())
+            part = await self._fetch_pieces(download, sizes)
+        with trio.CancelScope(shield=True):  # a few calls to the disk; half of it would be no use
+            await self._finish(download.record, part)
+
+    async def _fetch_pieces(self, download: Download, sizes: SizeClaims) -> PartFile | None:
+        """Fetch the file, of the size in the record; return None if another size should be tried."""
         record = download.record
         part = self._table.part(record)
-        held = await self._open_part(record, part)
-        download.begin(_chunk_bytes(part.shape, held))
+        try:
+            held = await self._open_part(record, part)
+        except StoreError:
+            if sizes.is_first_try() and sizes.has_others():
+                return None  # no disk has room for a size that is a lie
+            raise
+        download.begin(_chunk_bytes(part.shape, held), is_proven=bool(held))
         source = self._table.files.get(record.file_id)
         is_copied = source is not None and await self._copy(source, part, held)
         if not is_copied and part.shape.size_bytes:
             self._exchange.download(part, held.to_ranges(), download)
-            await download.wait()
-        with trio.CancelScope(shield=True):  # a few calls to the disk; half of it would be no use
-            await self._finish(record, part)
+            if not await download.wait(sizes):
+                self._exchange.stop(record.file_id)
+                return None
+        return part
 
     def _exchange_stop_unless_complete(self, file_id: FileId) -> None:
         if file_id not in self._table.files:
@@ -151,10 +205,10 @@ class Downloads:
 
     async def _open_part(self, record: PartRecord, part: PartFile) -> RangeSet:
         """Begin a part file, or go on with the one there is; return the genuine pieces in it."""
-        if not record.size_bytes and record.file_id != file_id_of(0, _EMPTY_HASH):
-            raise StoreError("that offer says it is empty, and its id says it is not; ask for it to be offered again")
         earlier = self._table.parts.get(record.file_id)
-        if earlier is not None and earlier.size_bytes == record.size_bytes:
+        if earlier is not None and earlier.size_bytes != record.size_bytes:
+            await run_on_disk(self._table.part(earlier).discard)
+        elif earlier is not None:
             await run_on_disk(_move_part, earlier.part_path, record.part_path)
             written = await run_on_disk(part.reopen)
             if written is not None:
@@ -222,6 +276,11 @@ class Downloads:
                 )
             )
         await self._unlist(record)
+
+
+def _proves_size(part: PartFile) -> bool:
+    """Return whether the top of the tree is here and genuine."""
+    return part.shape.node_count > 0 and part.tree.node(0) is not None
 
 
 def _chunk_bytes(shape: TreeShape, pieces: RangeSet) -> int:

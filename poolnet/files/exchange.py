@@ -45,6 +45,9 @@ class DownloadWatcher(Protocol):
     def failed(self, error: StoreError) -> None:
         """The disk does not take it any more."""
 
+    def size_doubted(self) -> None:
+        """No piece is here yet, and a peer means a file of another size, or the size that is believed is wrong."""
+
 
 @attrs.frozen(eq=False)
 class _Served:
@@ -252,7 +255,8 @@ class Exchange:
             return None
         shape = file.store.shape
         stored = [(piece, data) for (piece, data), is_genuine in zip(pieces, genuine, strict=True) if is_genuine]
-        file.watcher.pieces_stored(sum(len(data) for piece, data in stored if shape.is_chunk(piece)))
+        if stored:
+            file.watcher.pieces_stored(sum(len(data) for piece, data in stored if shape.is_chunk(piece)))
         return genuine
 
     def _is_current(self, file: _Served | _Fetched) -> bool:
@@ -335,7 +339,9 @@ class Exchange:
                     if peer in self._lanes:
                         self._lanes[peer].cancel(file_id, RangeSet(pieces))
                 case sw.Completed(file_id):
-                    self._completed(file_id)
+                    self._tell(file_id, lambda watcher: watcher.completed())
+                case sw.SizeDoubted(_, file_id):
+                    self._tell(file_id, lambda watcher: watcher.size_doubted())
                 case sw.Misbehaved(peer, reason):
                     logger.warning("a peer broke the rules: %s", reason)
                     fault = reason if peer == blame else fault
@@ -344,10 +350,10 @@ class Exchange:
         if fault is not None:
             raise ProtocolError(fault)
 
-    def _completed(self, file_id: FileId) -> None:
+    def _tell(self, file_id: FileId, tell: Callable[[DownloadWatcher], None]) -> None:
         file = self._files.get(file_id)
         if isinstance(file, _Fetched):
-            file.watcher.completed()
+            tell(file.watcher)
 
     def _post(self, peer: DeviceId, frame: sw.SwarmFrame) -> None:
         lane = self._lanes.get(peer)

@@ -3,6 +3,7 @@
 For each (node, file) the message with the highest clock decides. No I/O.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -84,15 +85,20 @@ class OfferBook:
         return not offers
 
     def best(self, file_id: FileId) -> NodeOffer | None:
-        """Return the offer to go by: of the size that most devices claim, the earliest of those.
+        """Return the offer to show: of the size that most devices claim, the earliest of those."""
+        return next(iter(self._by_belief(file_id)), None)
 
-        The id binds the size, so only one claim can be true; a lie is noticed when the first piece is verified.
+    def sizes(self, file_id: FileId) -> list[int]:
+        """Return the sizes that devices claim a file has, in the order in which to try them.
+
+        The id binds the size, so only one can be true; which one shows when the first piece is verified.
         """
-        offers = list(self._offers.get(file_id, {}).values())
-        if not offers:
-            return None
-        sizes = [offer.size_bytes for offer in offers]
-        return min(offers, key=lambda offer: (-sizes.count(offer.size_bytes), offer.hlc, offer.node))
+        return list(dict.fromkeys(offer.size_bytes for offer in self._by_belief(file_id)))
+
+    def _by_belief(self, file_id: FileId) -> list[NodeOffer]:
+        offers = self._offers.get(file_id, {}).values()
+        claims = Counter(offer.size_bytes for offer in offers)
+        return sorted(offers, key=lambda offer: (-claims[offer.size_bytes], offer.hlc, offer.node))
 
     def nodes(self, file_id: FileId) -> tuple[DeviceId, ...]:
         """Return the devices that offer a file, the earliest first."""

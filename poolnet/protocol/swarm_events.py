@@ -92,7 +92,7 @@ class PieceStored:
 
 @attrs.frozen
 class PieceRejected:
-    """A piece has the wrong hash or size; nobody but the peer that sent it can be at fault."""
+    """A piece has the wrong hash or size: its sender is at fault, or, if it is piece 0, the size that was believed."""
 
     peer: DeviceId
     file_id: FileId
@@ -179,6 +179,18 @@ class Misbehaved:
 
 
 @attrs.frozen
+class SizeDoubted:
+    """The peer means a file of another size, or the size that is believed is wrong; piece 0 would prove it.
+
+    The peer is not asked for the file of that size again on this link. With another size, after `CancelDownload` and
+    `StopServing`, it is.
+    """
+
+    peer: DeviceId
+    file_id: FileId
+
+
+@attrs.frozen
 class SourcesChanged:
     """That many linked peers now hold something of a file that is being downloaded."""
 
@@ -186,4 +198,4 @@ class SourcesChanged:
     count: int
 
 
-SwarmEffect = SendFrame | SendPiece | CancelSend | Completed | Misbehaved | SourcesChanged
+SwarmEffect = SendFrame | SendPiece | CancelSend | Completed | Misbehaved | SizeDoubted | SourcesChanged

@@ -14,7 +14,7 @@ from poolnet.limits import END_GAME_PIECES, MAX_INTERESTS_PER_LINK
 from poolnet.protocol.hash_tree import TreeShape
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.swarm_download import FileDownload, Source
-from poolnet.protocol.swarm_events import Completed, Misbehaved, SendFrame, SourcesChanged, SwarmEffect
+from poolnet.protocol.swarm_events import Completed, Misbehaved, SendFrame, SizeDoubted, SourcesChanged, SwarmEffect
 from poolnet.protocol.swarm_pace import Pace
 from poolnet.ranges import Ranges, RangeSet
 from poolnet.wire.swarm_frames import Have, Interest, Promise, Unwant, Want, Withdraw
@@ -40,7 +40,7 @@ class _Link:
         self.peer = peer
         self.pace = Pace()
         self.sources: dict[FileId, Source] = {}  # in the order in which they are asked next
-        self.banned: set[FileId] = set()
+        self.banned: set[tuple[FileId, int]] = set()  # files, with the size that was believed then
         self.wake_at: float | None = None  # when to ask again, if nothing happens before
 
     def wake(self, at: float) -> None:
@@ -125,7 +125,8 @@ class Requester:
             self._ask(link, now)
 
     def _add_source(self, link: _Link, download: FileDownload) -> None:
-        if download.file_id in link.banned:
+        if (download.file_id, download.shape.size_bytes) in link.banned:
+            self._doubt_size(link, download)
             return
         link.sources[download.file_id] = download.add_source(link.peer, link.pace)
         self._send(link, Interest(file_id=download.file_id, interested=True))
@@ -138,13 +139,21 @@ class Requester:
         self._ask_all(download, now)
 
     def _ban(self, link: _Link, download: FileDownload, now: float) -> None:
-        """Never ask this link for this file again."""
-        link.banned.add(download.file_id)
+        """Never ask this link for this file again, unless its size turns out to be another.
+
+        Before piece 0 is here nobody knows who is right about the size, so others are told of the doubt.
+        """
+        link.banned.add((download.file_id, download.shape.size_bytes))
+        self._doubt_size(link, download)
         source = link.sources.pop(download.file_id, None)
         if source is not None:
             self._unwant(link.peer, download.file_id, source.promised)
             self._send(link, Interest(file_id=download.file_id, interested=False))
             self._remove_source(download, source, now)
+
+    def _doubt_size(self, link: _Link, download: FileDownload) -> None:
+        if 0 in download.missing:
+            self._effects.append(SizeDoubted(link.peer, download.file_id))
 
     # --- frames -------------------------------------------------------------------------------------------------
 
@@ -253,7 +262,7 @@ class Requester:
     def reject(self, peer: DeviceId, file_id: FileId, piece: int, now: float) -> None:
         """Hold a wrong piece against its sender.
 
-        Piece 0 is also wrong if the size that somebody offered the file with is, so it is only not asked for again.
+        Piece 0 is also wrong if the size that somebody offered the file with is, so that is no misbehaviour.
         """
         self.pieces_rejected += 1
         download, link = self._downloads.get(file_id), self._links.get(peer)

@@ -217,6 +217,18 @@ class PartFile:
         """
         write_durably(self._journal_path, b"".join(_JOURNAL_ENTRY.pack(*run) for run in pieces.ranges()))
 
+    def discard(self) -> None:
+        """Remove what was begun, which is of no use: nothing in it is genuine.
+
+        Raises:
+            StoreError: the system refused.
+        """
+        with store_errors("remove", self.path):
+            with contextlib.suppress(FileNotFoundError):
+                if self.path.stat().st_size == self.shape.size_bytes:
+                    self.path.unlink()
+            self._journal_path.unlink(missing_ok=True)
+
     def sync(self) -> None:
         """Bring everything written to the disk.
 

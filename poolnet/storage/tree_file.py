@@ -14,6 +14,9 @@ from poolnet.limits import MAX_CACHED_TREE_NODES
 from poolnet.protocol.hash_tree import TreeShape, piece_is_genuine
 from poolnet.storage.durable import PRIVATE_FILE, store_errors
 
+#: File, size, piece: what verifies with one size does not with another.
+_NodeKey = tuple[FileId, int, int]
+
 
 class NodeCache:
     """The verified tree nodes used last, of any file."""
@@ -21,21 +24,21 @@ class NodeCache:
     def __init__(self, *, max_nodes: int = MAX_CACHED_TREE_NODES) -> None:
         self._max_nodes = max_nodes
         self._lock = threading.Lock()
-        self._nodes: OrderedDict[tuple[FileId, int], bytes] = OrderedDict()
+        self._nodes: OrderedDict[_NodeKey, bytes] = OrderedDict()
 
-    def get(self, file_id: FileId, piece: int) -> bytes | None:
+    def get(self, key: _NodeKey) -> bytes | None:
         """Return a node if it is here."""
         with self._lock:
-            data = self._nodes.get((file_id, piece))
+            data = self._nodes.get(key)
             if data is not None:
-                self._nodes.move_to_end((file_id, piece))
+                self._nodes.move_to_end(key)
             return data
 
-    def put(self, file_id: FileId, piece: int, data: bytes) -> None:
+    def put(self, key: _NodeKey, data: bytes) -> None:
         """Keep a node that is verified; the one that was not used for longest may go."""
         with self._lock:
-            self._nodes[file_id, piece] = data
-            self._nodes.move_to_end((file_id, piece))
+            self._nodes[key] = data
+            self._nodes.move_to_end(key)
             if len(self._nodes) > self._max_nodes:
                 self._nodes.popitem(last=False)
 
@@ -54,13 +57,13 @@ class TreeFile:
 
     def node(self, piece: int) -> bytes | None:
         """Return a tree node, verified; None if it is not there or damaged."""
-        cached = self._cache.get(self.file_id, piece)
+        cached = self._cache.get(self._key(piece))
         if cached is not None:
             return cached
         data = self._read(piece)
         if data is None or not self.is_genuine(piece, data):
             return None
-        self._cache.put(self.file_id, piece, data)
+        self._cache.put(self._key(piece), data)
         return data
 
     def is_genuine(self, piece: int, data: bytes | memoryview) -> bool:
@@ -77,7 +80,7 @@ class TreeFile:
                 write_at(descriptor, data, self.shape.node_offset(piece))
             finally:
                 os.close(descriptor)
-        self._cache.put(self.file_id, piece, data)
+        self._cache.put(self._key(piece), data)
 
     def present_nodes(self) -> list[int]:
         """Return the nodes that are there and genuine."""
@@ -89,6 +92,9 @@ class TreeFile:
             return self.path.stat().st_size == self.shape.tree_size_bytes
         except FileNotFoundError:
             return self.shape.node_count == 0
+
+    def _key(self, piece: int) -> _NodeKey:
+        return (self.file_id, self.shape.size_bytes, piece)
 
     def _read(self, piece: int) -> bytes | None:
         with store_errors("read", self.path):

@@ -1,0 +1,45 @@
+"""Fixtures that several test modules share."""
+
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+
+@pytest.fixture
+def jumping_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
+    """A clock that jumps to the next deadline whenever every task waits.
+
+    It cannot see that a thread is at work, so what normally runs in threads (disk, database) runs at once.
+    """
+
+    async def run_here(function: Callable[..., Any], *args: Any, **_options: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return function(*args)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
+    return MockClock(autojump_threshold=0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Below a report of nested exception groups, show what was at the bottom of them."""
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, BaseExceptionGroup):
+        for error in leaves_of(call.excinfo.value):
+            report.sections.append(("at the bottom", "".join(traceback.format_exception(error)[-8:])))
+    return report
+
+
+def leaves_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions inside nested groups."""
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from leaves_of(member)
+    else:
+        yield error
