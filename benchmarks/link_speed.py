@@ -23,6 +23,7 @@ from poolnet.ids import FileId, PoolId, PublicKey
 from poolnet.limits import CHUNK_SIZE
 from poolnet.net.endpoint import open_endpoint
 from poolnet.wire.link_frames import Hello, Purpose
+from poolnet.wire.pool_frames import Prune
 from poolnet.wire.swarm_frames import ChunkHeader
 
 DEFAULT_SIZE_MIB = 256
@@ -59,6 +60,7 @@ async def receive_chunks(datagram_size: int, size_mib: int) -> Result:
         nursery.start_soon(run_sender, "chunks", *arguments)
         link = await endpoint.accept()
         link.set_chunk_filter(lambda _file, _piece: True)
+        link.post_frame(Prune())  # ready: what came before the filter would be dropped, and waited for in vain
         started, cpu = time.perf_counter(), time.process_time()
         received = 0
         while received < count:
@@ -81,6 +83,7 @@ async def send_chunks(port: int, key: PublicKey, datagram_size: int, count: int)
             credentials=(),
             datagram_size=datagram_size,
         )
+        await link.receive_frame()
         for piece in range(count):
             await link.send_chunk(ChunkHeader(file_id=FileId(bytes(32)), piece=piece, size=CHUNK_SIZE), payload)
         await link.wait_closed()

@@ -12,43 +12,41 @@ import trio
 
 import poolnet
 
-LOOK_EVERY_S = 2.0
+LOOK_EVERY_S = 1.0
 
 
 async def offer_new_files(pool: poolnet.PoolNet, folder: Path) -> None:
-    """Offer each file that appears in `folder`, once its size has stayed the same for a look."""
-    offered = {offer.local_path for offer in pool.files.offers()}
-    sizes: dict[Path, int] = {}
+    """Offer each file that appears in `folder`, once it has stayed the same from one look to the next."""
+    seen: dict[Path, tuple[int, int]] = {}
     while True:
+        here = {offer.local_path for offer in pool.files.offers()}  # offered or fetched by us already
         for path in sorted(folder.iterdir()):
-            if path in offered or not path.is_file() or path.name.startswith(".") or ".part" in path.suffixes:
+            if path in here or path.name.startswith(".") or path.suffix == ".part" or not path.is_file():
                 continue
-            size = path.stat().st_size
-            if sizes.get(path) == size:
-                offer = await pool.files.offer(path)
-                offered.add(path)
-                print(f"offered {offer.name}", flush=True)
-            sizes[path] = size
+            try:
+                found = path.stat()
+                if seen.get(path) == (found.st_size, found.st_mtime_ns):
+                    print(f"offered {(await pool.files.offer(path)).name}", flush=True)
+                seen[path] = (found.st_size, found.st_mtime_ns)
+            except (OSError, poolnet.PoolnetError) as exc:  # it went away, or cannot be read
+                print(exc, flush=True)
         await trio.sleep(LOOK_EVERY_S)
 
 
 async def fetch(pool: poolnet.PoolNet, file_id: poolnet.FileId, folder: Path) -> None:
     """Fetch one file; say what went wrong instead of ending everything."""
     try:
-        path = await pool.files.download(file_id, folder)
-        print(f"fetched {path.name}", flush=True)
-    except poolnet.OutputExists:
-        pass  # one of that name is here already, maybe our own
-    except poolnet.PoolnetError as exc:
+        print(f"fetched {(await pool.files.download(file_id, folder)).name}", flush=True)
+    except poolnet.PoolnetError as exc:  # among them OutputExists: one of that name is here already
         print(exc, flush=True)
 
 
 async def share(target: str, folder: Path, home: Path | None, listen: tuple[str, int] = ("::", 0)) -> None:
-    """Join `target` and keep `folder` shared until cancelled."""
+    """Join `target` (an invite, or a pool of this home) and keep `folder` shared until cancelled."""
     folder = folder.absolute()
     async with (
         poolnet.open_node(home, listen=listen) as node,
-        node.join(target) as pool,
+        node.join(target, name=f"folder {folder.name}") as pool,
         pool.subscribe() as events,
         trio.open_nursery() as nursery,
     ):
@@ -67,8 +65,14 @@ def main() -> None:
     parser.add_argument("target", help="an invite link, or the name of a pool of this home")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--home", type=Path, help="home directory of this device")
+    parser.add_argument("--listen", default="::", help="address to bind the UDP socket to")
     args = parser.parse_args()
-    trio.run(share, args.target, args.folder, args.home)
+    try:
+        trio.run(share, args.target, args.folder, args.home, (args.listen, 0))
+    except* KeyboardInterrupt:
+        print("bye")
+    except* poolnet.PoolnetError as group:
+        parser.exit(1, f"{group.exceptions[0]}\n")
 
 
 if __name__ == "__main__":

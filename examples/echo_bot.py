@@ -41,10 +41,10 @@ def main() -> None:
     args = parser.parse_args()
     try:
         trio.run(run_bot, args.target, args.home, (args.listen, 0))
-    except KeyboardInterrupt:
+    except* KeyboardInterrupt:
         print("bye")
-    except poolnet.PoolnetError as exc:
-        parser.exit(1, f"{exc}\n")
+    except* poolnet.PoolnetError as group:
+        parser.exit(1, f"{group.exceptions[0]}\n")
 
 
 if __name__ == "__main__":

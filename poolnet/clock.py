@@ -7,12 +7,16 @@ answers, and stamps stay close to real time as long as most clocks do.
 Source: Kulkarni, Demirbas, Madeppa, Avva, Leone, "Logical Physical Clocks" (2014).
 """
 
+from collections.abc import Iterable
 from typing import NewType
 
 Hlc = NewType("Hlc", int)
 
 _COUNTER_BITS = 16
 MAX_HLC = Hlc(2**63 - 1)  # SQLite integers are signed
+#: What may be the time at all: whoever says otherwise has no clock, or lies.
+EARLIEST_UNIX_MS = 1_577_836_800_000  # 2020
+LATEST_UNIX_MS = 4_102_444_800_000  # 2100
 
 
 def make_hlc(unix_ms: int, counter: int = 0) -> Hlc:
@@ -23,6 +27,19 @@ def make_hlc(unix_ms: int, counter: int = 0) -> Hlc:
 def hlc_ms(hlc: Hlc) -> int:
     """Return the milliseconds since 1970 in a stamp."""
     return hlc >> _COUNTER_BITS
+
+
+def agreed_offset_ms(offsets_ms: Iterable[int], *, unix_ms: int) -> int:
+    """Return by how much to correct a clock that shows `unix_ms`, from how far others' clocks are ahead of it.
+
+    The median, so that it takes more than one liar; of two in the middle, that nearer to no correction. Who claims a
+    time before 2020 or after 2100 is not asked. Nobody to ask: 0.
+    """
+    plausible = sorted(offset for offset in offsets_ms if EARLIEST_UNIX_MS <= unix_ms + offset < LATEST_UNIX_MS)
+    if not plausible:
+        return 0
+    middle = len(plausible) // 2
+    return plausible[middle] if len(plausible) % 2 else min(plausible[middle - 1 : middle + 1], key=abs)
 
 
 class HybridClock:
@@ -40,8 +57,8 @@ class HybridClock:
         return unix_ms + self.offset_ms
 
     def tick(self, unix_ms: int) -> Hlc:
-        """Return a stamp for something that happens now, above every stamp made or seen before."""
-        self._last = Hlc(max(make_hlc(self.now_ms(unix_ms)), self._last + 1))
+        """Return a stamp for something that happens now, above every stamp made or seen before; `MAX_HLC` at most."""
+        self._last = Hlc(min(MAX_HLC, max(make_hlc(self.now_ms(unix_ms)), self._last + 1)))
         return self._last
 
     def observe(self, hlc: Hlc) -> None:

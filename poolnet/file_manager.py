@@ -27,7 +27,7 @@ from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.swarm_events import SwarmFrame
 from poolnet.service import open_service_nursery
 from poolnet.storage.file_table import FileTable, LocalFile
-from poolnet.storage.files import safe_file_name
+from poolnet.storage.files import safe_file_name, shorten_name
 from poolnet.wire.bodies import Body, OfferBody, RetractOfferBody
 
 __all__ = ["ChunkLink", "FileManager", "FileStatistics", "OfferInfo", "ProgressCallback", "open_file_manager"]
@@ -94,18 +94,19 @@ class FileManager:
 
         Args:
             path: a regular file. It stays where it is and is read when somebody fetches it.
-            name: what others see; without it the file's own.
+            name: what others see; without it the file's own, shortened if it is too long.
             on_progress: called with bytes hashed and bytes in all.
 
         Raises:
             SourceUnavailable: it cannot be read, is no file, or changed while it was read.
-            TextTooLong: the name is empty or longer than `MAX_FILE_NAME_BYTES` characters.
+            TextTooLong: the name is empty or longer than `MAX_FILE_NAME_BYTES` in UTF-8.
             StoreError: this home cannot be written; nothing was offered.
         """
         path = _whole_path(path)
         name = _shown_name(path) if name is None else name
-        if not 1 <= len(name) <= MAX_FILE_NAME_BYTES:
-            raise TextTooLong(f"a file name has 1 to {MAX_FILE_NAME_BYTES} characters, this has {len(name)}")
+        size = len(name.encode("utf-8", "replace"))
+        if not 1 <= size <= MAX_FILE_NAME_BYTES:
+            raise TextTooLong(f"a file name has 1 to {MAX_FILE_NAME_BYTES} bytes in UTF-8, this has {size}")
         if sum(file.is_own for file in self._table.files.values()) >= MAX_OFFERS:
             raise LocalError(f"this device offers {MAX_OFFERS} files already; retract some first")
         file = await self._sources.hash(path, name, on_progress)
@@ -317,8 +318,8 @@ def _whole_path(path: Path) -> Path:
 
 
 def _shown_name(path: Path) -> str:
-    """Return a file's name as text; names on disk are bytes, and need not be UTF-8."""
-    return path.name.encode("utf-8", "replace").decode()
+    """Return a file's name as text that can be offered; names on disk are bytes, need not be UTF-8, may be longer."""
+    return shorten_name(path.name.encode("utf-8", "replace").decode(), MAX_FILE_NAME_BYTES)
 
 
 @contextlib.asynccontextmanager

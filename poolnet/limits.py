@@ -24,7 +24,7 @@ MAX_QUEUED_FRAMES = 256
 #: What a peer may make us hold before it has proven its device key: memory and time.
 MAX_PRE_AUTH_SIZE = 64 * KIB
 PRE_AUTH_TIMEOUT_S = 5.0
-#: ... and how many datagrams it may use for that; QUIC's windows open a little with each.
+#: ... and how many datagrams it may use for that; each costs us decrypting.
 MAX_PRE_AUTH_DATAGRAMS = 256
 #: A free-text reason in a frame: enough for one sentence.
 MAX_REASON_CHARS = 200
@@ -83,12 +83,21 @@ PROBE_LINGER_S = 10.0
 MAX_PROBE_SESSIONS = 128
 #: Datagrams taken from the socket before other tasks run; keeps the latency of control traffic under load.
 MAX_DATAGRAMS_PER_TURN = 64
-#: QUIC receive windows: one bandwidth-delay product of 1 Gbit/s at 128 ms. Memory is bounded by what is asked for,
-#: not by these: aioquic extends them by itself.
-QUIC_CONNECTION_WINDOW = 16 * MIB
-QUIC_STREAM_WINDOW = 1 * MIB
-#: Both windows of a connection whose peer is not proven yet; they double as they fill.
+#: What a proven peer may have sent beyond what arrived in order, all streams together; also what we hold at most while
+#: something is missing. All chunks in transit and all unacknowledged control bytes, 5 MiB, fit with room to spare.
+QUIC_CONNECTION_WINDOW = 8 * MIB
+#: Of one stream, for its whole life if it is a chunk's: a chunk and its header fit.
+QUIC_STREAM_WINDOW = 320 * KIB
+#: Of a connection whose peer is not proven yet; it does not move until then.
 PRE_AUTH_WINDOW = 64 * KIB
+#: Chunk streams of one side that are not finished: those in transit, and as many that were stopped and not yet let go.
+MAX_CHUNK_STREAMS = 32
+#: Pieces of one stream beyond a gap; a chunk in the smallest datagrams has 220, of which every second may be lost.
+MAX_FRAGMENTS = 256
+#: Handshake bytes beyond a gap: a whole handshake of ours has 2 KiB.
+MAX_PENDING_HANDSHAKE = 16 * KIB
+#: Packets sent and not acknowledged; what may be in transit is below 6 000, in the smallest datagrams.
+MAX_UNACKNOWLEDGED_PACKETS = 16_384
 
 # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -139,6 +148,13 @@ MAX_STATEMENT_SIZE = 40 * KIB
 MAX_STATEMENTS = 20_000
 #: ... and their bytes together: a statement has a few hundred, only removals are longer.
 MAX_STATEMENTS_SIZE = 32 * MIB
+#: Room that only admins fill, so that whoever fills a pool can still be removed: for twenty removals a day over seven
+#: weeks, or 60 that list all that they keep. Then as much again that only the founder fills.
+RESERVED_STATEMENTS = 1000
+RESERVED_STATEMENTS_SIZE = 2 * MIB
+#: Joins and invites that count of a member that an admin let in, and of all who came in by it: it may bring a class or
+#: a firm, and needs nine accomplices to fill a pool.
+MAX_BRANCH_STATEMENTS = 2000
 #: A statement of a user about its devices, as a part of its Join.
 MAX_USER_STATEMENT_SIZE = 1 * KIB
 #: Statements of a removed member that a removal can let stand (32 bytes each in one statement).
@@ -228,6 +244,10 @@ ATTACH_RATE = 2.0
 #: New pools of one address: burst, and refill a second (six an hour).
 CREATE_BURST = 20
 CREATE_RATE = 6 / 3600
+#: Times that an attached device asks for the whole roster again, over a megabyte if it is large: burst, and refill a
+#: second. It does so after a gap, which an honest server does not leave.
+ROSTER_BURST = 5
+ROSTER_RATE = 1 / 10
 #: Signals of one device: a join signals to six neighbours, a few times over.
 SIGNAL_BURST = 100
 SIGNAL_RATE = 10.0

@@ -15,8 +15,8 @@ from pathlib import Path
 import attrs
 import trio
 
-from poolnet.clock import make_hlc
-from poolnet.errors import AddressInUse, LocalError, Refused, UnknownPool, Unreachable, WireError
+from poolnet.clock import Hlc, HybridClock, make_hlc
+from poolnet.errors import AddressInUse, LocalError, Refused, StoreError, UnknownPool, Unreachable, WireError
 from poolnet.event_stream import EventStream
 from poolnet.events import PoolEvent
 from poolnet.file_manager import OfferInfo, open_file_manager
@@ -199,13 +199,23 @@ class Node:
     async def _state_leaving(self, record: PoolRecord) -> None:
         membership = self._records.membership(record)
         keep = removal_keep(membership, self.device_id)
-        statement = make_removal(
-            self._key, pool_id=record.pool_id, device=self.device_id, keep=keep, hlc=make_hlc(now_ms())
-        )
+        last = await self._last_hlc(record)
+        member = membership.members().get(self.device_id)
+        clock = HybridClock(last=last if member is None else max(last, member.joined_hlc))
+        hlc = clock.tick(now_ms())  # after everything that this device said, or that would count as said after it left
+        statement = make_removal(self._key, pool_id=record.pool_id, device=self.device_id, keep=keep, hlc=hlc)
         try:
             await self._add_statement(record, statement)
         except (Unreachable, Refused) as exc:
             logger.info("the others were not told that this device left: %s", exc)
+
+    async def _last_hlc(self, record: PoolRecord) -> Hlc:
+        try:
+            async with open_message_db(record.database) as db:
+                return await db.last_hlc()
+        except StoreError as exc:  # the pool is to be forgotten all the same
+            logger.warning("the history cannot be read: %s", exc)
+            return Hlc(0)
 
     async def history(self, pool: PoolInfo, *, limit: int, before: MsgId | None = None) -> list[HistoryEntry]:
         """Return the newest `limit` texts of a pool (before a message), oldest first; joined or not.
@@ -353,6 +363,7 @@ class Node:
                 data_dir=record.server_directory,
                 listen=(hosted.listen_host, hosted.port),
                 public_host=hosted.public_host,
+                allowed_pools=frozenset({record.pool_id}),
                 open_socket=self._open_socket,
             )
         )
@@ -367,6 +378,7 @@ class Node:
                     data_dir=record.server_directory,
                     listen=(self._listen_host, port),
                     public_host=public_host,
+                    allowed_pools=frozenset({record.pool_id}),
                     open_socket=self._open_socket,
                 ) as server:
                     address = server.address

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 import attrs
 import trio
 
-from poolnet.clock import HybridClock, hlc_ms
+from poolnet.clock import HybridClock, agreed_offset_ms, hlc_ms
 from poolnet.errors import PoolnetError, TextTooLong, Unreachable, WireError
 from poolnet.event_stream import EventStream
 from poolnet.events import ErrorReported, EventsDropped, MessageReceived, PoolEvent, ServerAttached, ServerLost
@@ -125,6 +125,7 @@ class PoolNet:
         self._membership = membership
         self._events = events
         self._clock = HybridClock()
+        self._server_offset_ms: int | None = None
         self._roster = Roster()
         self._presence = Presence(self_id=self.node_id)
         self._presence_timer = Timer(self._presence.next_deadline)
@@ -134,6 +135,7 @@ class PoolNet:
             membership=membership,
             db=db,
             clock=self._clock,
+            correct_clock=self._correct_clock,
             rng=rng,
             apply=self._apply,
             apply_ephemeral=self._apply_ephemeral,
@@ -315,11 +317,13 @@ class PoolNet:
     # --- links --------------------------------------------------------------------------------------------------
 
     async def _serve(self, link: Link) -> None:
+        member = MemberLink(
+            link, membership=self._membership, statements=self._statements, flow=self._flow, files=self.files
+        )
+        member.check_peer()
         self._publish(self._presence.came([link.peer], trio.current_time()))
         self._presence_timer.rearm()
-        await MemberLink(
-            link, membership=self._membership, statements=self._statements, flow=self._flow, files=self.files
-        ).serve()
+        await member.serve()
 
     def _signal(self, to: DeviceId, body: bytes) -> None:
         """Send a signal through the server, or along the mesh while there is none."""
@@ -365,7 +369,14 @@ class PoolNet:
         """Take our address and the time as the server sees them."""
         if not is_loopback(address.host):  # seen by a server on this machine: no use to others
             self._links.observed = address
-        self._clock.offset_ms = unix_ms - now_ms()
+        self._server_offset_ms = unix_ms - now_ms()
+        self._correct_clock()
+
+    def _correct_clock(self) -> None:
+        """Correct our clock by those of the server and of the neighbours."""
+        neighbours = [link.clock_offset_ms for link in self._links.links.values()]
+        known = [offset for offset in (self._server_offset_ms, *neighbours) if offset is not None]
+        self._clock.offset_ms = agreed_offset_ms(known, unix_ms=now_ms())
 
     def signal_received(self, sender: DeviceId, body: bytes) -> None:
         """Take a signal."""
@@ -435,5 +446,5 @@ def format_address(address: tuple[str, int]) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an IP address in text form is of this machine only."""
+    """Return whether a numeric IP address is of this machine only."""
     return ipaddress.ip_address(host).is_loopback

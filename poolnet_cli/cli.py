@@ -33,6 +33,9 @@ _MAX_STDIN_TEXT: Final = 16 * MAX_TEXT_CHARS
 _FROM_STDIN: Final = "-"
 
 option = partial(click.option, show_envvar=True)
+server_timeout = option(
+    "--timeout", type=Duration(), default="15s", show_default=True, help="How long to wait for the sync server."
+)
 pass_settings = click.make_pass_decorator(Settings)
 
 
@@ -80,11 +83,12 @@ def serve(settings: Settings, listen: tuple[str, int], data: Path | None, public
 @cli.command()
 @click.argument("name")
 @option("--server", type=ServerLink(), metavar="ADDRESS", help="A sync server; without it, this device runs one.")
+@server_timeout
 @global_options(is_root=False)
 @pass_settings
-def create(settings: Settings, name: str, server: str | None) -> int:
+def create(settings: Settings, name: str, server: str | None, timeout: float) -> int:
     """Make a pool called NAME. Prints an invite link."""
-    return run_on_home(settings, "create", {"name": name, "server": server})
+    return run_on_home(settings, "create", {"name": name, "server": server, "timeout_s": timeout})
 
 
 @cli.command()
@@ -98,20 +102,22 @@ def create(settings: Settings, name: str, server: str | None) -> int:
     help="How long it is good: 90s, 12h, 7d, 2w.",
 )
 @option("--qr", is_flag=True, help="Draw it in the terminal, too.")
+@server_timeout
 @global_options(is_root=False)
 @pass_settings
-def invite(settings: Settings, pool: str, uses: int | None, expires: float, qr: bool) -> int:
+def invite(settings: Settings, pool: str, uses: int | None, expires: float, qr: bool, timeout: float) -> int:
     """Make another invite into POOL. Prints the link."""
-    params = {"pool": pool, "uses": uses, "expires_s": expires}
+    params = {"pool": pool, "uses": uses, "expires_s": expires, "timeout_s": timeout}
     return run_on_home(settings, "invite", params, wrap=_WithQr if qr else None)
 
 
 @cli.command()
 @click.argument("pool_or_invite", envvar=INVITE_VARIABLE)
 @option("--name", metavar="WHO", help="How others see this device.")
+@server_timeout
 @global_options(is_root=False)
 @pass_settings
-def join(settings: Settings, pool_or_invite: str, name: str | None) -> int:
+def join(settings: Settings, pool_or_invite: str, name: str | None, timeout: float) -> int:
     """Enter a pool and stay in it.
 
     What happens is printed, typed lines are messages, /help shows the rest.
@@ -120,7 +126,7 @@ def join(settings: Settings, pool_or_invite: str, name: str | None) -> int:
     POOLNET_INVITE, or as the first line of standard input if this is "-".
     """
     target = read_first_line() if pool_or_invite == _FROM_STDIN else pool_or_invite
-    params = {"pool": target, "name": name, "cwd": os.getcwd()}
+    params = {"pool": target, "name": name, "cwd": os.getcwd(), "timeout_s": timeout}
     return run_on_home(settings, "join", params, stays=True, lines=StandardInputLines)
 
 
@@ -184,7 +190,8 @@ def get(settings: Settings, pool: str, file: str, out: Path, timeout: float) -> 
     What was interrupted goes on where it was when the same command is run again.
     """
     target = str(out.expanduser().absolute())
-    return run_on_home(settings, "get", {"pool": pool, "file": file, "out": target, "timeout_s": timeout})
+    params = {"pool": pool, "file": file, "out": target, "timeout_s": timeout}
+    return run_on_home(settings, "get", params, interrupted="interrupted; the same command goes on from here")
 
 
 @cli.command()

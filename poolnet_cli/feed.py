@@ -102,7 +102,7 @@ def _parse_command(word: str, rest: str) -> Typed:
         case "/help" | "/?":
             return ShowHelp()
         case _:
-            raise ValueError(f"there is no command {word}; {HELP}")
+            raise ValueError(f"there is no command {word}; /help lists those that there are")
 
 
 def _split(text: str) -> list[str]:

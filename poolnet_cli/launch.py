@@ -6,6 +6,7 @@ import os
 import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
 import click
 import trio
@@ -31,6 +32,8 @@ from poolnet_cli.terminal import (
     write_text_now,
 )
 
+INTERRUPTED_TEXT: Final = "interrupted"
+
 LocalReporter = JsonReporter | TextReporter
 Wrap = Callable[[Reporter], Reporter]
 
@@ -43,6 +46,7 @@ def run_on_home(
     stays: bool = False,
     lines: Lines | None = None,
     wrap: Wrap | None = None,
+    interrupted: str = INTERRUPTED_TEXT,
 ) -> int:
     """Run a command on the home; return the exit code.
 
@@ -50,6 +54,7 @@ def run_on_home(
         stays: it has no end of its own.
         lines: what is typed into it.
         wrap: puts something around the reporter.
+        interrupted: what to say when a signal ends it before it is done.
 
     Raises:
         Whatever made it fail.
@@ -60,11 +65,17 @@ def run_on_home(
     if isinstance(reporter, TextReporter):
         typed = partial(reporter.prompting, typed)
     shown = reporter if wrap is None else wrap(reporter)
-    return run_until_signalled(lambda: runner.run(name, params, shown, typed), reporter, stays=stays)
+    work = partial(runner.run, name, params, shown, typed)
+    return run_until_signalled(work, reporter, stays=stays, interrupted=interrupted)
 
 
 def run_until_signalled(
-    work: Callable[[], Awaitable[None]], reporter: LocalReporter, *, stays: bool, second_ends: bool = True
+    work: Callable[[], Awaitable[None]],
+    reporter: LocalReporter,
+    *,
+    stays: bool,
+    second_ends: bool = True,
+    interrupted: str = INTERRUPTED_TEXT,
 ) -> int:
     """Run `work` in a new event loop, to its end or a signal; return the exit code."""
 
@@ -77,7 +88,8 @@ def run_until_signalled(
     finally:
         reporter.close()
     if code == INTERRUPTED and not stays:
-        write_text_now(STDERR, "poolnet: interrupted\n")
+        outcome = Outcome(exit_code=INTERRUPTED, code="interrupted", message=interrupted)
+        tell(outcome, as_json=isinstance(reporter, JsonReporter))
     return code
 
 
@@ -120,10 +132,14 @@ def tell_failure(error: BaseException, settings: Settings) -> int:
     outcome = outcome_of(error)
     if settings.verbose:
         traceback.print_exception(error)
-    if outcome.code == "output_closed":
-        return outcome.exit_code
+    if outcome.code != "output_closed":
+        tell(outcome, as_json=settings.as_json)
+    return outcome.exit_code
+
+
+def tell(outcome: Outcome, *, as_json: bool) -> None:
+    """Say how a command ended, in one sentence."""
     with contextlib.suppress(OSError):
-        if settings.as_json:
+        if as_json:
             write_text_now(STDOUT, json_line(failure_record(outcome)))
         write_text_now(STDERR, f"poolnet: {outcome.message}\n")
-    return outcome.exit_code

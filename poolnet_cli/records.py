@@ -58,7 +58,7 @@ def event_record(event: PoolEvent) -> Record:
 def _notice_record(event: SourceLost | ServerAttached | ServerLost | ErrorReported | EventsDropped) -> Record:
     match event:
         case SourceLost():
-            return error_record("source_lost", f"{event.path} is no longer offered: {event.reason}")
+            return error_record("source_lost", f"{event.reason}; it is no longer offered")  # the reason names the path
         case ServerAttached():
             return {"event": "server_attached", "address": event.address}
         case ServerLost():

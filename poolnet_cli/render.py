@@ -13,6 +13,8 @@ from poolnet_cli.units import format_rate, format_size
 SHORT: Final = 8
 #: How often the feed mentions a running download.
 PROGRESS_LINE_INTERVAL_S: Final = 5.0
+#: A download that takes less than this is only mentioned when it is done.
+FIRST_PROGRESS_LINE_S: Final = 2.0
 
 
 class Renderer(Protocol):
@@ -61,6 +63,9 @@ class FeedRenderer:
         self._ink = ink
         self._clock = clock
         self._nodes_of_name: dict[str, set[str]] = {}
+        self._name_of_node: dict[str, str] = {}
+        self._this_node = ""
+        self._has_lost_server = False
         self._file_names: dict[str, str] = {}
         self._next_progress: dict[str, float] = {}
         self._draw: dict[str, Callable[[Record], str]] = {
@@ -82,6 +87,7 @@ class FeedRenderer:
     def record(self, record: Record) -> str:
         if "node" in record and "name" in record and record["event"] != "offer":
             self._nodes_of_name.setdefault(record["name"], set()).add(record["node"])
+            self._name_of_node[record["node"]] = record["name"]
         return self._draw[str(record["event"])](record)
 
     def finish(self) -> str:
@@ -95,6 +101,7 @@ class FeedRenderer:
         return self._ink.line(("* " + "".join(texts), style))
 
     def _joined(self, record: Record) -> str:
+        self._this_node = record["node"]
         return self._news(f"you are in {record['pool_name']} as {record['name']} ({record['node'][:SHORT]})")
 
     def _node_joined(self, record: Record) -> str:
@@ -108,17 +115,20 @@ class FeedRenderer:
 
     def _offer(self, record: Record) -> str:
         self._file_names[record["file_id"]] = record["name"]
-        size = format_size(record["size"])
-        return self._news(f"offered: {record['name']}, {size}  (/get {record['file_id'][:SHORT]})", style="green")
+        size, node = format_size(record["size"]), record["node"]
+        if node == self._this_node:
+            return self._news(f"you offer {record['name']}, {size}", style="green")
+        who = self._who(self._name_of_node.get(node, node[:SHORT]), node)
+        return self._news(f"{who} offers {record['name']}, {size}  (/get {record['file_id'][:SHORT]})", style="green")
 
     def _retracted(self, record: Record) -> str:
         return self._news(f"withdrawn: {self._file_name(record)}")
 
     def _progress(self, record: Record) -> str:
-        now = self._clock()
-        if now < self._next_progress.get(record["file_id"], 0):
+        now, file_id = self._clock(), record["file_id"]
+        if now < self._next_progress.setdefault(file_id, now + FIRST_PROGRESS_LINE_S):
             return ""
-        self._next_progress[record["file_id"]] = now + PROGRESS_LINE_INTERVAL_S
+        self._next_progress[file_id] = now + PROGRESS_LINE_INTERVAL_S
         percent = 100 * record["bytes"] // max(record["size"], 1)
         return self._news(f"{self._file_name(record)}: {percent} %, {format_rate(record['rate'])}")
 
@@ -127,10 +137,14 @@ class FeedRenderer:
         return self._news(f"fetched: {record['path']}", style="green")
 
     def _server_lost(self, record: Record) -> str:
-        return self._news(f"the sync server is away ({record['reason']}); talk and files go on, retrying")
+        self._has_lost_server = True
+        return self._news(f"no sync server now: {record['reason']}; talk and files go on, and it is tried again")
 
     def _server_attached(self, record: Record) -> str:
-        return self._news(f"the sync server answers: {record['address']}")
+        if not self._has_lost_server:
+            return ""  # as it should be
+        self._has_lost_server = False
+        return self._news(f"the sync server at {record['address']} answers again")
 
     def _files(self, record: Record) -> str:
         return files_table(self._ink, record["files"]) if record["files"] else self._news("nothing is offered")

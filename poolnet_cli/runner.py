@@ -18,6 +18,7 @@ from poolnet import LocalError, StoreLocked
 from poolnet_cli.command import Call, Command, Params
 from poolnet_cli.control import connect_control, open_control_server, run_remotely
 from poolnet_cli.outcome import DONE, INTERRUPTED
+from poolnet_cli.patience import told_if_slow
 from poolnet_cli.reporter import Reporter
 from poolnet_cli.session import Session, open_session
 
@@ -75,9 +76,10 @@ class Runner:
         async with open_control_server(self.home, execute) as control:
             await command.run(call)
             if control.clients:
-                await call.reporter.note("other commands still work through this process; waiting for them")
-                with trio.move_on_after(command.linger_s):
-                    await control.wait_idle()
+                text = "other commands still work through this process; waiting for them"
+                async with told_if_slow(call.reporter, text):
+                    with trio.move_on_after(command.linger_s):
+                        await control.wait_idle()
 
     async def execute(
         self, session: Session, name: str, params: dict[str, Any], reporter: Reporter, lines: AsyncIterator[str]

@@ -4,19 +4,28 @@ A pool is entered once, however many commands use it, and left when the last of 
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import attrs
 import trio
 
-from poolnet import InviteLink, LocalError, Node, PoolId, PoolInfo, PoolNet, open_node
+from poolnet import AddressInUse, InviteLink, LocalError, Node, PoolId, PoolInfo, PoolNet, open_node
 
 
 class PoolLeft(LocalError):
     """This device left the pool for good while a command was in it."""
 
     code = "pool_left"
+
+
+Enter = Callable[[], Awaitable[PoolNet]]
+Patience = Callable[[Enter], Awaitable[PoolNet]]
+
+
+async def at_once(enter: Enter) -> PoolNet:
+    """Enter a pool in one attempt."""
+    return await enter()
 
 
 @attrs.frozen(kw_only=True)
@@ -52,11 +61,14 @@ class Session:
         return None if entry is None else entry.net
 
     @contextlib.asynccontextmanager
-    async def use_pool(self, pool: PoolInfo | InviteLink, *, name: str | None = None) -> AsyncIterator[PoolUse]:
+    async def use_pool(
+        self, pool: PoolInfo | InviteLink, *, name: str | None = None, patience: Patience = at_once
+    ) -> AsyncIterator[PoolUse]:
         """Join a pool, or use it if it is joined already.
 
         Args:
             name: how others see this device from now on.
+            patience: enters it, maybe in several attempts.
 
         Raises:
             Unreachable, Refused: it cannot be joined.
@@ -66,7 +78,7 @@ class Session:
         scope = trio.CancelScope()
         async with entry.lock:
             is_shared = entry.net is not None
-            net = entry.net or await self._open(pool, name, entry)
+            net = entry.net or await patience(lambda: self._open(pool, name, entry))
             entry.scopes.add(scope)
         try:
             with scope:
@@ -111,6 +123,11 @@ class Session:
             async with self.node.join(pool, name=name) as net:
                 task_status.started(net)
                 await unused.wait()
+        except AddressInUse as exc:  # the node has its socket already, this is about the pool's server
+            raise AddressInUse(
+                f"this device runs that pool's sync server on UDP port {pool.servers[0].port}, which another program "
+                "uses now; stop that program, then try again"
+            ) from exc
         finally:
             closed.set()
 

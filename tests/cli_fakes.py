@@ -23,6 +23,7 @@ from poolnet import (
     UnknownPool,
     Unreachable,
     encode_id,
+    parse_server_address,
 )
 from poolnet.event_stream import EventStream
 from poolnet_cli.command import Call
@@ -30,7 +31,8 @@ from poolnet_cli.session import Session
 
 ME, ADA, BOB = (DeviceId(bytes([n]) * 32) for n in (1, 2, 3))
 POOL_ID = PoolId(b"p" * 32)
-GARDEN = PoolInfo(pool_id=POOL_ID, name="garden", role="member", servers=(), hosts_server=False)
+SERVER = parse_server_address("poolnet://192.0.2.7:7665/hqiqgkpuxxv3siyelvnazgtxmmhvjthjhiz2qdow5d5uvqz3b7ba")
+GARDEN = PoolInfo(pool_id=POOL_ID, name="garden", role="member", servers=(SERVER,), hosts_server=False)
 
 
 def entry(n: int, text: str = "hi") -> HistoryEntry:
@@ -228,9 +230,8 @@ class Desk:
         self.session = Session(node, nursery)  # type: ignore[arg-type]
 
     def call(self, recorder: Recorder, lines: Sequence[str] = (), **params: Any) -> Call:
-        return Call(
-            session=self.session, params={"pool": "garden", **params}, reporter=recorder, lines=SlowLines(lines)
-        )
+        asked = {"pool": "garden", "timeout_s": 30.0, **params}
+        return Call(session=self.session, params=asked, reporter=recorder, lines=SlowLines(lines))
 
 
 @asynccontextmanager

@@ -133,10 +133,18 @@ class PoolnetProcess:
 
 
 class Cli:
-    """Starts poolnet. Made by `open_cli`."""
+    """Starts poolnet. Made by `open_cli`.
+
+    Attributes:
+        directory: where the homes are.
+        bind: where nodes bind; on loopback unless a test has a network of its own.
+        under: by home, a command that runs poolnet somewhere else, such as in a network namespace.
+    """
 
     def __init__(self, directory: Path, nursery: trio.Nursery) -> None:
         self.directory = directory
+        self.bind = "127.0.0.1:0"
+        self.under: dict[str, tuple[str, ...]] = {}
         self._nursery = nursery
         self._started: list[PoolnetProcess] = []
 
@@ -153,12 +161,28 @@ class Cli:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env=_environment(env),
+                env=self._environment(env),
                 start_new_session=True,
             )
         started = PoolnetProcess(process, self.home(name), stderr_path)
         self._started.append(started)
         self._nursery.start_soon(started.read_output)
+        return started
+
+    async def start_script(self, name: str, script: Path, *arguments: str) -> PoolnetProcess:
+        """Start a Python program that uses the library. It has no events; all that it prints is its `stderr`."""
+        output_path = self.directory / f"{name}-{len(self._started)}.output"
+        with output_path.open("wb") as output:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, str(script), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environment(None),
+                start_new_session=True,
+            )
+        started = PoolnetProcess(process, self.home(name), output_path)
+        self._started.append(started)
         return started
 
     async def run(
@@ -174,7 +198,7 @@ class Cli:
         command = self._command(name, (*(("--json",) if as_json else ()), *arguments))
         with trio.move_on_after(within_s):
             done = await trio.run_process(
-                command, stdin=stdin, capture_stdout=True, capture_stderr=True, check=False, env=_environment(env)
+                command, stdin=stdin, capture_stdout=True, capture_stderr=True, check=False, env=self._environment(env)
             )
             return Completed(code=done.returncode, stdout=done.stdout.decode(), stderr=done.stderr.decode())
         raise AssertionError(f"{arguments} did not end within {within_s} s")
@@ -223,13 +247,13 @@ class Cli:
                 nursery.start_soon(process.end_anyhow)
 
     def _command(self, name: str, arguments: Sequence[str]) -> list[str]:
-        return [sys.executable, "-m", "poolnet_cli", "--home", str(self.home(name)), *arguments]
+        poolnet = (sys.executable, "-m", "poolnet_cli", "--home", str(self.home(name)))
+        return [*self.under.get(name, ()), *poolnet, *arguments]
 
-
-def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
-    """Return this process's environment without what would steer poolnet; nodes stay on loopback."""
-    plain = {key: value for key, value in os.environ.items() if not key.startswith("POOLNET_")}
-    return plain | {"POOLNET_BIND": "127.0.0.1:0"} | dict(extra or {})
+    def _environment(self, extra: Mapping[str, str] | None) -> dict[str, str]:
+        """Return this process's environment without what would steer poolnet, and with `bind` and `extra`."""
+        plain = {key: value for key, value in os.environ.items() if not key.startswith("POOLNET_")}
+        return plain | {"POOLNET_BIND": self.bind} | dict(extra or {})
 
 
 @asynccontextmanager

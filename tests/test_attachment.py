@@ -153,6 +153,22 @@ def test_statements_are_exchanged_both_ways():
     ]
 
 
+def test_a_statement_is_given_to_a_server_once_and_only_if_it_was_listed():
+    machine, maker = a_founder()
+    machine.handle(Connected(), 0.0)
+    known = maker.genesis.statement_id
+    want = Received(WantStatements(ids=(known,) * 1000))
+    answer = [SendFrame(Statements(statements=(encode_statement(maker.genesis),)))]
+    assert machine.handle(Received(WantStatements(ids=())), 0.0) == []
+    assert machine.handle(want, 0.0) == answer
+    assert [type(effect) for effect in machine.handle(want, 0.0)] == [AttachRefused]
+    machine.handle(Disconnected(), 0.0)
+    machine.handle(Connected(), 0.0)
+    assert machine.handle(want, 0.0) == answer
+    machine.handle(StatementsLearned((known,)), 0.0)
+    assert machine.handle(want, 0.0) == answer
+
+
 def test_own_statements_are_pushed_and_learned_ones_announced():
     machine = attached()
     assert machine.handle(StatementsMade((b"made",)), 0.0) == [SendFrame(Statements(statements=(b"made",)))]

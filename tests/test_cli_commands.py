@@ -1,8 +1,6 @@
 """What the commands do with a pool, on a fake one without network and with a jumping clock."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -29,22 +27,10 @@ from poolnet_cli.commands import files, pools, talk
 from poolnet_cli.commands.join import join
 from poolnet_cli.session import PoolLeft
 
-
-@pytest.fixture(autouse=True)
-def _without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at files in the test's own thread: a jumping clock does not wait for others."""
-
-    async def run_here(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        await trio.lowlevel.checkpoint()
-        return function(*args)
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
-
-
 # --- a session ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_pool_is_entered_once_and_left_when_the_last_command_is_done(autojump_clock: MockClock):
+async def test_a_pool_is_entered_once_and_left_when_the_last_command_is_done(jumping_clock: MockClock):
     async with open_desk() as desk:
         async with desk.session.use_pool(GARDEN) as first:
             async with desk.session.use_pool(GARDEN) as second:
@@ -56,7 +42,7 @@ async def test_a_pool_is_entered_once_and_left_when_the_last_command_is_done(aut
         assert desk.node.joins == 1
 
 
-async def test_commands_that_come_while_others_enter_or_leave_get_along(autojump_clock: MockClock):
+async def test_commands_that_come_while_others_enter_or_leave_get_along(jumping_clock: MockClock):
     async with open_desk() as desk, trio.open_nursery() as nursery:
         for n in range(8):
             nursery.start_soon(use_for_a_while, desk, n * 0.07)
@@ -71,7 +57,7 @@ async def use_for_a_while(desk, after_s: float) -> None:
         await trio.sleep(0.05)
 
 
-async def test_a_pool_that_cannot_be_entered_can_be_tried_again(autojump_clock: MockClock):
+async def test_a_pool_that_cannot_be_entered_can_be_tried_again(jumping_clock: MockClock):
     async with open_desk() as desk:
         desk.node.error = Refused("no", code="removed")
         with pytest.raises(Refused):
@@ -82,7 +68,7 @@ async def test_a_pool_that_cannot_be_entered_can_be_tried_again(autojump_clock: 
             assert not use.is_shared
 
 
-async def test_leaving_for_good_ends_the_commands_in_that_pool_first(autojump_clock: MockClock):
+async def test_leaving_for_good_ends_the_commands_in_that_pool_first(jumping_clock: MockClock):
     recorder = Recorder()
     async with open_desk() as desk, trio.open_nursery() as nursery:
         nursery.start_soon(expect_pool_left, desk)
@@ -101,7 +87,7 @@ async def expect_pool_left(desk) -> None:
 # --- send, peers, history -----------------------------------------------------------------------------------------
 
 
-async def test_send_waits_for_somebody_before_it_sends(autojump_clock: MockClock):
+async def test_send_waits_for_somebody_before_it_sends(jumping_clock: MockClock):
     recorder = Recorder()
     async with open_desk() as desk, trio.open_nursery() as nursery:
         nursery.start_soon(talk.send, desk.call(recorder, text="hi", timeout_s=30))
@@ -112,7 +98,7 @@ async def test_send_waits_for_somebody_before_it_sends(autojump_clock: MockClock
     assert recorder.records == [{"id": encode_id(bytes([101]) * 32)}]
 
 
-async def test_send_gives_up_in_time_and_has_sent_nothing(autojump_clock: MockClock):
+async def test_send_gives_up_in_time_and_has_sent_nothing(jumping_clock: MockClock):
     async with open_desk() as desk:
         began_at = trio.current_time()
         with pytest.raises(Unreachable):
@@ -121,20 +107,21 @@ async def test_send_gives_up_in_time_and_has_sent_nothing(autojump_clock: MockCl
         assert desk.pool.sent == []
 
 
-async def test_send_where_the_pool_is_joined_waits_for_nobody(autojump_clock: MockClock):
+async def test_send_where_the_pool_is_joined_waits_for_nobody(jumping_clock: MockClock):
     async with open_desk() as desk, desk.session.use_pool(GARDEN):
         await talk.send(desk.call(Recorder(), text="hi", timeout_s=30))
         assert desk.pool.sent == ["hi"]
 
 
-async def test_a_text_that_is_too_long_is_refused_before_anything_is_entered(autojump_clock: MockClock):
+async def test_a_text_that_is_too_long_or_empty_is_refused_before_anything_is_entered(jumping_clock: MockClock):
     async with open_desk() as desk:
-        with pytest.raises(TextTooLong, match="1001 characters"):
-            await talk.send(desk.call(Recorder(), text="x" * 1001, timeout_s=30))
+        for text, problem in (("x" * 1001, "1001 characters"), ("", "empty")):
+            with pytest.raises(TextTooLong, match=problem):
+                await talk.send(desk.call(Recorder(), text=text, timeout_s=30))
         assert desk.node.joins == 0
 
 
-async def test_peers_are_the_others_who_are_here(autojump_clock: MockClock):
+async def test_peers_are_the_others_who_are_here(jumping_clock: MockClock):
     recorder = Recorder()
     async with open_desk() as desk:
         desk.pool.is_linked.set()
@@ -145,7 +132,7 @@ async def test_peers_are_the_others_who_are_here(autojump_clock: MockClock):
         assert [peer["name"] for peer in recorder.records[1:]] == ["ada", "bob"]
 
 
-async def test_history_before_the_beginning_of_an_id(autojump_clock: MockClock):
+async def test_history_before_the_beginning_of_an_id(jumping_clock: MockClock):
     recorder = Recorder()
     async with open_desk() as desk:
         desk.node.entries = [entry(n, f"text {n}") for n in range(1, 9)]
@@ -161,7 +148,7 @@ async def test_history_before_the_beginning_of_an_id(autojump_clock: MockClock):
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-async def test_offer_checks_all_paths_before_it_enters(autojump_clock: MockClock, tmp_path: Path):
+async def test_offer_checks_all_paths_before_it_enters(jumping_clock: MockClock, tmp_path: Path):
     (tmp_path / "good").write_text("x")
     for bad in (tmp_path / "missing", tmp_path, Path("/dev/null")):
         async with open_desk() as desk:
@@ -170,7 +157,7 @@ async def test_offer_checks_all_paths_before_it_enters(autojump_clock: MockClock
             assert desk.node.joins == 0
 
 
-async def test_offer_stays_and_seeds_unless_the_pool_is_joined(autojump_clock: MockClock, tmp_path: Path):
+async def test_offer_stays_and_seeds_unless_the_pool_is_joined(jumping_clock: MockClock, tmp_path: Path):
     path = tmp_path / "good"
     path.write_text("x")
     recorder = Recorder()
@@ -185,7 +172,7 @@ async def test_offer_stays_and_seeds_unless_the_pool_is_joined(autojump_clock: M
     assert recorder.progressed[0]["name"] == "hashing good"
 
 
-async def test_get_waits_for_the_offer_and_reports_where_the_file_is(autojump_clock: MockClock, tmp_path: Path):
+async def test_get_waits_for_the_offer_and_reports_where_the_file_is(jumping_clock: MockClock, tmp_path: Path):
     recorder = Recorder()
     out = str(tmp_path / "out")
     async with open_desk() as desk, trio.open_nursery() as nursery:
@@ -200,7 +187,7 @@ async def test_get_waits_for_the_offer_and_reports_where_the_file_is(autojump_cl
     assert recorder.records == [{"event": "complete", "file_id": encode_id(item.file_id), "path": out}]
 
 
-async def test_get_of_an_unknown_name_says_so_soon_after_somebody_is_there(autojump_clock: MockClock, tmp_path: Path):
+async def test_get_of_an_unknown_name_says_so_soon_after_somebody_is_there(jumping_clock: MockClock, tmp_path: Path):
     async with open_desk() as desk:
         desk.pool.is_linked.set()
         began_at = trio.current_time()
@@ -209,7 +196,7 @@ async def test_get_of_an_unknown_name_says_so_soon_after_somebody_is_there(autoj
         assert trio.current_time() - began_at < files.CATCH_UP_S + 1
 
 
-async def test_get_gives_up_when_nothing_comes_in_time(autojump_clock: MockClock, tmp_path: Path):
+async def test_get_gives_up_when_nothing_comes_in_time(jumping_clock: MockClock, tmp_path: Path):
     async with open_desk() as desk:
         desk.pool.files.known.append(offer_info(9, "big"))
         with pytest.raises(Unreachable, match="big"):
@@ -217,7 +204,7 @@ async def test_get_gives_up_when_nothing_comes_in_time(autojump_clock: MockClock
         assert not desk.node.is_in_pool
 
 
-async def test_get_is_patient_once_something_has_come(autojump_clock: MockClock, tmp_path: Path):
+async def test_get_is_patient_once_something_has_come(jumping_clock: MockClock, tmp_path: Path):
     recorder = Recorder()
     async with open_desk() as desk, trio.open_nursery() as nursery:
         item = offer_info(9, "big")
@@ -234,7 +221,7 @@ async def test_get_is_patient_once_something_has_come(autojump_clock: MockClock,
     assert recorder.records[-1]["event"] == "complete"
 
 
-async def test_get_does_not_enter_for_a_path_that_is_taken(autojump_clock: MockClock, tmp_path: Path):
+async def test_get_does_not_enter_for_a_path_that_is_taken(jumping_clock: MockClock, tmp_path: Path):
     (tmp_path / "taken").write_text("precious")
     async with open_desk() as desk:
         with pytest.raises(OutputExists, match="never overwrites"):
@@ -242,7 +229,7 @@ async def test_get_does_not_enter_for_a_path_that_is_taken(autojump_clock: MockC
         assert desk.node.joins == 0
 
 
-async def test_retract_works_also_when_nobody_is_there(autojump_clock: MockClock):
+async def test_retract_works_also_when_nobody_is_there(jumping_clock: MockClock):
     recorder = Recorder()
     async with open_desk() as desk:
         item = offer_info(9, "big", ME)
@@ -253,6 +240,17 @@ async def test_retract_works_also_when_nobody_is_there(autojump_clock: MockClock
     assert "nobody is there" in recorder.notes[0]
 
 
+async def test_to_retract_what_somebody_else_offers_is_told_as_what_it_is(jumping_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk:
+        desk.pool.is_linked.set()
+        desk.pool.files.known += [offer_info(9, "theirs", ADA), offer_info(10, "mine", ME)]
+        for name in ("theirs", "mine"):
+            await files.retract(desk.call(recorder, file=name))
+    assert "no longer gives theirs" in recorder.notes[0]
+    assert recorder.notes[1].startswith("mine is withdrawn")
+
+
 # --- the feed -----------------------------------------------------------------------------------------------------
 
 
@@ -260,7 +258,7 @@ def joined_at(node, name: str) -> NodeJoined:
     return NodeJoined(node=node, name=name)
 
 
-async def test_the_feed_begins_with_joined_and_ends_with_quit(autojump_clock: MockClock):
+async def test_the_feed_begins_with_joined_and_ends_with_quit(jumping_clock: MockClock):
     recorder = Recorder()
     async with open_desk() as desk:
         await join(desk.call(recorder, ["hello", "//slash", "", "/quit", "never"], name=None, cwd="/"))
@@ -275,14 +273,14 @@ async def test_the_feed_begins_with_joined_and_ends_with_quit(autojump_clock: Mo
     }
 
 
-async def test_the_end_of_input_does_not_end_the_feed(autojump_clock: MockClock):
+async def test_the_end_of_input_does_not_end_the_feed(jumping_clock: MockClock):
     async with open_desk() as desk:
         with trio.move_on_after(1000) as scope:
             await join(desk.call(Recorder(), [], name=None, cwd="/"))
         assert scope.cancelled_caught
 
 
-async def test_what_came_before_the_feed_listened_is_shown_once(autojump_clock: MockClock):
+async def test_what_came_before_the_feed_listened_is_shown_once(jumping_clock: MockClock):
     recorder = Recorder()
     async with open_desk() as desk, trio.open_nursery() as nursery:
         desk.pool.people.append(member(ADA, "ada"))
@@ -308,7 +306,7 @@ async def test_what_came_before_the_feed_listened_is_shown_once(autojump_clock: 
     assert recorder.events("message")[0]["text"] == "new"
 
 
-async def test_a_node_without_a_name_is_announced_after_a_while_but_not_twice(autojump_clock: MockClock):
+async def test_a_node_without_a_name_is_announced_after_a_while_but_not_twice(jumping_clock: MockClock):
     recorder = Recorder()
     async with open_desk() as desk, trio.open_nursery() as nursery:
         desk.pool.people += [member(ADA, short_id(ADA)), member(BOB, short_id(BOB))]
@@ -320,7 +318,7 @@ async def test_a_node_without_a_name_is_announced_after_a_while_but_not_twice(au
     assert [record["name"] for record in recorder.events("node_joined")] == ["ada", short_id(BOB)]
 
 
-async def test_a_typed_mistake_is_an_event_and_the_feed_goes_on(autojump_clock: MockClock, tmp_path: Path):
+async def test_a_typed_mistake_is_an_event_and_the_feed_goes_on(jumping_clock: MockClock, tmp_path: Path):
     recorder = Recorder()
     lines = ["/nonsense", "/offer missing", "/get nope", "/quit"]
     async with open_desk() as desk:
@@ -329,7 +327,7 @@ async def test_a_typed_mistake_is_an_event_and_the_feed_goes_on(autojump_clock: 
     assert str(tmp_path / "missing") in recorder.events("error")[1]["message"]
 
 
-async def test_typed_paths_are_seen_from_where_they_are_typed(autojump_clock: MockClock, tmp_path: Path):
+async def test_typed_paths_are_seen_from_where_they_are_typed(jumping_clock: MockClock, tmp_path: Path):
     recorder = Recorder()
     (tmp_path / "mine.txt").write_text("x")
     async with open_desk() as desk:
@@ -347,7 +345,7 @@ async def test_typed_paths_are_seen_from_where_they_are_typed(autojump_clock: Mo
     assert [item["name"] for item in recorder.events("files")[0]["files"]] == ["big", "mine.txt"]
 
 
-async def test_a_second_feed_in_the_same_home_shares_the_pool(autojump_clock: MockClock):
+async def test_a_second_feed_in_the_same_home_shares_the_pool(jumping_clock: MockClock):
     first, second = Recorder(), Recorder()
     async with open_desk() as desk, trio.open_nursery() as nursery:
         nursery.start_soon(join, desk.call(first, [], name=None, cwd="/"))

@@ -58,12 +58,14 @@ async def test_nobody_reachable_is_code_3(tmp_path: Path):
         invite = await cli.create("ada", "garden", server=address)
         await server.kill()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(check_failure, cli, "bob", ("join", invite), 3, "unreachable")
-            nursery.start_soon(check_failure, cli, "cyd", ("create", "x", "--server", address), 3, "unreachable")
-            nursery.start_soon(
-                check_failure, cli, "ada", ("send", "garden", "hi", "--timeout", "0.5s"), 3, "unreachable"
-            )
+            for name, arguments in (
+                ("ada", ("send", "garden", "hi")),
+                ("bob", ("join", invite)),
+                ("cyd", ("create", "x", "--server", address)),
+            ):
+                nursery.start_soon(check_failure, cli, name, (*arguments, "--timeout", "0.5s"), 3, "unreachable")
         assert (await cli.run("ada", "history", "garden")).records == []
+        assert (await cli.run("bob", "status")).records == (await cli.run("cyd", "status")).records == []
 
 
 async def test_a_port_or_a_home_that_is_in_use_is_told(tmp_path: Path):

@@ -6,7 +6,7 @@ import pytest
 
 from poolnet_cli.ink import Ink
 from poolnet_cli.qr import draw_qr
-from poolnet_cli.render import PROGRESS_LINE_INTERVAL_S, FeedRenderer, renderer_for
+from poolnet_cli.render import FIRST_PROGRESS_LINE_S, PROGRESS_LINE_INTERVAL_S, FeedRenderer, renderer_for
 
 ADA, BOB = "a" * 52, "b" * 52
 FILE_ID = "f" * 52
@@ -46,14 +46,39 @@ def test_two_nodes_of_one_name_are_told_apart():
     assert "ada (bbbbbbbb): hi" in feed.record(message("hi", node=BOB))
 
 
-def test_progress_is_mentioned_now_and_then():
+def offer(node: str) -> dict[str, object]:
+    return {"event": "offer", "file_id": FILE_ID, "name": "big.bin", "size": 100, "node": node}
+
+
+def test_an_offer_says_whose_it_is():
+    feed = FeedRenderer(PLAIN)
+    feed.record({"event": "joined", "pool": "p", "node": ADA, "name": "ada", "pool_name": "garden"})
+    assert feed.record(offer(ADA)) == "* you offer big.bin, 100 B\n"
+    assert feed.record(offer(BOB)) == "* bbbbbbbb offers big.bin, 100 B  (/get ffffffff)\n"
+    feed.record({"event": "node_joined", "node": BOB, "name": "bob"})
+    assert feed.record(offer(BOB)) == "* bob offers big.bin, 100 B  (/get ffffffff)\n"
+
+
+def test_progress_is_mentioned_now_and_then_unless_it_takes_no_time():
     now = 0.0
     feed = FeedRenderer(PLAIN, clock=lambda: now)
-    feed.record({"event": "offer", "file_id": FILE_ID, "name": "big.bin", "size": 100, "node": ADA})
+    feed.record(offer(ADA))
+    assert feed.record(progress(1)) == ""
+    now = FIRST_PROGRESS_LINE_S
     assert "big.bin: 10 %" in feed.record(progress(10))
     assert feed.record(progress(20)) == ""
-    now = PROGRESS_LINE_INTERVAL_S
+    now += PROGRESS_LINE_INTERVAL_S
     assert "big.bin: 30 %" in feed.record(progress(30))
+
+
+def test_a_server_that_answers_is_news_only_after_it_did_not():
+    feed = FeedRenderer(PLAIN)
+    attached, lost = (
+        {"event": "server_attached", "address": "h:1"},
+        {"event": "server_lost", "address": "h:1", "reason": "no answer"},
+    )
+    shown = [feed.record(record) for record in (attached, lost, attached, attached)]
+    assert [bool(text) for text in shown] == [False, True, True, False]
 
 
 def test_every_event_of_the_feed_has_a_text():

@@ -3,7 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolnet.clock import Hlc, HybridClock, hlc_ms, make_hlc
+from poolnet.clock import (
+    EARLIEST_UNIX_MS,
+    LATEST_UNIX_MS,
+    MAX_HLC,
+    Hlc,
+    HybridClock,
+    agreed_offset_ms,
+    hlc_ms,
+    make_hlc,
+)
 
 times = st.integers(0, 2**46)
 
@@ -56,3 +65,36 @@ def test_the_offset_corrects_both_what_we_stamp_and_what_we_judge() -> None:
     assert clock.tick(1000) == make_hlc(3000)
     assert clock.ahead_s(make_hlc(4500), 1000) == 1.5
     assert clock.ahead_s(make_hlc(2500), 1000) == -0.5
+
+
+NOW_MS = 1_800_000_000_000
+
+
+def test_a_clock_is_corrected_by_the_median_of_the_others() -> None:
+    assert agreed_offset_ms([], unix_ms=NOW_MS) == 0
+    assert agreed_offset_ms([700], unix_ms=NOW_MS) == 700
+    assert agreed_offset_ms([10**9, 300, -200], unix_ms=NOW_MS) == 300
+    assert agreed_offset_ms([10**9, 300], unix_ms=NOW_MS) == 300, "of two the one that changes less"
+    assert agreed_offset_ms([-(10**9), -300], unix_ms=NOW_MS) == -300
+
+
+def test_who_claims_an_impossible_time_is_not_asked() -> None:
+    absurd = [2**64 - 1 - NOW_MS, -NOW_MS, EARLIEST_UNIX_MS - 1 - NOW_MS, LATEST_UNIX_MS - NOW_MS]
+    assert agreed_offset_ms(absurd, unix_ms=NOW_MS) == 0
+    assert agreed_offset_ms([*absurd, 40], unix_ms=NOW_MS) == 40
+
+
+@given(st.lists(st.integers(-(2**64), 2**64)), st.integers(0, 2**50))
+def test_a_corrected_clock_never_leaves_the_possible_and_the_honest_outvote_liars(lies: list[int], own: int) -> None:
+    offset = agreed_offset_ms(lies, unix_ms=own)
+    assert offset == 0 or EARLIEST_UNIX_MS <= own + offset < LATEST_UNIX_MS
+    honest = [NOW_MS - own] * (len(lies) + 1)
+    assert agreed_offset_ms([*lies, *honest], unix_ms=own) == NOW_MS - own
+
+
+@given(st.integers(-(2**70), 2**70))
+def test_no_clock_makes_a_stamp_that_cannot_be_stored(unix_ms: int) -> None:
+    clock = HybridClock(last=Hlc(MAX_HLC - 1))
+    assert clock.tick(unix_ms) == MAX_HLC
+    assert clock.tick(unix_ms) == MAX_HLC
+    assert 0 <= HybridClock().tick(unix_ms) <= MAX_HLC

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-
-from tests.cli_harness import Cli, PoolnetProcess, open_cli
+from cli_harness import Cli, PoolnetProcess, open_cli
 
 MIB = 1024 * 1024
 pytestmark = pytest.mark.timeout(180)

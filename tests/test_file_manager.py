@@ -18,7 +18,7 @@ from poolnet.file_manager import FileManager, OfferInfo, open_file_manager
 from poolnet.files.offer_book import NodeOffer, OfferBook
 from poolnet.files.size_claims import SizeClaims
 from poolnet.ids import DeviceId, FileId, MsgId, encode_id
-from poolnet.limits import CHUNK_SIZE, MAX_FILE_SIZE, MAX_OFFERS, MIB, TREE_FAN_OUT
+from poolnet.limits import CHUNK_SIZE, MAX_FILE_NAME_BYTES, MAX_FILE_SIZE, MAX_OFFERS, MIB, TREE_FAN_OUT
 from poolnet.testing.chunk_links import FileNode, Uplink, linked
 from poolnet.wire.bodies import Body, OfferBody, RetractOfferBody
 
@@ -421,8 +421,9 @@ async def test_what_cannot_be_offered_is_refused_with_a_reason(pool: Pool) -> No
         for path in (pool.tmp_path / "missing", pool.tmp_path, pool.tmp_path / "fifo"):
             with pytest.raises(SourceUnavailable):
                 await files.offer(path)
-        with pytest.raises(TextTooLong):
-            await files.offer(write_file(pool.tmp_path / "a"), name="")
+        for name in ("", "x" * (MAX_FILE_NAME_BYTES + 1), "é" * (MAX_FILE_NAME_BYTES // 2 + 1)):
+            with pytest.raises(TextTooLong):
+                await files.offer(write_file(pool.tmp_path / "a"), name=name)
         assert list((pool.home(1) / "manager" / "trees").iterdir()) == []
         assert files.offers() == []
 
@@ -640,16 +641,19 @@ async def test_a_liar_who_spoils_the_true_size_as_well_only_costs_time(
         await files_of(liar).offer(source)
         for number in range(4):  # as many offers, earlier ones
             files_of(c).learned_offer(DeviceId(bytes([90 + number]) * 32), "a.bin", offer.file_id, SIZE + 1, Hlc(0))
-        async with linked(liar, c, tamper=lambda header, payload: payload[:-1] + b"x"):
+        async with linked(liar, c, tamper=lambda header, payload: payload[:-1] + b"x"), trio.open_nursery() as nursery:
+
+            async def meet_somebody_honest() -> None:
+                await trio.sleep(8)
+                assert files_of(c).statistics().exchange.bad_pieces == 2, "both sizes are doubted"
+                async with linked(a, c):
+                    await trio.sleep(60)
+
+            nursery.start_soon(meet_somebody_honest)
             with trio.fail_after(60):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(files_of(c).download, offer.file_id, pool.home(3))
-                    while files_of(c).statistics().exchange.bad_pieces < 2:  # both sizes are doubted
-                        await trio.sleep(0.1)
-                    async with linked(a, c):
-                        while files_of(c).find("a.bin").state != "complete":
-                            await trio.sleep(0.1)
-        assert (pool.home(3) / "a.bin").read_bytes() == source.read_bytes()
+                path = await files_of(c).download(offer.file_id, pool.home(3))
+            nursery.cancel_scope.cancel()
+        assert path.read_bytes() == source.read_bytes()
 
 
 async def test_sizes_are_tried_in_rounds_and_doubts_count_in_the_first_only() -> None:

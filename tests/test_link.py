@@ -108,7 +108,7 @@ async def test_chunks_arrive_whole_through_ten_percent_loss(autojump_clock: trio
 
 
 async def test_a_chunk_nobody_asked_for_is_dropped_and_the_next_ones_arrive(autojump_clock: trio.abc.Clock) -> None:
-    async with open_world(MemoryNetwork(7)) as world, trio.open_nursery() as nursery:
+    async with open_world(MemoryNetwork(7, loss=0.02)) as world, trio.open_nursery() as nursery:
         dialled, accepted = await world.pair()
         accepted.set_chunk_filter(lambda _file_id, piece: piece % 2 == 1)
         nursery.start_soon(send_chunks, dialled, range(6 * MAX_CHUNKS_IN_TRANSIT))
@@ -256,7 +256,7 @@ async def test_credit_for_nothing_closes_the_link(autojump_clock: trio.abc.Clock
         assert accepted.close_reason.startswith("protocol")
 
 
-@pytest.mark.parametrize("how", ["stopped", "reset", "ended", "another one"])
+@pytest.mark.parametrize("how", ["stopped", "reset", "ended"])
 async def test_a_control_stream_that_is_given_up_closes_the_link_and_nothing_else(
     autojump_clock: trio.abc.Clock, how: str
 ) -> None:
@@ -271,10 +271,8 @@ async def test_a_control_stream_that_is_given_up_closes_the_link_and_nothing_els
                 connection._quic.stop_stream(0, 7)
             case "reset":
                 connection._quic.reset_stream(0, 7)
-            case "ended":
-                connection._quic.send_stream_data(0, b"", end_stream=True)
             case _:
-                connection._quic.send_stream_data(4, b"hello")
+                connection._quic.send_stream_data(0, b"", end_stream=True)
         first.touch(connection)
         for number in range(50):  # what we write meanwhile does no harm
             if not accepted.is_closed:

@@ -1,13 +1,14 @@
 """Who is in the pool: each rule by itself."""
 
 import pytest
-from pool_builder import Pool, key_of
+from pool_builder import NEVER, Pool, key_of
 
 from poolnet.clock import make_hlc
+from poolnet.identity import evaluation
 from poolnet.identity import membership as membership_module
 from poolnet.identity.membership import Membership, removal_keep
 from poolnet.identity.pool_state import MEMBER_RANK
-from poolnet.identity.statements import Role, decode_statement_untrusted, make_genesis
+from poolnet.identity.statements import Role, Statement, decode_statement_untrusted, make_genesis, make_invite
 from poolnet.ids import DeviceId, PoolId, StatementId
 from poolnet.wire.cbor import encode_cbor
 
@@ -15,6 +16,12 @@ from poolnet.wire.cbor import encode_cbor
 @pytest.fixture
 def pool() -> Pool:
     return Pool()
+
+
+def bound(monkeypatch: pytest.MonkeyPatch, *, statements: int, reserved: int = 0) -> None:
+    """Let a pool have so many statements, reserves included."""
+    monkeypatch.setattr(membership_module, "MAX_STATEMENTS", statements)
+    monkeypatch.setattr(membership_module, "RESERVED_STATEMENTS", reserved)
 
 
 class TestJoining:
@@ -305,6 +312,69 @@ class TestRoles:
         assert pool.names() == {"founder*", "ann", "bob***"}
 
 
+class TestBranches:
+    """What is stated by a member that an admin let in, and by all whom it brought in, is bounded together."""
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(evaluation, "MAX_BRANCH_STATEMENTS", 6)
+
+    def test_a_member_brings_in_no_more_than_its_branch_may_hold(self, pool: Pool) -> None:
+        pool.bring("ann")
+        pool.invite("ann", "i")
+        for device in ("bob", "cid", "dee", "eve"):
+            pool.join(device, "i")
+        assert pool.names() == {"founder*", "ann", "bob", "cid", "dee", "eve"}
+        late = pool.join_statement("late", "i")
+        assert pool.refusal(late) == "invite_used_up"
+        pool.add(late)
+        pool.invite("bob", "j")
+        assert late.author not in pool.membership.members()
+        assert pool.membership.invite(key_of("j").public_key) is None
+
+    def test_guests_of_guests_count_and_guests_of_admins_do_not(self, pool: Pool) -> None:
+        pool.bring("ann")
+        pool.bring("bob", "ann")
+        pool.bring("cid", "bob")
+        for number in range(20):
+            pool.bring(f"guest {number}", "founder")
+            pool.bring(f"sybil {number}", "cid")
+        assert len(pool.membership.members()) == 4 + 20
+        pool.bring("dee", "guest 3")
+        assert key_of("dee").device_id in pool.membership.members()
+
+    def test_who_fills_a_branch_throws_out_no_admin_that_came_in_by_it(self, pool: Pool) -> None:
+        pool.bring("eve")
+        before = pool.now_ms
+        pool.bring("ann", "eve")
+        pool.bring("bob", "eve")
+        pool.set_role("founder", "ann", Role.ADMIN)
+        for number in range(20):
+            pool.invite("eve", f"junk {number}", at=before)
+        assert pool.names() == {"founder*", "eve", "ann**"}
+        pool.remove("founder", "eve", keep=())
+        assert pool.names() == {"founder*"}
+
+    def test_what_a_removal_voids_does_not_count(self, pool: Pool) -> None:
+        pool.bring("eve")
+        before = pool.now_ms
+        pool.bring("bob", "eve")
+        keep = removal_keep(pool.membership, key_of("eve").device_id)
+        for number in range(20):
+            pool.invite("eve", f"junk {number}", at=before)
+        assert pool.names() == {"founder*", "eve"}
+        pool.remove("founder", "eve", keep=keep)
+        assert pool.names() == {"founder*", "bob"}
+
+    def test_an_invite_without_room_keeps_nobody_from_joining_by_another_with_its_key(self, pool: Pool) -> None:
+        pool.bring("eve")
+        pool.invite("eve", "i")
+        pool.invite("founder", "i")
+        for number in range(10):
+            pool.join(f"guest {number}", "i")
+        assert len(pool.membership.members()) == 12
+
+
 class TestLeaving:
     def test_who_leaves_is_out_and_what_it_did_stands(self, pool: Pool) -> None:
         pool.bring("ann")
@@ -417,19 +487,94 @@ class TestTheSetOfStatements:
     def test_a_full_set_forgets_what_has_no_effect_and_then_takes_no_more(
         self, pool: Pool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(membership_module, "MAX_STATEMENTS", 5)
+        bound(monkeypatch, statements=5)
         for number in range(4):
             pool.invite("eve", f"noise {number}")
-        assert pool.membership.missing([StatementId(bytes(32))]) == ()
+        assert pool.membership.missing([StatementId(bytes(32))]) == (StatementId(bytes(32)),)
         pool.bring("ann")
         pool.bring("bob")
         assert len(pool.membership) == 5
         assert pool.names() == {"founder*", "ann", "bob"}
+        assert pool.membership.missing([StatementId(bytes(32))]) == ()
         assert not pool.membership.add(pool.join_statement("cid", "i"))
+
+    def test_what_is_missing_is_asked_for_once_and_junk_does_not_keep_it_out(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bound(monkeypatch, statements=5)
+        for number in range(4):
+            pool.invite("eve", f"noise {number}")
+        wanted = StatementId(bytes(32))
+        assert pool.membership.missing([wanted, pool.genesis.statement_id, wanted]) == (wanted,)
+
+    def test_a_statement_that_is_asked_for_twice_is_given_once(self, pool: Pool) -> None:
+        assert len(pool.membership.get([pool.genesis.statement_id] * 1000)) == 1
+
+    def test_who_fills_a_pool_can_be_removed_and_that_makes_room(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool.bring("eve")
+        pool.bring("ann", role=Role.ADMIN)
+        bound(monkeypatch, statements=20, reserved=2)
+        full = False
+        for number in range(30):
+            full = not pool.membership.add(self.an_invite("eve", number, pool))
+        assert full
+        assert pool.refusal(join := pool.join_statement("bob", "invite of bob")) == "invite_unknown"
+        assert not pool.membership.add(join)
+        keep = removal_keep(pool.membership, key_of("eve").device_id, undo=True)
+        pool.remove("ann", "eve", keep=keep)  # her statements and the founder's find room
+        pool.bring("bob")
+        assert pool.names() == {"founder*", "ann**", "bob"}
+        assert pool.membership.was_member(key_of("eve").device_id)
+
+    def test_an_admin_that_fills_a_pool_leaves_room_for_its_removal_by_the_founder(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool.bring("eve", role=Role.ADMIN)
+        bound(monkeypatch, statements=20, reserved=2)
+        added = [pool.membership.add(self.an_invite("eve", number, pool)) for number in range(30)]
+        assert sum(added) == 15
+        assert len(pool.membership) == 18
+        pool.remove("founder", "eve", keep=())
+        pool.bring("bob")
+        assert pool.names() == {"founder*", "bob"}
+        assert len(pool.membership) < 8
+
+    def test_members_that_had_to_refuse_different_statements_agree_once_there_is_room(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool.bring("eve")
+        bound(monkeypatch, statements=12, reserved=1)
+        made = [self.an_invite("eve", number, pool) for number in range(20)]
+        made += [pool.invite("founder", "i"), pool.join_statement("bob", "i")]
+        sides = [pool.membership, pool.membership.copy()]
+        for side, statements in zip(sides, (made, made[::-1]), strict=True):
+            for statement in statements:
+                side.add(statement)
+        assert set(sides[0].ids()) != set(sides[1].ids())
+        keep = removal_keep(pool.membership, key_of("eve").device_id, undo=True)
+        removal = pool.remove("founder", "eve", keep=keep)
+        sides[1].add(removal)
+        for one, other in (sides, sides[::-1]):
+            for encoded in other.get(one.missing(other.ids())):
+                one.add(decode_statement_untrusted(encoded))
+        assert sides[0].members() == sides[1].members()
+        assert pool.names() == {"founder*", "bob"}
+
+    def an_invite(self, author: str, number: int, pool: Pool) -> Statement:
+        return make_invite(
+            key_of(author),
+            pool_id=pool.pool_id,
+            invite_key=key_of(f"junk {number}").public_key,
+            expires_unix_ms=NEVER,
+            hlc=pool.hlc(),
+        )
 
     def test_the_bytes_of_all_statements_are_bounded_too(self, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
         pool.bring("ann")
         monkeypatch.setattr(membership_module, "MAX_STATEMENTS_SIZE", 500)
+        monkeypatch.setattr(membership_module, "RESERVED_STATEMENTS_SIZE", 0)
         assert not pool.membership.add(pool.join_statement("bob", "i"))
 
     def test_more_than_a_removal_can_list_is_cut_at_the_newest(

@@ -9,11 +9,19 @@ import trio
 from trio.testing import MockClock
 
 import poolnet
+from poolnet.clock import make_hlc
+from poolnet.identity.authorship import sign_message
+from poolnet.identity.keys import DeviceKey
 from poolnet.identity.statements import make_removal
 from poolnet.limits import MAX_TEXT_CHARS
 from poolnet.node import Node
+from poolnet.pool.message_flow import now_ms
 from poolnet.pool_net import PoolNet
+from poolnet.protocol.gossip import Verdict
 from poolnet.testing.memory_udp import MemoryNetwork
+from poolnet.wire.bodies import TextBody
+from poolnet.wire.message import encode_message
+from poolnet.wire.sync_frames import Address
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -313,3 +321,76 @@ async def test_leaving_for_good_is_told_to_the_others_and_a_new_invite_leads_in_
                 await founder.linked(1)
                 await again.pool.send("here again")
                 await founder.hears("here again")
+
+
+async def test_a_server_that_lies_about_the_time_neither_stops_a_node_nor_moves_it_out_of_this_century(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    async with World(tmp_path).pool("ada", "bob") as (ada, bob):
+        for unix_ms in (2**64 - 1, 0):
+            ada.pool.observed(Address(host="192.0.2.1", port=1), unix_ms)
+            await ada.pool.send(f"at {unix_ms}")
+            await bob.hears(f"at {unix_ms}")
+        for entry in await ada.node.history(ada.node.find_pool("garden"), limit=10):
+            assert abs(entry.unix_ms - now_ms()) < 120_000
+
+
+async def test_a_neighbour_outvotes_a_server_whose_time_is_a_day_off(tmp_path: Path, jumping_clock: MockClock) -> None:
+    async with World(tmp_path).pool("ada", "bob") as (ada, bob):
+        ada.pool._links.links[bob.node.device_id].clock_offset_ms = 5
+        ada.pool.observed(Address(host="192.0.2.1", port=1), now_ms() + 24 * 3600_000)
+        assert ada.pool._clock.offset_ms == 5
+        ada.pool._links.links[bob.node.device_id].clock_offset_ms = 50
+        await ada.pool.send("corrected anew")
+        assert ada.pool._clock.offset_ms == 50
+
+
+async def test_what_a_removed_member_said_before_costs_nobody_a_link(tmp_path: Path, jumping_clock: MockClock) -> None:
+    """The removal voids how bob had come in; cyd, who has not heard of it, passes his message on."""
+    async with World(tmp_path).pool("ada", "bob", "cyd") as (ada, bob, cyd):
+        hlc = ada.pool._clock.tick(now_ms())
+        old = sign_message(bob.node._key, pool_id=ada.pool.pool_id, hlc=hlc, body=TextBody(text="old"))
+        removal = make_removal(
+            ada.node._key, pool_id=ada.pool.pool_id, device=bob.node.device_id, keep=(), hlc=ada.pool._clock.tick(0)
+        )
+        ada.pool._membership.add(removal)
+        assert ada.pool._flow._judge(old.msg_id, encode_message(old)) is Verdict.DROP
+        stranger = sign_message(
+            DeviceKey.from_seed(bytes(32)), pool_id=ada.pool.pool_id, hlc=hlc, body=TextBody(text="x")
+        )
+        assert ada.pool._flow._judge(stranger.msg_id, encode_message(stranger)) is Verdict.REJECT
+        assert ada.node.device_id in cyd.pool._links.links
+
+
+async def test_leaving_comes_after_everything_that_was_said_even_by_a_clock_that_is_ahead(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada, world.node("bob") as bob:
+        invite = await ada.create_pool("garden", server=server.address)
+        async with enter(ada, "garden", "ada") as founder:
+            async with enter(bob, invite, "bob") as guest:
+                guest.pool._clock.observe(make_hlc(now_ms() + 50_000))
+                await guest.pool.send("from the future")
+                await founder.hears("from the future")
+                last = await guest.pool.messages.last_hlc()
+            await bob.leave_pool(bob.find_pool("garden"))
+            with trio.fail_after(30):
+                while not (left := founder.pool._membership.state.left):  # noqa: ASYNC110
+                    await trio.sleep(0.1)
+            assert left[bob.device_id] > last
+
+
+async def test_the_server_that_a_node_runs_for_its_pool_serves_no_other(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    async with world.node("ada") as ada, world.node("eve") as eve:
+        invite = await ada.create_pool("garden")
+        async with enter(ada, "garden", "ada"):
+            with pytest.raises(poolnet.Refused) as refused:
+                await eve.create_pool("squat", server=invite.servers[0])
+            assert refused.value.code == "unknown_pool"
+            assert eve.pools() == []
+            async with enter(eve, invite, "eve") as guest:
+                await guest.linked(1)

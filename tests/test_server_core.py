@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sync_world import Node, PoolMaker, SyncWorld, device_key
 
+from poolnet.identity import membership
 from poolnet.identity.statements import decode_statement_untrusted, encode_statement
 from poolnet.limits import (
     ATTACH_BURST,
@@ -17,12 +18,14 @@ from poolnet.limits import (
     MAX_SHOWN_STATEMENTS,
     REATTACH_GRACE_S,
     RELINK_GRACE_S,
+    ROSTER_BURST,
     SIGNAL_BURST,
     UNLOAD_AFTER_S,
 )
 from poolnet.protocol import attachment
+from poolnet.server.events import FrameReceived
 from poolnet.wire.pool_frames import Statements, WantStatements
-from poolnet.wire.sync_frames import Attached, Detach, Report, RosterJoined, RosterPage, SendSignal
+from poolnet.wire.sync_frames import Attach, Attached, Detach, Report, RosterJoined, RosterPage, SendSignal
 
 
 class APool:
@@ -492,6 +495,45 @@ def test_a_node_that_sends_what_only_a_server_says_is_closed():
     assert pool.founder.closed == ["protocol"]
 
 
+def test_a_server_lists_no_statements_so_nobody_asks_it_for_any():
+    pool = APool()
+    pool.world.send(pool.founder.client, WantStatements(ids=(pool.maker.genesis.statement_id,) * 1000))
+    pool.world.run()
+    assert pool.founder.closed == ["protocol"]
+
+
+def test_who_asks_for_the_whole_roster_again_and_again_is_sent_away():
+    pool = APool()
+    for _ in range(ROSTER_BURST + 1):
+        pool.world.send(pool.founder.client, Attach(last_epoch=0))
+    pool.world.run()
+    assert pool.founder.closed == ["too_many"]
+    pages = [frame for _, frame in pool.world.log if isinstance(frame, RosterPage)]
+    assert len(pages) == 1 + ROSTER_BURST
+
+
+def test_a_newcomer_costs_a_server_one_evaluation(monkeypatch):
+    pool = APool()
+    pool.grow(3)
+    evaluations = []
+    original = membership.evaluate
+
+    def evaluate(*args):
+        evaluations.append(1)
+        return original(*args)
+
+    nodes = [pool.newcomer(50), pool.newcomer(51)]
+    monkeypatch.setattr(membership, "evaluate", evaluate)
+    for node in nodes:
+        client = pool.world.connect(node)
+        frames = pool.world.to_server[client]
+        evaluations.clear()
+        while frames:
+            event = FrameReceived(client=client, frame=frames.popleft(), unix_ms=pool.world.unix_ms)
+            pool.world.core.handle(event, pool.world.now)
+        assert len(evaluations) == 1
+
+
 def test_more_statements_than_are_needed_to_be_judged_are_a_violation():
     pool = APool()
     node = Node(device_key(50), pool.pool_id, [])
@@ -536,6 +578,7 @@ def test_frames_that_arrive_while_a_pool_is_loaded_are_not_lost():
 
 def test_what_a_full_pool_forgets_is_forgotten_by_the_store_as_well(monkeypatch):
     monkeypatch.setattr("poolnet.identity.membership.MAX_STATEMENTS", 6)
+    monkeypatch.setattr("poolnet.identity.membership.RESERVED_STATEMENTS", 0)
     pool = APool()
     member = pool.grow(1)[1]
     strangers = [device_key(300 + number) for number in range(5)]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolnet.clock import make_hlc
-from poolnet.errors import WireError
+from poolnet.errors import ProtocolError, WireError
 from poolnet.identity.keys import DeviceKey
 from poolnet.identity.membership import Membership
 from poolnet.identity.statements import Statement, encode_statement, make_genesis, make_invite
@@ -13,7 +13,7 @@ from poolnet.limits import MAX_FRAME_SIZE, MAX_IDS_PER_FRAME
 from poolnet.protocol import statement_exchange
 from poolnet.protocol.statement_exchange import StatementExchange, add_statements_untrusted, pack_statements
 from poolnet.wire.framing import encode_frame
-from poolnet.wire.pool_frames import Statements
+from poolnet.wire.pool_frames import Statements, WantStatements
 
 FOUNDER = DeviceKey.from_seed(bytes(32))
 GENESIS = make_genesis(FOUNDER, name="garden", nonce=bytes(16), hlc=make_hlc(1))
@@ -76,6 +76,38 @@ def test_a_statement_that_its_author_did_not_sign_is_an_error() -> None:
 def test_statements_told_again_are_neither_new_nor_an_error() -> None:
     membership = membership_of(INVITES[0])
     assert add_statements_untrusted(membership, [encode_statement(INVITES[0])]) == []
+
+
+def test_what_a_full_set_refuses_is_not_taken_for_unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = membership_of(*INVITES[:3])
+    for name, value in (("MAX_STATEMENTS", 4), ("RESERVED_STATEMENTS", 0)):
+        monkeypatch.setattr(f"poolnet.identity.membership.{name}", value)
+    assert add_statements_untrusted(mine, [encode_statement(INVITES[4])]) == []
+    assert len(mine) == 4
+
+
+def test_a_statement_of_another_pool_is_an_error() -> None:
+    other = make_genesis(FOUNDER, name="meadow", nonce=bytes(16), hlc=make_hlc(1))
+    with pytest.raises(WireError):
+        add_statements_untrusted(membership_of(), [encode_statement(other)])
+
+
+def test_a_statement_is_given_once_however_often_it_is_asked_for() -> None:
+    exchange = StatementExchange(membership_of(*INVITES))
+    exchange.greet()
+    wanted = INVITES[3].statement_id
+    answer = list(exchange.handle(WantStatements(ids=(wanted,) * MAX_IDS_PER_FRAME)).replies)
+    assert answer == [Statements(statements=(encode_statement(INVITES[3]),))]
+
+
+def test_who_asks_more_often_than_it_was_told_breaks_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statement_exchange, "MAX_IDS_PER_FRAME", 7)
+    exchange = StatementExchange(membership_of(*INVITES))
+    want = WantStatements(ids=(INVITES[3].statement_id,))
+    assert len(exchange.greet()) == 2
+    assert [len(list(exchange.handle(want).replies)) for _ in range(2)] == [1, 0]
+    with pytest.raises(ProtocolError):
+        exchange.handle(want)
 
 
 @given(st.lists(st.integers(1, 40_000), max_size=60))

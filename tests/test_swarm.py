@@ -440,6 +440,19 @@ def test_an_unanswered_want_does_not_keep_its_pieces_for_ever() -> None:
     assert frames(node.wait(PROMISE_TIMEOUT_S), Want, BOB) == [want(((1, 2),), 1)]
 
 
+def test_a_piece_that_overtakes_the_late_answer_to_a_want_is_welcome() -> None:
+    node = downloader(ANN)
+    (asked,) = frames(node.hear(ANN, have()), Want)
+    assert isinstance(asked, Want)
+    node.wait(PROMISE_TIMEOUT_S + 0.1)  # the network is down; frames and pieces are sent again, in any order
+    first = asked.pieces[0][0]
+    assert node.swarm.expects(ANN, FILE, first)
+    assert frames(node.fetch(ANN, first), Unwant) == []
+    effects = node.hear(ANN, promise(((first, first + 1),)))
+    assert frames(effects, Unwant) == []
+    assert not node.swarm.expects(ANN, FILE, first)
+
+
 def test_empty_answers_are_not_followed_by_the_next_want_at_once() -> None:
     node = downloader(ANN)
     node.hear(ANN, have())

@@ -321,7 +321,7 @@ async def test_a_client_that_does_not_listen_is_closed_and_disturbs_nobody(tmp_p
         assert server.statistics().too_slow == 1
 
 
-async def test_a_refused_client_that_does_not_listen_is_closed_all_the_same(tmp_path, autojump_clock):
+async def test_a_refused_client_that_does_not_listen_is_closed_all_the_same(tmp_path, jumping_clock):
     maker, _, _ = founder_and_newcomer()
     async with server_by_hand(tmp_path) as (server, links):
         link = HandLink(Node(device_key(9), maker.pool_id, []), stalled=True)
@@ -336,7 +336,7 @@ async def test_a_refused_client_that_does_not_listen_is_closed_all_the_same(tmp_
         assert Counter(server.statistics().core.closed) == {"unknown_pool": 1}
 
 
-async def test_a_node_whose_link_broke_is_gone_after_a_while_without_anybody_asking(tmp_path, autojump_clock):
+async def test_a_node_whose_link_broke_is_gone_after_a_while_without_anybody_asking(tmp_path, jumping_clock):
     _, founder, newcomer = founder_and_newcomer()
     async with server_by_hand(tmp_path) as (_, links):
         first = await attach_by_hand(founder, links)

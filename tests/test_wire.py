@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from poolnet.clock import MAX_HLC, Hlc
 from poolnet.errors import WireError
-from poolnet.ids import PoolId, PublicKey
+from poolnet.ids import FileId, PoolId, PublicKey
 from poolnet.limits import (
     CHUNK_SIZE,
     KIB,
     MAX_CBOR_DEPTH,
+    MAX_FILE_NAME_BYTES,
     MAX_FRAME_SIZE,
     MAX_IDS_PER_FRAME,
     MAX_RANGES_PER_FRAME,
@@ -42,7 +43,8 @@ id_lists = st.lists(id32, max_size=20).map(tuple)
 statements = st.lists(st.binary(max_size=100), max_size=4).map(tuple)
 chars = st.characters(exclude_categories=["Cs"])
 pieces = st.sets(st.integers(0, 200)).map(lambda values: RangeSet.of(values).to_ranges())
-addresses = st.builds(sync_frames.Address, host=st.text(chars, min_size=2, max_size=45), port=st.integers(1, 65535))
+hosts = st.ip_addresses().map(str) | st.just("fe80::1%2") | st.just("::ffff:192.0.2.1")
+addresses = st.builds(sync_frames.Address, host=hosts, port=st.integers(1, 65535))
 entries = st.builds(sync_frames.RosterEntry, node=id32, places=st.lists(u64, max_size=RING_COUNT).map(tuple))
 
 
@@ -251,6 +253,18 @@ class TestFrames:
         with pytest.raises(WireError):
             ALL_FRAMES.decode_untrusted(encode_cbor(items))
 
+    @pytest.mark.parametrize(
+        "host",
+        [
+            *["", "example.org", "127.0.0.1 ", "127.0.0.01", "[::1]", "192.0.2.1%2", "\x1b[2J", 7, b"\x7f\x00\x00\x01"],
+            *["::1%", "fe80::1%eth0", "fe80::1%9999999999", "fe80::1%٣"],
+        ],
+    )
+    def test_an_address_is_a_numeric_one(self, host: Any) -> None:
+        encoded = encode_cbor([65, 1, [host, 4000], 1])
+        with pytest.raises(WireError):
+            FrameSet(sync_frames.SYNC_FRAMES).decode_untrusted(encoded)
+
     def test_a_frame_over_the_limit_is_not_written(self) -> None:
         with pytest.raises(WireError, match="at most"):
             encode_frame(pool_frames.Statements(statements=(bytes(40_000), bytes(40_000))))
@@ -342,6 +356,16 @@ class TestBodiesAndMessages:
     def test_an_empty_or_oversized_body_is_refused(self, kind: str, items: list[Any]) -> None:
         with pytest.raises(WireError):
             bodies.decode_body_untrusted(kind, encode_cbor(items))
+
+    def test_a_file_name_is_bounded_in_bytes(self) -> None:
+        def offer(name: str) -> bytes:
+            return bodies.encode_body(bodies.OfferBody(file_id=FileId(bytes(32)), name=name, size=1))
+
+        for name in ("x" * MAX_FILE_NAME_BYTES, "é" * (MAX_FILE_NAME_BYTES // 2)):
+            assert bodies.decode_body_untrusted("offer", offer(name)) is not None
+        for name in ("", "é" * (MAX_FILE_NAME_BYTES // 2 + 1), "x" * (MAX_FILE_NAME_BYTES + 1)):
+            with pytest.raises(WireError):
+                bodies.decode_body_untrusted("offer", offer(name))
 
     def test_a_text_of_the_largest_size_passes_whatever_its_characters_take(self) -> None:
         body = bodies.TextBody(text="𝄞" * MAX_TEXT_CHARS)

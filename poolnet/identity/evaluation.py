@@ -19,6 +19,11 @@ This is a `Sanction`. Rules:
 - A removal lists in `keep` how its target joined: that Join still takes its use of the invite, and no other counts.
 - Leaving is a removal of oneself: it ends what one may state after it, voids nothing, and one may join again later.
 
+So that one member cannot use up the room that a pool has, **the Joins and Invites of a branch are counted**: those of a
+member that an admin let in, of all whom it brought in, whom they brought in, and so on. Of them the first
+`MAX_BRANCH_STATEMENTS` in order count, whatever arrived first. What an admin states is not counted, nor how somebody
+came in who is or was an admin: no member throws out an admin by filling the branch in which that one came.
+
 What this cannot know is which of two joins through one invite came first: their authors choose the place. Who holds the
 secret of an invite with limited uses (its author does) can take the place of another who came in by it, as long as that
 one is no admin of a rank that sanctions have confirmed. The sync server counts uses as they come; one link for one
@@ -26,108 +31,82 @@ person, and a removal of whoever plays such games, settle the rest.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from functools import partial
 from types import MappingProxyType
 
 import attrs
 
-from poolnet.clock import Hlc, hlc_ms
+from poolnet.clock import hlc_ms
 from poolnet.identity.invitations import Invitation, Invitations
 from poolnet.identity.pool_state import MEMBER_RANK, Admission, InviteState, Member, PoolState
+from poolnet.identity.standing import Entry, Ground, Sanction, Standing, statements_below
 from poolnet.identity.statements import Genesis, Invite, Join, RemoveMember, Role, SetRole, Statement
-from poolnet.identity.user import SignedAddDevice
 from poolnet.ids import DeviceId, PoolId, PublicKey, StatementId
-
-_Key = tuple[Hlc, StatementId]
-
-
-@attrs.frozen(kw_only=True)
-class Sanction:
-    """An effective removal or demotion."""
-
-    key: _Key
-    target: DeviceId
-    is_demotion: bool
-    keep: frozenset[StatementId]
-    #: How those came in who are at least as senior as the author, by their joins.
-    seniors: Mapping[StatementId, Admission]
-
-    def voids(self, statement: Statement, *, as_admin: bool) -> bool:
-        """Return whether a statement by the target (that needs to be an admin, or not) does not stand."""
-        return statement.statement_id not in self.keep and (
-            not self.is_demotion or (as_admin and statement.key < self.key)
-        )
-
-    def closes(self, invite: Statement, *, as_admin: bool) -> bool:
-        """Return whether an invite by the target holds only for the joins in `keep`."""
-        return not self.is_demotion or (as_admin and invite.key < self.key)
-
-
-@attrs.define(kw_only=True)
-class _Standing:
-    """A device that came in, as the reading goes on."""
-
-    public_key: PublicKey
-    rank: int
-    user: SignedAddDevice | None
-    joined_hlc: Hlc
-    #: The statements, by their places, that changed the rank.
-    ranks: list[tuple[_Key, int]]
-    #: Where it left; None while it has not.
-    left: _Key | None = None
-
-    @property
-    def role(self) -> Role:
-        return Role.ADMIN if self.rank < MEMBER_RANK else Role.MEMBER
-
-    def set_rank(self, rank: int, key: _Key) -> None:
-        self.rank = rank
-        self.ranks.append((key, rank))
-
-    def smallest_rank_from(self, key: _Key, *, without: Set[StatementId]) -> int:
-        """Return the most senior rank at a place or after it; what the statements in `without` gave does not count."""
-        counted = [(place, rank) for place, rank in self.ranks if place[1] not in without]
-        before = [rank for place, rank in counted if place <= key]
-        after = [rank for place, rank in counted if place > key]
-        return min(before[-1:] + after, default=MEMBER_RANK)
+from poolnet.limits import MAX_BRANCH_STATEMENTS
 
 
 def evaluate(pool_id: PoolId, statements: Iterable[Statement]) -> PoolState:
     """Return what `statements`, well signed and of one pool, mean together."""
     ordered = sorted(statements, key=lambda statement: statement.key)
     sanctions: list[Sanction] = []
-    relevant: set[StatementId] = set()
+    grounds: set[Ground] = set()
     while True:
         reading = _Reading(pool_id, ordered, sanctions)
         found = reading.new_sanctions()
-        relevant |= reading.effective | reading.consulted
+        grounds |= reading.consulted
         if not found:
-            return reading.result(relevant)
+            break
         sanctions += found
+    if reading.has_overfull_branch:
+        reading = _Reading(pool_id, ordered, sanctions, uncounted=reading.statements_below_admins())
+    return reading.result(statements_below(grounds))
+
+
+@attrs.frozen
+class _Candidate:
+    """A sanction that may be applied, with its author's standing at that place."""
+
+    rank: int
+    ground: Ground | None
+    statement: Statement
 
 
 class _Reading:
-    """One reading of all statements in order, with the sanctions found so far applied."""
+    """One reading of all statements in order, with the sanctions found so far applied.
 
-    def __init__(self, pool_id: PoolId, ordered: Sequence[Statement], sanctions: Sequence[Sanction]) -> None:
+    With `uncounted` branches are bounded, and these statements do not count.
+    """
+
+    def __init__(
+        self,
+        pool_id: PoolId,
+        ordered: Sequence[Statement],
+        sanctions: Sequence[Sanction],
+        *,
+        uncounted: Set[StatementId] | None = None,
+    ) -> None:
+        self._uncounted = uncounted
+        self._branch_sizes: dict[DeviceId, int] = {}
         self._sanctions: dict[DeviceId, list[Sanction]] = {}
-        self._seniors: dict[StatementId, Admission] = {}
+        self._seniors: dict[StatementId, Entry] = {}
         for sanction in sanctions:
             self._sanctions.setdefault(sanction.target, []).append(sanction)
             self._seniors.update(sanction.seniors)
         self._applied = frozenset(sanction.key[1] for sanction in sanctions)
         self.effective: set[StatementId] = set(self._applied)
-        self.consulted: set[StatementId] = set()
+        #: What the sanctions that it found were judged by.
+        self.consulted: set[Ground] = set()
         self._name = ""
-        self._standings: dict[DeviceId, _Standing] = {}
+        self._standings: dict[DeviceId, Standing] = {}
         self._admissions: dict[DeviceId, Admission] = {}
         self._invitations: dict[PublicKey, Invitations] = {}
         self._waiting: dict[PublicKey, list[Statement]] = {}
         self._joins: dict[DeviceId, set[StatementId]] = {}
-        self._candidates: list[tuple[int, Statement]] = []
+        self._candidates: list[_Candidate] = []
         for statement in ordered:
             if isinstance(statement.body, Genesis) and statement.pool_id == pool_id:
                 self._name = statement.body.name
-                self._enter(statement, 0)
+                self._enter(statement, rank=0, branch=statement.author, entry=None)
         for statement in ordered:
             self._take(statement)
 
@@ -136,21 +115,28 @@ class _Reading:
 
         If all of them void each other (of equal rank, each before the other got it), the first in order.
         """
-        eligible = [(rank, statement) for rank, statement in self._candidates if self._rank_against(statement) > rank]
+        eligible = [item for item in self._candidates if self._rank_against(item.statement) > item.rank]
         if not eligible:
             return []
-        senior = min(rank for rank, _ in eligible)
-        seniors = {
-            admission.join_id: admission
-            for device, admission in self._admissions.items()
-            if min(rank for _, rank in self._standings[device].ranks) <= senior
-        }
-        batch = [(_sanction(statement, seniors), statement) for rank, statement in eligible if rank == senior]
-        standing = [sanction for sanction, statement in batch if not any(_hits(other, statement) for other, _ in batch)]
-        return standing or [batch[0][0]]
+        rank = min(item.rank for item in eligible)
+        seniors = self._at_least(rank)
+        batch = [(_sanction(item.statement, seniors), item) for item in eligible if item.rank == rank]
+        sanctions = [pair for pair in batch if not any(_hits(other, pair[1].statement) for other, _ in batch)]
+        found = sanctions or batch[:1]
+        self._consult([item for _, item in found])
+        return [sanction for sanction, _ in found]
 
-    def result(self, relevant: Iterable[StatementId]) -> PoolState:
-        """Return the state that this reading led to; `relevant` had an effect in this or an earlier one."""
+    @property
+    def has_overfull_branch(self) -> bool:
+        """Return whether more is stated in a branch than counts."""
+        return max(self._branch_sizes.values(), default=0) > MAX_BRANCH_STATEMENTS
+
+    def statements_below_admins(self) -> set[StatementId]:
+        """Return what the standing of everybody rests on who is or was an admin: how they came in above all."""
+        return statements_below(entry.ground for entry in self._at_least(MEMBER_RANK - 1).values())
+
+    def result(self, consulted: Iterable[StatementId]) -> PoolState:
+        """Return the state that this reading led to; `consulted` is what the sanctions rest on."""
         removed = frozenset(
             device for device, group in self._sanctions.items() if any(not sanction.is_demotion for sanction in group)
         )
@@ -176,10 +162,10 @@ class _Reading:
             entered=frozenset(self._standings),
             admissions=MappingProxyType(self._admissions),
             invites=MappingProxyType(
-                {key: tuple(map(_invite_state, invitations)) for key, invitations in self._invitations.items()}
+                {key: tuple(map(self._invite_state, invitations)) for key, invitations in self._invitations.items()}
             ),
             effective=frozenset(self.effective),
-            relevant=frozenset(relevant),
+            relevant=frozenset(self.effective.union(consulted)),
         )
 
     def _take(self, statement: Statement) -> None:
@@ -196,6 +182,16 @@ class _Reading:
             case Genesis() | None:
                 pass
 
+    def _invite_state(self, invitation: Invitation) -> InviteState:
+        return InviteState(
+            invite_id=invitation.statement.statement_id,
+            author=invitation.author,
+            role=Role(invitation.body.role),
+            expires_unix_ms=invitation.body.expires_unix_ms,
+            uses_left=0 if self._is_full(invitation.branch) else invitation.uses_left,
+            valid=invitation.is_open,
+        )
+
     # --- coming in ------------------------------------------------------------------------------------------------
 
     def _take_join(self, statement: Statement, body: Join) -> bool:
@@ -205,23 +201,23 @@ class _Reading:
         is_in = standing is not None and (standing.left is None or statement.key < standing.left)
         if is_in or self._is_void(statement, as_admin=False):
             return True
-        admission = self._admission(statement, body) or self._seniors.get(statement.statement_id)
-        if admission is None:
-            return False
-        self._admissions[statement.author] = admission
-        self._enter(statement, admission.rank)
-        return True
-
-    def _admission(self, join: Statement, body: Join) -> Admission | None:
         invitations = self._invitations.get(body.invite_key)
-        invitation = invitations.take(join, lambda invitation: self._is_kept(join, invitation)) if invitations else None
-        if invitation is None:
-            return None
-        return Admission(
-            join_id=join.statement_id,
-            invite_id=invitation.statement.statement_id,
-            inviter=invitation.author,
-            rank=invitation.rank,
+        invitation = None if invitations is None else invitations.take(statement, partial(self._admits, statement))
+        senior = self._seniors.get(statement.statement_id)
+        if invitation is not None:
+            self._admit(statement, invitation.entry(statement), branch=invitation.branch or statement.author)
+        elif senior is not None:
+            self._admit(statement, senior, branch=statement.author)
+        return invitation is not None or senior is not None
+
+    def _admit(self, join: Statement, entry: Entry, *, branch: DeviceId) -> None:
+        self._count(join, branch)
+        self._admissions[join.author] = entry.admission
+        self._enter(join, rank=entry.admission.rank, branch=branch, entry=entry)
+
+    def _admits(self, join: Statement, invitation: Invitation) -> bool:
+        return (invitation.is_open or self._is_kept(join, invitation)) and self._has_room(
+            join, invitation.branch or join.author
         )
 
     def _is_kept(self, join: Statement, invitation: Invitation) -> bool:
@@ -233,14 +229,18 @@ class _Reading:
         as_admin = invite.body.role == Role.ADMIN
         return [s for s in self._sanctions.get(invite.author, ()) if s.closes(invite, as_admin=as_admin)]
 
-    def _enter(self, statement: Statement, rank: int) -> None:
+    def _enter(self, statement: Statement, *, rank: int, branch: DeviceId, entry: Entry | None) -> None:
         self.effective.add(statement.statement_id)
         former = self._standings.get(statement.author)
-        self._standings[statement.author] = _Standing(
+        self._standings[statement.author] = Standing(
             public_key=statement.author_key,
             rank=rank,
             user=statement.user,
             joined_hlc=statement.hlc,
+            branch=branch,
+            entry=entry,
+            ground=None if entry is None else entry.ground,
+            own=[*(former.own if former is not None else ()), statement.statement_id],
             ranks=[*(former.ranks if former is not None else ()), (statement.key, rank)],
         )
 
@@ -249,6 +249,11 @@ class _Reading:
         author = self._author(statement, as_admin=is_for_admins)
         if author is None:
             return
+        branch = None if author.role == Role.ADMIN else author.branch
+        if branch is not None:
+            if not self._has_room(statement, branch):
+                return
+            self._count(statement, branch)
         self.effective.add(statement.statement_id)
         invitation = Invitation(
             statement=statement,
@@ -256,6 +261,8 @@ class _Reading:
             rank=author.rank + 1 if is_for_admins else MEMBER_RANK,
             is_open=not self._closing(statement),
             uses_left=body.uses,
+            branch=branch,
+            ground=author.ground,
         )
         self._invitations.setdefault(body.invite_key, Invitations()).add(invitation)
         self._admit_waiting(invitation)
@@ -273,6 +280,22 @@ class _Reading:
                 still.append(join)
         waiting[:] = still
 
+    # --- branches -------------------------------------------------------------------------------------------------
+
+    def _has_room(self, statement: Statement, branch: DeviceId) -> bool:
+        return (
+            self._uncounted is None
+            or self._branch_sizes.get(branch, 0) < MAX_BRANCH_STATEMENTS
+            or statement.statement_id in self._uncounted
+        )
+
+    def _count(self, statement: Statement, branch: DeviceId) -> None:
+        if self._uncounted is None or statement.statement_id not in self._uncounted:
+            self._branch_sizes[branch] = self._branch_sizes.get(branch, 0) + 1
+
+    def _is_full(self, branch: DeviceId | None) -> bool:
+        return branch is not None and self._branch_sizes.get(branch, 0) >= MAX_BRANCH_STATEMENTS
+
     # --- ranks ----------------------------------------------------------------------------------------------------
 
     def _take_promotion(self, statement: Statement, body: SetRole) -> None:
@@ -282,28 +305,28 @@ class _Reading:
             return
         self.effective.add(statement.statement_id)
         if author.rank + 1 < target.rank:
-            target.set_rank(author.rank + 1, statement.key)
+            target.promote(statement, author)
 
     def _take_sanction(self, statement: Statement, body: SetRole | RemoveMember) -> None:
         target = self._standings.get(body.device)
         if statement.statement_id in self._applied:
             if target is not None and isinstance(body, SetRole):
-                target.set_rank(MEMBER_RANK, statement.key)
+                target.demote(statement.key)
             return
         is_own = statement.author == body.device
         author = self._author(statement, as_admin=not is_own)
         if author is None:
             return
         if not is_own:
-            self._candidates.append((author.rank, statement))
+            self._candidates.append(_Candidate(author.rank, author.ground, statement))
         elif isinstance(body, RemoveMember):
-            author.left = statement.key
+            author.leave(statement.key)
             self.effective.add(statement.statement_id)
         elif author.rank > 0:
-            author.set_rank(MEMBER_RANK, statement.key)
+            author.step_down(statement.key)
             self.effective.add(statement.statement_id)
 
-    def _author(self, statement: Statement, *, as_admin: bool) -> _Standing | None:
+    def _author(self, statement: Statement, *, as_admin: bool) -> Standing | None:
         """Return the author's standing if it may state this at this place and it is not void."""
         author = self._standings.get(statement.author)
         if author is None or author.left is not None or (as_admin and author.role != Role.ADMIN):
@@ -324,17 +347,43 @@ class _Reading:
         standing = self._standings.get(body.device)
         if standing is None:
             return MEMBER_RANK
-        joins = self._joins.get(body.device, set())
-        kept = joins.intersection(body.keep)
-        self.consulted |= kept
+        joins, kept = self._joins_of_target(body)
         return standing.smallest_rank_from(statement.key, without=joins - kept if kept else frozenset())
+
+    def _joins_of_target(self, body: SetRole | RemoveMember) -> tuple[Set[StatementId], Set[StatementId]]:
+        """Return all joins of the target, and those that `keep` lists."""
+        joins = self._joins.get(body.device, set())
+        return joins, joins.intersection(body.keep)
+
+    def _at_least(self, rank: int) -> dict[StatementId, Entry]:
+        """Return how those came in, by their joins, who are or were at least that senior, without the founder."""
+        return {
+            standing.entry.admission.join_id: standing.entry
+            for standing in self._standings.values()
+            if standing.entry is not None and standing.best_rank <= rank
+        }
+
+    def _consult(self, found: Sequence[_Candidate]) -> None:
+        """Note what sanctions of one rank rest on: what their authors and all seniors do, and how the targets stood."""
+        seniors = (standing.ground for standing in self._standings.values() if standing.best_rank <= found[0].rank)
+        grounds = {*seniors, *(item.ground for item in found)}
+        steps: list[StatementId] = []
+        for item in found:
+            body = item.statement.body
+            assert isinstance(body, SetRole | RemoveMember)
+            target = self._standings.get(body.device)
+            steps += self._joins_of_target(body)[1]
+            if target is not None:
+                steps += target.recalled()
+                grounds.add(target.ground)
+        self.consulted.add(Ground(tuple(steps), tuple(ground for ground in grounds if ground is not None)))
 
 
 def _hits(sanction: Sanction, statement: Statement) -> bool:
     return sanction.target == statement.author and sanction.voids(statement, as_admin=True)
 
 
-def _sanction(statement: Statement, seniors: Mapping[StatementId, Admission]) -> Sanction:
+def _sanction(statement: Statement, seniors: Mapping[StatementId, Entry]) -> Sanction:
     body = statement.body
     assert isinstance(body, SetRole | RemoveMember)
     return Sanction(
@@ -343,15 +392,4 @@ def _sanction(statement: Statement, seniors: Mapping[StatementId, Admission]) ->
         is_demotion=isinstance(body, SetRole),
         keep=frozenset(body.keep),
         seniors=seniors,
-    )
-
-
-def _invite_state(invitation: Invitation) -> InviteState:
-    return InviteState(
-        invite_id=invitation.statement.statement_id,
-        author=invitation.author,
-        role=Role(invitation.body.role),
-        expires_unix_ms=invitation.body.expires_unix_ms,
-        uses_left=invitation.uses_left,
-        valid=invitation.is_open,
     )

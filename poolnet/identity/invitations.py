@@ -13,24 +13,43 @@ from heapq import heappop, heappush
 import attrs
 
 from poolnet.clock import Hlc, hlc_ms
+from poolnet.identity.pool_state import Admission
+from poolnet.identity.standing import Entry, Ground
 from poolnet.identity.statements import Invite, Statement
 from poolnet.ids import DeviceId, StatementId
 
 
 @attrs.define(kw_only=True)
 class Invitation:
-    """An Invite that stands. Not `is_open`: its author was sanctioned, it holds only for the joins that are kept."""
+    """An Invite that stands. Not `is_open`: its author was sanctioned, it holds only for the joins that are kept.
+
+    `branch` is that of its author, to which the joins through it belong as well; None if the author was an admin.
+    `ground` is what the standing of its author rested on.
+    """
 
     statement: Statement
     body: Invite
     rank: int
     is_open: bool
     uses_left: int | None
+    branch: DeviceId | None
+    ground: Ground | None
 
     @property
     def author(self) -> DeviceId:
         """Who invites."""
         return self.statement.author
+
+    def entry(self, join: Statement) -> Entry:
+        """Return how the author of a Join comes in by it."""
+        admission = Admission(
+            join_id=join.statement_id,
+            invite_id=self.statement.statement_id,
+            inviter=self.author,
+            rank=self.rank,
+        )
+        rests_on = () if self.ground is None else (self.ground,)
+        return Entry(admission, Ground((admission.join_id, admission.invite_id), rests_on))
 
 
 @attrs.define(order=False)
@@ -69,13 +88,13 @@ class Invitations:
             insort(self._order, (rank, is_closed, place, author))
         heappush(group.heap, (-invitation.body.expires_unix_ms, place, invitation))
 
-    def take(self, join: Statement, holds: Callable[[Invitation], bool]) -> Invitation | None:
-        """Take a use of the best invite that admits `join`; `holds` judges those that are not open."""
+    def take(self, join: Statement, admits: Callable[[Invitation], bool]) -> Invitation | None:
+        """Take a use of the best invite that is in time for `join` and that `admits` it."""
         for rank, is_closed, _, author in self._order:
             invitation = self._groups[rank, is_closed, author].top()
             if invitation is None or hlc_ms(join.hlc) > invitation.body.expires_unix_ms:
                 continue
-            if invitation.is_open or holds(invitation):
+            if admits(invitation):
                 if invitation.uses_left is not None:
                     invitation.uses_left -= 1
                 return invitation

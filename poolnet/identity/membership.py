@@ -2,6 +2,11 @@
 
 `Membership` holds the statements (the exchange between nodes is about them) and reads them with evaluation.py when
 somebody asks, at most once per change. It holds statements without effect as well: what they depend on may come later.
+
+Room is bounded. When it gets scarce, statements that make no difference are forgotten, what a removal voids among them;
+they are taken again from others if they come to make one. The last room is for admins, the very last for the founder:
+a pool that somebody has filled can always be told to remove that one. A refused statement is offered again with every
+new link, so that members that had to refuse different ones agree as soon as there is room.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,9 +15,15 @@ from poolnet.clock import Hlc, hlc_ms
 from poolnet.errors import Refused
 from poolnet.identity.evaluation import evaluate
 from poolnet.identity.pool_state import Admission, InviteState, Member, PoolState
-from poolnet.identity.statements import Join, Role, Statement, encode_statement, statement_is_signed
+from poolnet.identity.statements import Genesis, Join, Role, Statement, encode_statement, statement_is_signed
 from poolnet.ids import DeviceId, PoolId, PublicKey, StatementId
-from poolnet.limits import MAX_KEPT_STATEMENTS, MAX_STATEMENTS, MAX_STATEMENTS_SIZE
+from poolnet.limits import (
+    MAX_KEPT_STATEMENTS,
+    MAX_STATEMENTS,
+    MAX_STATEMENTS_SIZE,
+    RESERVED_STATEMENTS,
+    RESERVED_STATEMENTS_SIZE,
+)
 
 __all__ = ["Admission", "InviteState", "Member", "Membership", "PoolState", "removal_keep"]
 
@@ -32,11 +43,15 @@ class Membership:
         self._statements: dict[StatementId, Statement] = {}
         self._size = 0
         self._state: PoolState | None = None
+        self._founder: DeviceId | None = None
+        #: Admins as of the last evaluation; who is asked about at the brink of a full set is looked up anew if need be.
+        self._admins: frozenset[DeviceId] = frozenset()
 
     def copy(self) -> "Membership":
         """Return an independent copy, to see what further statements would mean."""
         result = Membership(self.pool_id)
         result._statements, result._size, result._state = self._statements.copy(), self._size, self._state
+        result._founder, result._admins = self._founder, self._admins
         return result
 
     # --- statements -----------------------------------------------------------------------------------------------
@@ -45,18 +60,43 @@ class Membership:
         """Take a statement, in any order; return whether it is new, of this pool and well signed.
 
         A full set makes room by forgetting statements that make no difference; if all do, the new statement is refused.
+        For a statement by an admin or the founder there is room for longer.
         """
         if statement.statement_id in self._statements or statement.pool_id != self.pool_id:
             return False
         if not statement_is_signed(statement):
             return False
-        if self._is_full():
-            self._forget_irrelevant()
-            if self._is_full():
-                return False
+        if not self._make_room(statement):
+            return False
         self._statements[statement.statement_id] = statement
         self._size += _size_of(statement)
         self._state = None
+        if isinstance(statement.body, Genesis):
+            self._founder = statement.author
+        return True
+
+    def add_in_time(self, statements: Iterable[Statement], unix_ms: int) -> None:
+        """Take statements that a device shows for itself; of joins only those that would admit their author *now*.
+
+        Whatever time a Join claims: nobody has seen it in time who could say so.
+        """
+        joins: list[Statement] = []
+        for statement in statements:
+            if isinstance(statement.body, Join):
+                joins.append(statement)
+            else:
+                self.add(statement)
+        while True:  # a Join may wait for that of its inviter
+            waiting = [join for join in joins if not (self._admits(join, unix_ms) and self.add(join))]
+            if len(waiting) == len(joins):
+                return
+            joins = waiting
+
+    def _admits(self, join: Statement, unix_ms: int) -> bool:
+        try:
+            self.check_join(join, unix_ms)
+        except Refused:
+            return False
         return True
 
     def ids(self) -> tuple[StatementId, ...]:
@@ -64,12 +104,16 @@ class Membership:
         return tuple(self._statements)
 
     def missing(self, ids: Iterable[StatementId]) -> tuple[StatementId, ...]:
-        """Return those of `ids` that are not held; none if there is no room for more."""
-        return () if self._is_full() else tuple(item for item in ids if item not in self._statements)
+        """Return those of `ids` that are not held, each once; none if there is no room, not even for the founder."""
+        if self._is_full(reserved=0):
+            self._forget_irrelevant()
+            if self._is_full(reserved=0):
+                return ()
+        return tuple(dict.fromkeys(item for item in ids if item not in self._statements))
 
     def get(self, ids: Iterable[StatementId]) -> list[bytes]:
-        """Return the encoded statements of `ids`, without those that are not held."""
-        return [encode_statement(self._statements[item]) for item in ids if item in self._statements]
+        """Return the encoded statements of `ids`, each once, without those that are not held."""
+        return [encode_statement(self._statements[item]) for item in dict.fromkeys(ids) if item in self._statements]
 
     def statements(self) -> list[bytes]:
         """Return all statements, encoded, in their order."""
@@ -84,6 +128,9 @@ class Membership:
     def __len__(self) -> int:
         return len(self._statements)
 
+    def __contains__(self, statement_id: StatementId) -> bool:
+        return statement_id in self._statements
+
     # --- what they mean -------------------------------------------------------------------------------------------
 
     @property
@@ -91,6 +138,8 @@ class Membership:
         """What the statements held now mean."""
         if self._state is None:
             self._state = evaluate(self.pool_id, self._statements.values())
+            members = self._state.members.values()
+            self._admins = frozenset(member.device_id for member in members if member.role == Role.ADMIN)
         return self._state
 
     @property
@@ -107,8 +156,11 @@ class Membership:
         return device in self.state.members
 
     def was_member(self, device: DeviceId) -> bool:
-        """Return whether a device is or ever was in the pool, so that it may be an author of history."""
-        return device in self.state.entered
+        """Return whether a device is or ever was in the pool, so that it may be an author of history.
+
+        Of a removed one that is taken for granted: the removal may have voided how it had come in.
+        """
+        return device in self.state.entered or device in self.state.removed
 
     def may_have_written(self, device: DeviceId, hlc: Hlc) -> bool:
         """Return whether a message of that time may be by this device: by a member, or by one that left after it."""
@@ -170,11 +222,33 @@ class Membership:
 
     # --- room -----------------------------------------------------------------------------------------------------
 
-    def _is_full(self) -> bool:
-        return len(self._statements) >= MAX_STATEMENTS or self._size >= MAX_STATEMENTS_SIZE
+    def _make_room(self, statement: Statement) -> bool:
+        """Return whether there is room for a statement, if need be after forgetting what makes no difference."""
+        if not self._is_full(reserved=2):
+            return True
+        reserved = self._reserved_from(statement)
+        if self._is_full(reserved=reserved):
+            self._forget_irrelevant()
+        return not self._is_full(reserved=reserved)
+
+    def _reserved_from(self, statement: Statement) -> int:
+        """Return how many reserves the author of a statement has to leave alone."""
+        if statement.author == self._founder or isinstance(statement.body, Genesis):
+            return 0
+        is_admin = statement.author in self._admins or self.role_of(statement.author) == Role.ADMIN
+        return 1 if is_admin else 2
+
+    def _is_full(self, *, reserved: int) -> bool:
+        """Return whether no room is left but so many reserves."""
+        return (
+            len(self._statements) >= MAX_STATEMENTS - reserved * RESERVED_STATEMENTS
+            or self._size >= MAX_STATEMENTS_SIZE - reserved * RESERVED_STATEMENTS_SIZE
+        )
 
     def _forget_irrelevant(self) -> None:
         relevant = self.state.relevant
+        if len(relevant) == len(self._statements):
+            return
         self._statements = {key: item for key, item in self._statements.items() if key in relevant}
         self._size = sum(_size_of(statement) for statement in self._statements.values())
 

@@ -37,7 +37,10 @@ class Admission:
 
 @attrs.frozen(kw_only=True)
 class InviteState:
-    """What an invite is still good for. Not `valid`: its author was removed or lost the right to give that role."""
+    """What an invite is still good for. Not `valid`: its author was removed or lost the right to give that role.
+
+    No uses are left either when its author's branch is full (evaluation.py).
+    """
 
     invite_id: StatementId
     author: DeviceId
@@ -64,5 +67,6 @@ class PoolState:
     invites: Mapping[PublicKey, Sequence[InviteState]]
     #: Statements that have an effect.
     effective: frozenset[StatementId]
-    #: Statements without which something else would be true: those, and what they were judged by.
+    #: Statements without which something else would be true: those, what sanctions were judged by, and how those came
+    #: in whom sanctions leave in although who invited them falls.
     relevant: frozenset[StatementId]

@@ -2,7 +2,8 @@
 
 aioquic's cost of every packet grows with the number of open streams, and a queue of written but unsent chunks only
 delays whoever cancels. So a chunk is written when little is unsent (an estimate: what was written less what left as
-datagrams), however much credit there is. The credit (`MAX_CHUNKS_IN_TRANSIT` chunks not yet consumed by the other
+datagrams), however much credit there is, and while few earlier ones wait for the other side to acknowledge them: it may
+lie about what it has consumed. The credit (`MAX_CHUNKS_IN_TRANSIT` chunks not yet consumed by the other
 side's application) is what bounds memory on both sides.
 
 `ChunkCarrier` is what a link needs of a way for chunks; another way (TCP) can stand in for this one.
@@ -28,6 +29,8 @@ ChunkFilter = Callable[[FileId, int], bool]
 _HEADER_FRAME = FrameSet((ChunkHeader,))
 #: A chunk header is 43 bytes at most.
 _MAX_HEADER_SIZE = 128
+#: Pieces of a chunk before they are joined. Small ones cost more than their bytes, and a peer chooses their size.
+_MAX_PIECES = 512
 
 
 @attrs.frozen
@@ -51,6 +54,9 @@ class StreamWriter(Protocol):
     @property
     def datagram_size(self) -> int:
         """Bytes in one datagram that we send."""
+
+    def may_open_chunk_stream(self) -> bool:
+        """Return whether few enough earlier ones wait to be sent or acknowledged."""
 
     def open_chunk_stream(self) -> int:
         """Return the id of a new unidirectional stream."""
@@ -101,12 +107,17 @@ class ChunkSender:
         self.credit.acknowledge(chunks)
         # What was consumed, or stopped by the other side, is not waiting to be sent.
         self._unsent = min(self._unsent, self.credit.under_way * (CHUNK_SIZE + _MAX_HEADER_SIZE))
-        self._wake()
+        self.wake()
 
     def transmitted(self, size: int) -> None:
         """Take note of bytes that left as datagrams."""
         self._unsent = max(0, self._unsent - size)
-        self._wake()
+        self.wake()
+
+    def wake(self) -> None:
+        """Let a waiting chunk go, if there is room now."""
+        if self._room and self._has_room():
+            self._room.unpark()
 
     def close(self) -> None:
         """Make every `send` raise LinkClosed."""
@@ -114,11 +125,7 @@ class ChunkSender:
         self._room.unpark_all()
 
     def _has_room(self) -> bool:
-        return self._unsent < self._max_unsent and self.credit.has_room(1)
-
-    def _wake(self) -> None:
-        if self._room and self._has_room():
-            self._room.unpark()
+        return self._unsent < self._max_unsent and self.credit.has_room(1) and self._writer.may_open_chunk_stream()
 
 
 @attrs.define
@@ -198,6 +205,8 @@ class ChunkReceiver:
                 self._ignore(stream_id, incoming, end=end)
                 return
         incoming.pieces.append(data)
+        if len(incoming.pieces) > _MAX_PIECES:
+            incoming.pieces = [b"".join(incoming.pieces)]
         incoming.size += len(data)
         if incoming.header is not None and incoming.size > incoming.header.size:
             raise ProtocolError("a chunk longer than declared")

@@ -9,7 +9,6 @@ import logging
 from typing import Protocol
 
 import trio
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import (
     ConnectionIdIssued,
     ConnectionIdRetired,
@@ -23,8 +22,15 @@ from aioquic.quic.events import (
 from aioquic.quic.packet import QuicErrorCode
 
 from poolnet.errors import PoolnetError, ProtocolError, Refused, Unreachable
-from poolnet.limits import MAX_PRE_AUTH_DATAGRAMS, MAX_PRE_AUTH_SIZE, MAX_REASON_CHARS
+from poolnet.limits import (
+    MAX_FRAME_SIZE,
+    MAX_PRE_AUTH_DATAGRAMS,
+    MAX_PRE_AUTH_SIZE,
+    MAX_REASON_CHARS,
+    MAX_UNACKNOWLEDGED_CONTROL,
+)
 from poolnet.net.addresses import SocketAddress
+from poolnet.net.bounded_quic import CONTROL_STREAM, BoundedQuicConnection
 from poolnet.net.link import Link
 from poolnet.net.udp import Datagram
 from poolnet.protocol.link_auth import (
@@ -42,11 +48,11 @@ from poolnet.wire.link_frames import Goodbye
 
 log = logging.getLogger(__name__)
 
-#: The first bidirectional stream of the dialler.
-CONTROL_STREAM = 0
 _UNIDIRECTIONAL = 2
 #: Why a stream or connection is given up, as QUIC's application error codes.
 _NOT_WANTED, _CLOSED = 1, 2
+#: Control bytes that were written and not acknowledged by QUIC: those that the credit allows, and link frames.
+_MAX_HELD_CONTROL = MAX_UNACKNOWLEDGED_CONTROL + MAX_FRAME_SIZE
 #: aioquic sets a timer to `sent + delay` and then asks whether `sent <= now - delay`; on the dot, rounding says no.
 _ROUNDING_S = 1e-6
 
@@ -84,7 +90,13 @@ class Connection:
     """
 
     def __init__(
-        self, quic: QuicConnection, auth: LinkAuth, host: ConnectionHost, *, is_dialler: bool, address: SocketAddress
+        self,
+        quic: BoundedQuicConnection,
+        auth: LinkAuth,
+        host: ConnectionHost,
+        *,
+        is_dialler: bool,
+        address: SocketAddress,
     ) -> None:
         self.link: Link | None = None
         self.failure: PoolnetError | None = None
@@ -177,8 +189,12 @@ class Connection:
         return self._quic.configuration.max_datagram_size
 
     def write_control(self, data: bytes) -> None:
-        """Queue bytes on the control stream."""
+        """Queue bytes on the control stream. Who lets too many wait, whatever credit it gives, loses the link."""
         self.write(CONTROL_STREAM, data)
+        if self._can_write and self._quic.held(CONTROL_STREAM) > _MAX_HELD_CONTROL:
+            self._can_write = False
+            if self.link is not None:
+                self.link.close_now(code="too_slow", reason="the control stream was not taken in time")
 
     def write(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
         """Queue bytes on a stream."""
@@ -195,6 +211,10 @@ class Connection:
     def open_chunk_stream(self) -> int:
         """Return the id of the next unidirectional stream; it exists once it is written to."""
         return self._quic.get_next_available_stream_id(is_unidirectional=True)
+
+    def may_open_chunk_stream(self) -> bool:
+        """Return whether few enough earlier ones wait to be sent or acknowledged."""
+        return self._quic.may_open_chunk_stream()
 
     def stop_stream(self, stream_id: int) -> None:
         """Ask the other side to send no more on a stream."""
@@ -280,6 +300,7 @@ class Connection:
                 case SendBytes(data):
                     self.write_control(data)
                 case Proven(hello, rest):
+                    self._quic.open_windows()
                     self.link = Link(self, hello, is_dialler=self.is_dialler, now=now)
                     self._host.proven(self, self.link)
                     self.settled.set()

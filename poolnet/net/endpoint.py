@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it is public, but not re-exported by name
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import pull_quic_header
 
 from poolnet.errors import PoolnetError, Unreachable
@@ -26,6 +25,7 @@ from poolnet.limits import (
 )
 from poolnet.net.addresses import SocketAddress, host_addresses, resolve
 from poolnet.net.admission import Admission, Admit, Reply
+from poolnet.net.bounded_quic import BoundedQuicConnection
 from poolnet.net.connection import Connection
 from poolnet.net.link import Link
 from poolnet.net.multiplexer import Multiplexer
@@ -189,7 +189,8 @@ class Endpoint:
             timeout_s: when to give up.
 
         Raises:
-            Unreachable: none of the candidates answered, and nobody came from elsewhere.
+            Unreachable: none of the candidates answered, and nobody came from elsewhere; or the session is being
+                probed already.
         """
         addresses = tuple((candidate.host, candidate.port) for candidate in candidates)
         return await self._probes.search(session, key, addresses, timeout_s)
@@ -276,7 +277,7 @@ class Endpoint:
     ) -> Connection:
         now = trio.current_time()
         size = max(MIN_DATAGRAM_SIZE, min(datagram_size, MAX_DATAGRAM_SIZE))
-        quic = QuicConnection(configuration=dialling_settings(peer_key, datagram_size=size))
+        quic = BoundedQuicConnection(configuration=dialling_settings(peer_key, datagram_size=size))
         auth = LinkAuth(self._key, nonce=secrets.token_bytes(NONCE_SIZE), now=now, hello=hello, peer_key=peer_key)
         connection = Connection(quic, auth, self, is_dialler=True, address=address)
         quic.connect(address, now)
@@ -305,7 +306,7 @@ class Endpoint:
         return None
 
     def _admit(self, verdict: Admit, destination_id: bytes, address: SocketAddress, now: float) -> Connection:
-        quic = QuicConnection(
+        quic = BoundedQuicConnection(
             configuration=self._accepting.make(datagram_size=self._probes.datagram_size_for(address)),
             original_destination_connection_id=verdict.original_destination_id,
             retry_source_connection_id=verdict.retry_source_id,

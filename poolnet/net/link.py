@@ -313,8 +313,9 @@ class Link:
         self._chunks_in.stream_reset(stream_id)
 
     def datagrams_received(self, size: int, now: float) -> None:
-        """Count bytes that arrived."""
+        """Count bytes that arrived; what they acknowledge may make room for a chunk."""
         self._rate_in.add(size, now)
+        self._chunks_out.wake()
 
     def datagrams_sent(self, size: int, now: float) -> None:
         """Count bytes that left; chunks may follow them."""
@@ -326,9 +327,11 @@ class Link:
         return self._next_ping
 
     def tick(self, now: float) -> None:
-        """Send the ping that is due."""
-        if now >= self._next_ping and not self.is_closed and not self._is_closing:
-            self._next_ping = now + PING_INTERVAL_S
+        """Send the ping that is due; none while the link is closing."""
+        if now < self._next_ping:
+            return
+        self._next_ping = now + PING_INTERVAL_S
+        if not self.is_closed and not self._is_closing:
             self._pings = (self._pings[0] + 1, now, unix_ms())
             self._write(Ping(number=self._pings[0], unix_ms=self._pings[2]))
 

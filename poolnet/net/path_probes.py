@@ -59,9 +59,9 @@ class PathProbes:
         return self._prober.dropped
 
     async def search(self, session: bytes, key: bytes, candidates: tuple[SocketAddress, ...], timeout_s: float) -> Path:
-        """Return the best path. Raises Unreachable; ValueError if that session is being searched already."""
-        if session in self._waiting:
-            raise ValueError("this session is being probed already")
+        """Return the best path. Raises Unreachable, also if that session is being searched already."""
+        if session in self._waiting:  # whoever asks us to probe chooses the session
+            raise Unreachable("this session is being probed already")
         now = trio.current_time()
         done = self._waiting[session] = trio.Event()
         try:

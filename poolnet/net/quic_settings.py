@@ -8,7 +8,7 @@ from aioquic.quic.packet import QuicProtocolVersion
 from poolnet.identity.certificate import link_certificate, pinning_anchor_pem, private_key_of
 from poolnet.identity.keys import DeviceKey
 from poolnet.ids import PublicKey
-from poolnet.limits import IDLE_TIMEOUT_S, PRE_AUTH_WINDOW, QUIC_CONNECTION_WINDOW, QUIC_STREAM_WINDOW
+from poolnet.limits import IDLE_TIMEOUT_S, PRE_AUTH_WINDOW, QUIC_STREAM_WINDOW
 
 ALPN = "poolnet/1"
 CONNECTION_ID_SIZE = 8
@@ -31,12 +31,8 @@ class AcceptingSettings:
         self._private_key = private_key_of(key)
 
     def make(self, *, datagram_size: int) -> QuicConfiguration:
-        """Return the settings of one connection.
-
-        Its windows begin small, because its peer is not proven; aioquic opens them as they fill.
-        """
+        """Return the settings of one connection."""
         settings = _settings(is_client=False, datagram_size=datagram_size)
-        settings.max_data = settings.max_stream_data = PRE_AUTH_WINDOW
         settings.certificate = self._certificate
         settings.private_key = self._private_key
         return settings
@@ -49,7 +45,7 @@ def _settings(*, is_client: bool, datagram_size: int) -> QuicConfiguration:
         congestion_control_algorithm="cubic",
         connection_id_length=CONNECTION_ID_SIZE,
         idle_timeout=IDLE_TIMEOUT_S,
-        max_data=QUIC_CONNECTION_WINDOW,
+        max_data=PRE_AUTH_WINDOW,  # bounded_quic.py opens it when the peer is proven
         max_stream_data=QUIC_STREAM_WINDOW,
         max_datagram_size=datagram_size,
         supported_versions=list(VERSIONS),

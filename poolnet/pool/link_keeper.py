@@ -20,6 +20,7 @@ from poolnet.ids import ID_SIZE, DeviceId, short_id
 from poolnet.limits import DIAL_TIMEOUT_S
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
+from poolnet.pool.message_flow import now_ms
 from poolnet.protocol import mesh
 from poolnet.timer import Timer
 from poolnet.wire.link_frames import Hello, Purpose
@@ -30,8 +31,9 @@ logger = logging.getLogger(__name__)
 
 #: How long a peer may take to answer a signal: twice through a server or across the mesh.
 _SIGNAL_TIMEOUT_S = 4.0
-#: Probing for others at once; a flood of signals costs no more than this.
+#: Probing for others at once, and for one of them; a flood of signals costs no more than this.
 _MAX_ANSWERS = 16
+_MAX_ANSWERS_PER_PEER = 4
 
 
 class LinkKeeper:
@@ -68,7 +70,7 @@ class LinkKeeper:
         self._unreachable = unreachable
         self._since: dict[DeviceId, float] = {}
         self._answers: dict[bytes, tuple[DeviceId, trio.MemorySendChannel[Signal]]] = {}
-        self._answering = 0
+        self._answering: dict[bytes, DeviceId] = {}
         self._changed = trio.Condition()
         self._timer = Timer(machine.next_deadline)
 
@@ -107,12 +109,14 @@ class LinkKeeper:
 
         They are judged on a copy: what does not admit its sender is not kept.
         """
-        candidate = self._membership.copy()
         try:
-            for encoded in hello.credentials:
-                candidate.add(decode_statement_untrusted(encoded))
+            shown = [decode_statement_untrusted(encoded) for encoded in hello.credentials]
         except WireError:
             return False
+        if all(statement.statement_id in self._membership for statement in shown):
+            return False  # nothing new, and by what we have it is no member: not worth an evaluation
+        candidate = self._membership.copy()
+        candidate.add_in_time(shown, now_ms())
         return candidate.is_member(device_id_of(hello.public_key))
 
     async def adopt(self, link: Link) -> None:
@@ -223,12 +227,20 @@ class LinkKeeper:
                     channel.send_nowait(signal)
                 except trio.WouldBlock:
                     return  # answered already
-        elif self._membership.is_member(sender) and self._mesh.may_accept(sender) and self._answering < _MAX_ANSWERS:
+        elif self._may_answer(sender, signal.session):
+            self._answering[signal.session] = sender
             self._signal(sender, self._own_signal(signal.session, signal.probe_key, answer=True))
             self._nursery.start_soon(self._answer_probes, signal)
 
+    def _may_answer(self, sender: DeviceId, session: bytes) -> bool:
+        """Return whether a wish for a link is probed for: a new one, of somebody who may have it, among few others."""
+        if session in self._answers or session in self._answering or len(self._answering) >= _MAX_ANSWERS:
+            return False
+        if list(self._answering.values()).count(sender) >= _MAX_ANSWERS_PER_PEER:
+            return False
+        return self._membership.is_member(sender) and self._mesh.may_accept(sender)
+
     async def _answer_probes(self, signal: Signal) -> None:
-        self._answering += 1
         try:
             await self._endpoint.probe(
                 session=signal.session, key=signal.probe_key, candidates=signal.candidates, timeout_s=_SIGNAL_TIMEOUT_S
@@ -236,4 +248,4 @@ class LinkKeeper:
         except Unreachable:
             pass  # the dialler reports it
         finally:
-            self._answering -= 1
+            del self._answering[signal.session]

@@ -13,7 +13,7 @@ from poolnet.limits import MAX_QUEUED_FRAMES
 from poolnet.net.link import Link
 from poolnet.pool.message_flow import GossipFrame, MessageFlow
 from poolnet.pool.statement_keeper import StatementKeeper
-from poolnet.protocol.statement_exchange import StatementExchange
+from poolnet.protocol.statement_exchange import Exchanged, StatementExchange
 from poolnet.service import open_service_nursery
 from poolnet.wire.pool_frames import Gossip, GossipHave, Graft, Prune, StatementIds, Statements, WantStatements
 from poolnet.wire.swarm_frames import Have, Interest, Promise, Unwant, Want, Withdraw
@@ -36,8 +36,23 @@ class MemberLink:
         self._statements = statements
         self._flow = flow
         self._files = files
+        self._membership = membership
         self._is_ready = False
         self._early: deque[GossipFrame] = deque()
+
+    def check_peer(self) -> None:
+        """Take the credentials that the peer has shown, which are proven to be its own by now, and judge it by them.
+
+        Before the proof it was judged by a copy of what was known then; somebody may have been removed since.
+
+        Raises:
+            WireError: a statement among them is malformed, not signed or of another pool.
+            LinkClosed: the peer is no member, and the link was closed.
+        """
+        self._statements.from_link(self._link.peer_credentials, self._link)
+        if not self._membership.is_member(self._link.peer):
+            self._link.close_now(code="not_a_member", reason="that device is not a member of this pool")
+            raise LinkClosed("a device that is not a member")
 
     async def serve(self) -> None:
         """Run the link until it closes.
@@ -46,18 +61,21 @@ class MemberLink:
             LinkClosed: always, in the end.
             ProtocolError, WireError: the peer broke the protocol.
         """
-        self._statements.from_link(self._link.peer_credentials, self._link)
-        for frame in self._exchange.greet():
+        lists = self._exchange.greet()
+        for frame in lists:
             self._link.post_frame(frame)
+        # one answer for each list is all that the exchange allows
+        self._answers, answers = trio.open_memory_channel[Exchanged](len(lists))
         try:
             async with open_service_nursery() as nursery:
                 await nursery.start(self._files.serve_link, self._link)
+                nursery.start_soon(self._answer, answers)
                 while True:
-                    await self._handle(await self._link.receive_frame(), nursery)
+                    await self._handle(await self._link.receive_frame())
         finally:
             self._flow.link_down(self._link)
 
-    async def _handle(self, frame: Any, nursery: trio.Nursery) -> None:
+    async def _handle(self, frame: Any) -> None:
         match frame:
             case Gossip() | GossipHave() | Graft() | Prune():
                 await self._gossip(frame)
@@ -69,7 +87,7 @@ class MemberLink:
             case Statements():
                 self._statements.exchanged(self._exchange.handle(frame).added, self._link)
             case WantStatements():
-                nursery.start_soon(self._answer, frame)
+                self._answers.send_nowait(self._exchange.handle(frame))
             case _:
                 logger.debug("ignoring a %s", type(frame).__name__)  # of a newer version
 
@@ -81,18 +99,21 @@ class MemberLink:
         else:
             raise ProtocolError("gossip without taking our statements first")
 
-    async def _answer(self, frame: WantStatements) -> None:
-        """Send what the peer lacks; in a task of its own, because a long answer waits for credit."""
+    async def _answer(self, answers: trio.MemoryReceiveChannel[Exchanged]) -> None:
+        """Send what the peer lacks, one answer at a time; a task of its own, because a long one waits for credit."""
         try:
-            answer = self._exchange.handle(frame)
-            for reply in answer.replies:
-                await self._link.send_frame(reply)
-            if answer.peer_is_ready:
-                self._flow.link_up(self._link)
-                while self._early:
-                    await self._flow.handle_frame(self._link, self._early.popleft())
-                self._is_ready = True
+            async for answer in answers:
+                for reply in answer.replies:
+                    await self._link.send_frame(reply)
+                if answer.peer_is_ready:
+                    await self._begin_gossip()
         except LinkClosed:
             return  # `serve` notices
         except (ProtocolError, WireError) as exc:
             self._link.close_now(code="protocol", reason=str(exc))
+
+    async def _begin_gossip(self) -> None:
+        self._flow.link_up(self._link)
+        while self._early:
+            await self._flow.handle_frame(self._link, self._early.popleft())
+        self._is_ready = True

@@ -70,6 +70,7 @@ class MessageFlow:
 
     Args:
         nursery: owns the tasks that confirm delivery; outlives this object.
+        correct_clock: called before a message is stamped, to bring `clock` up to date.
         apply: called with each message that is new here, in the order in which they were stored.
         apply_ephemeral: called with each message of a kind that is neither stored nor ordered.
         report: called with what goes wrong without anybody having asked.
@@ -83,6 +84,7 @@ class MessageFlow:
         membership: Membership,
         db: MessageDB,
         clock: HybridClock,
+        correct_clock: Callable[[], None],
         rng: RandomSource,
         apply: Callable[[Message], None],
         apply_ephemeral: Callable[[Message], None],
@@ -93,6 +95,7 @@ class MessageFlow:
         self._membership = membership
         self._db = db
         self._clock = clock
+        self._correct_clock = correct_clock
         self._apply = apply
         self._apply_ephemeral = apply_ephemeral
         self._report = report
@@ -175,6 +178,7 @@ class MessageFlow:
                 self._confirmed.notify_all()
 
     def _sign(self, body: Body) -> Message:
+        self._correct_clock()
         hlc = self._clock.tick(now_ms())
         return sign_message(self._key, pool_id=self._membership.pool_id, hlc=hlc, body=body)
 

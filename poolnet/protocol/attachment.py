@@ -19,7 +19,7 @@ import attrs
 from poolnet.identity.membership import Membership
 from poolnet.ids import DeviceId, StatementId
 from poolnet.limits import ATTACH_TIMEOUT_S, MAX_IDS_PER_FRAME, MAX_ROSTER_NODES
-from poolnet.protocol.statement_exchange import pack_statements
+from poolnet.protocol.statement_exchange import pack_statements, take_open
 from poolnet.wire.framing import UnknownFrame
 from poolnet.wire.pool_frames import StatementIds, Statements, WantStatements
 from poolnet.wire.sync_frames import (
@@ -228,6 +228,8 @@ class Attachment:
         self._epoch = 0
         self._pages: list[RosterEntry] = []
         self._deadline: float | None = None
+        #: Listed on this link and not asked for yet.
+        self._listed: set[StatementId] = set()
 
     @property
     def is_attached(self) -> bool:
@@ -254,7 +256,7 @@ class Attachment:
             case StatementsMade(statements):
                 return self._if_online(pack_statements(statements))
             case StatementsLearned(ids):
-                return self._if_online(_in_frames(ids))
+                return [] if self._stage is _Stage.OFFLINE else self._list(ids)
             case Signal(to, body):
                 return self._if_online([SendSignal(to=to, body=body)])
             case CannotReach(node):
@@ -280,8 +282,11 @@ class Attachment:
         """Show what we are judged by, and list what we have."""
         genesis = self._membership.get((StatementId(self._membership.pool_id),))
         shown = dict.fromkeys([*genesis, *self._membership.credentials_of(self._device), *self._credentials])
-        frames: list[ToServer] = [*pack_statements(tuple(shown)), *_in_frames(tuple(self._membership.ids()))]
-        return [SendFrame(frame) for frame in frames]
+        return [*map(SendFrame, pack_statements(shown)), *self._list(self._membership.ids())]
+
+    def _list(self, ids: tuple[StatementId, ...]) -> list[AttachmentEffect]:
+        self._listed.update(ids)
+        return [SendFrame(frame) for frame in _in_frames(ids)]
 
     def _ask(self, now: float) -> SendFrame:
         self._stage = _Stage.ASKED
@@ -293,6 +298,7 @@ class Attachment:
         self._stage = _Stage.OFFLINE
         self._deadline = None
         self._pages = []
+        self._listed = set()
 
     def _if_online(self, frames: Sequence[ToServer]) -> list[AttachmentEffect]:
         return [] if self._stage is _Stage.OFFLINE else [SendFrame(frame) for frame in frames]
@@ -305,7 +311,7 @@ class Attachment:
                 missing = tuple(self._membership.missing(ids))
                 return [SendFrame(WantStatements(ids=missing))] if missing else []
             case WantStatements(ids=ids):
-                return [SendFrame(part) for part in pack_statements(self._membership.get(ids))]
+                return self._asked(ids)
             case Attached():
                 return self._attached(frame)
             case RosterPage():
@@ -324,6 +330,13 @@ class Attachment:
                 return self._broken(f"{type(frame).__name__} is not for a node")
             case _:
                 assert_never(frame)
+
+    def _asked(self, ids: tuple[StatementId, ...]) -> list[AttachmentEffect]:
+        """Give what was listed, each statement once; a server that asks for nothing of that wants to wear us out."""
+        wanted = take_open(self._listed, ids)
+        if ids and not wanted:
+            return self._broken("it asks for statements that were not listed, or again")
+        return [SendFrame(part) for part in pack_statements(self._membership.get(wanted))]
 
     def _attached(self, frame: Attached) -> list[AttachmentEffect]:
         if self._stage is not _Stage.ASKED:

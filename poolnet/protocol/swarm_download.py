@@ -38,6 +38,7 @@ class Source:
         "asked_at",
         "asked_count",
         "empty_answers",
+        "given_up",
         "has",
         "is_counted",
         "is_origin",
@@ -65,10 +66,16 @@ class Source:
         #: The `count` of that want; 0 if there is none. A want that was given up still awaits its answer.
         self.asked_count = 0
         self.asked_at = 0.0
-        self.overtook: set[int] = set()  # pieces of that want that came before the promise
+        #: Pieces of a want that was given up: they may come before its answer does.
+        self.given_up: RangeSet | None = None
+        self.overtook: set[int] = set()  # pieces of that want, given up or not, that came before the promise
         self.is_second_ask = False  # that want is for pieces that another peer has promised
         self.rest_until = 0.0
         self.empty_answers = 0
+
+    def is_asked_for(self, piece: int) -> bool:
+        """Return whether a want that awaits its answer names a piece."""
+        return any(pieces is not None and piece in pieces for pieces in (self.asked, self.given_up))
 
 
 class FileDownload:
@@ -165,8 +172,8 @@ class FileDownload:
         It has promised it, perhaps so long ago that the promise was given up, or it is asked for it: frames and pieces
         travel on streams of their own, so a piece may overtake the promise that announces it.
         """
-        may_come = piece in source.promised or (source.asked is not None and piece in source.asked)
-        return (may_come or piece in source.late) and piece in self.missing and piece not in self.arrived
+        may_come = piece in source.promised or piece in source.late or source.is_asked_for(piece)
+        return may_come and piece in self.missing and piece not in self.arrived
 
     # --- pieces change their state ------------------------------------------------------------------------------
 
@@ -202,7 +209,7 @@ class FileDownload:
         self.arrived.add(piece)
         was_promised = source.promised.pop(piece, None) is not None
         source.pace.arrived(now, was_promised=was_promised)
-        if not was_promised and source.asked is not None and piece in source.asked:
+        if not was_promised and source.is_asked_for(piece):
             source.overtook.add(piece)
         self._close(piece, piece + 1)
         return self._revoke(piece)
@@ -245,7 +252,7 @@ class FileDownload:
         self.release(source, pieces)
         if source.asked is not None:
             source.pace.asked_count -= source.asked_count
-            source.asked = None
+            source.asked, source.given_up = None, source.asked
         return pieces
 
     def _is_promised(self, piece: int) -> bool:

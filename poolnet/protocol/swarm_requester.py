@@ -196,7 +196,7 @@ class Requester:
         asked_count, is_second = source.asked_count, source.is_second_ask
         if source.asked is not None:
             source.pace.answered(asked_count, now - source.asked_at)
-        source.asked, source.asked_count, source.is_second_ask = None, 0, False
+        source.asked, source.given_up, source.asked_count, source.is_second_ask = None, None, 0, False
         pieces = [piece for start, stop in frame.pieces for piece in range(start, stop)]
         refused = download.promise(source, pieces, now, again=is_second)
         self._unwant(peer, frame.file_id, refused)

@@ -9,8 +9,9 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import asynccontextmanager
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import cast
@@ -22,7 +23,7 @@ from poolnet.errors import LinkClosed, StoreError
 from poolnet.errors import Refused as RefusedError
 from poolnet.identity.invite_link import ServerAddress
 from poolnet.identity.keys import DeviceKey
-from poolnet.ids import short_id
+from poolnet.ids import PoolId, short_id
 from poolnet.limits import CLOSE_TIMEOUT_S, DEFAULT_SERVER_PORT, MAX_CLIENT_BACKLOG
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from poolnet.net.link import Link
@@ -227,6 +228,7 @@ async def open_sync_server(
     data_dir: Path,
     listen: tuple[str, int] = ("::", DEFAULT_SERVER_PORT),
     public_host: str | None = None,
+    allowed_pools: Set[PoolId] | None = None,
     open_socket: OpenSocket = open_udp_socket,
 ) -> AsyncIterator[SyncServer]:
     """Run a sync server until the block ends. Pools that are attached go on without it, and it goes on where it was.
@@ -235,6 +237,7 @@ async def open_sync_server(
         data_dir: where its key, its lock and its database are; made if missing. One server at a time uses it.
         listen: address and UDP port; ``"::"`` is every address of this machine, port 0 any that is free.
         public_host: the name or address in `SyncServer.address`, if it is not this machine's own.
+        allowed_pools: serve only these, and tell others that they are not known here; without it, any.
         open_socket: makes the UDP socket; that of a simulated network in tests.
 
     Raises:
@@ -252,9 +255,10 @@ async def open_sync_server(
     """
     async with open_home(data_dir) as home, open_pool_store(home.path / "server.db") as store:
         key = DeviceKey.from_seed(home.seed)
+        authorise = partial(_authorise, allowed_pools)
         async with (
             open_endpoint(
-                key=key, listen=listen, authorise=_authorise, rng=random.SystemRandom(), open_socket=open_socket
+                key=key, listen=listen, authorise=authorise, rng=random.SystemRandom(), open_socket=open_socket
             ) as endpoint,
             open_service_nursery() as nursery,
         ):
@@ -264,10 +268,12 @@ async def open_sync_server(
             yield server
 
 
-def _authorise(hello: Hello) -> tuple[bytes, ...]:
+def _authorise(allowed_pools: Set[PoolId] | None, hello: Hello) -> tuple[bytes, ...]:
     """Let in whoever wants to attach to some pool; who may is judged by what it shows then."""
     if hello.purpose != Purpose.SYNC:
         raise RefusedError("this is a sync server, not a member of a pool", code="wrong_purpose")
+    if allowed_pools is not None and hello.pool_id not in allowed_pools:
+        raise RefusedError("this server does not know that pool; ask for a new invite", code="unknown_pool")
     return ()
 
 

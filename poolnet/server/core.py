@@ -40,12 +40,13 @@ from poolnet.limits import (
     REDRAW_BURST,
     REDRAW_RATE,
     RELINK_GRACE_S,
+    ROSTER_BURST,
+    ROSTER_RATE,
     SIGNAL_BURST,
     SIGNAL_RATE,
     UNLOAD_AFTER_S,
 )
 from poolnet.protocol.randomness import RandomSource
-from poolnet.protocol.statement_exchange import pack_statements
 from poolnet.server.admission import admit_shown, refusal
 from poolnet.server.clients import Client, Clients
 from poolnet.server.events import (
@@ -56,7 +57,6 @@ from poolnet.server.events import (
     FrameReceived,
     LoadPool,
     PoolLoaded,
-    SendFrame,
     ServerEffect,
     ServerEvent,
     StoreFailed,
@@ -65,7 +65,7 @@ from poolnet.server.hosted_pool import HostedPool
 from poolnet.server.rate_limits import RateLimit
 from poolnet.server.wanted import ClientId
 from poolnet.wire.framing import UnknownFrame
-from poolnet.wire.pool_frames import StatementIds, Statements, WantStatements
+from poolnet.wire.pool_frames import StatementIds, Statements
 from poolnet.wire.sync_frames import Attach, Detach, Report, SendSignal
 
 
@@ -100,6 +100,7 @@ class ServerCore:
         self._attach_limit = RateLimit(burst=ATTACH_BURST, rate=ATTACH_RATE)
         self._create_limit = RateLimit(burst=CREATE_BURST, rate=CREATE_RATE)
         self._signal_limit = RateLimit(burst=SIGNAL_BURST, rate=SIGNAL_RATE)
+        self._roster_limit = RateLimit(burst=ROSTER_BURST, rate=ROSTER_RATE)
         self._redraw_limit = RateLimit(burst=REDRAW_BURST, rate=REDRAW_RATE)
         self._closed: Counter[str] = Counter()
         self._signals_passed = 0
@@ -257,9 +258,9 @@ class ServerCore:
                 return pool.add(client.client_id, [decode_statement_untrusted(item) for item in encoded])
             case StatementIds(ids=ids):
                 return pool.offer(client.client_id, ids)
-            case WantStatements(ids=ids):
-                return [SendFrame(client.client_id, part) for part in pack_statements(pool.membership.get(ids))]
             case Attach():
+                if not self._roster_limit.take(client.device, now):
+                    return refusal(client.client_id, "too_many")
                 return pool.roster_for(client.client_id, address=client.address, unix_ms=unix_ms)
             case SendSignal(to=to, body=body):
                 return self._pass_signal(pool, client.device, to, body, now)

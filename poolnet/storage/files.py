@@ -62,16 +62,19 @@ def safe_file_name(name: str) -> str:
         for char in unicodedata.normalize("NFC", name)
         if unicodedata.category(char) not in _INVISIBLE
     )
-    shortened = _shorten(shown.lstrip(". ").rstrip(". ")).rstrip(". ")
+    limit = MAX_SAFE_NAME_BYTES - 1  # room for the underscore before a device name
+    shortened = shorten_name(shown.lstrip(". ").rstrip(". "), limit).rstrip(". ")
     if not shortened:
         return _FALLBACK_NAME
     stem = shortened.split(".", 1)[0].rstrip(" ").lower()
     return f"_{shortened}" if stem in _DEVICE_NAMES else shortened
 
 
-def _shorten(name: str) -> str:
-    """Cut the middle out of a name that is too long, between whole characters."""
-    limit = MAX_SAFE_NAME_BYTES - 1  # room for the underscore before a device name
+def shorten_name(name: str, limit: int) -> str:
+    """Cut the middle out of a name of more than `limit` bytes in UTF-8, between whole characters; its suffix survives.
+
+    `limit` is at least twice `_MAX_SUFFIX_BYTES`.
+    """
     if len(name.encode()) <= limit:
         return name
     suffixes = Path(name).suffixes[-2:]

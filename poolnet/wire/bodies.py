@@ -15,7 +15,7 @@ from poolnet.limits import (
     MAX_TEXT_CHARS,
 )
 from poolnet.wire.cbor import decode_cbor_untrusted, encode_cbor
-from poolnet.wire.schema import ID32, data, decode_fields_untrusted, encode_fields, integer, text, wire
+from poolnet.wire.schema import ID32, data, decode_fields_untrusted, encode_fields, integer, short_text, text, wire
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +40,7 @@ class OfferBody:
 
     KIND = "offer"
     file_id: FileId = wire(ID32)
-    name: str = wire(text(min_chars=1, max_chars=MAX_FILE_NAME_BYTES))
+    name: str = wire(short_text(max_bytes=MAX_FILE_NAME_BYTES))
     size: int = wire(integer(0, MAX_FILE_SIZE))
 
 

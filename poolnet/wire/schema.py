@@ -4,6 +4,7 @@ A class lists its fields with `wire(TYPE)`; its wire form is the array of them i
 fields: what follows the known ones is ignored.
 """
 
+import ipaddress
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
 
@@ -16,6 +17,8 @@ from poolnet.ranges import Ranges
 T = TypeVar("T")
 _KEY = "wire"
 _MAX_U64 = 2**64 - 1
+#: Interfaces are numbered in 32 bits.
+_MAX_SCOPE_DIGITS = 9
 
 
 @attrs.frozen
@@ -89,6 +92,17 @@ def text(*, max_chars: int, min_chars: int = 0) -> FieldType[str]:
     return FieldType(decode)
 
 
+def short_text(*, max_bytes: int) -> FieldType[str]:
+    """A text that is not empty and has at most `max_bytes` bytes in UTF-8."""
+
+    def decode(item: Any) -> str:
+        if type(item) is not str or not 1 <= len(item.encode("utf-8", "replace")) <= max_bytes:
+            raise WireError(f"a text of 1 to {max_bytes} bytes was expected")
+        return item
+
+    return FieldType(decode)
+
+
 def list_of(item_type: FieldType[T], *, max_items: int) -> FieldType[tuple[T, ...]]:
     """At most `max_items` values of `item_type`."""
 
@@ -129,6 +143,19 @@ def ranges(*, max_value: int, max_ranges: int) -> FieldType[Ranges]:
     return FieldType(decode, lambda pairs: [bound for pair in pairs for bound in pair])
 
 
+def _decode_ip_address(item: Any) -> str:
+    if type(item) is not str:
+        raise WireError("an IP address was expected")
+    host, percent, scope = item.partition("%")
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError as exc:
+        raise WireError("an IP address was expected") from exc
+    if percent and not (version == 6 and scope.isascii() and scope.isdecimal() and len(scope) <= _MAX_SCOPE_DIGITS):
+        raise WireError("the scope of an IPv6 address is a number")
+    return item
+
+
 def _decode_boolean(item: Any) -> bool:
     if type(item) is not bool:
         raise WireError("true or false was expected")
@@ -138,4 +165,6 @@ def _decode_boolean(item: Any) -> bool:
 #: Any 32-byte id, key or hash.
 ID32: FieldType[Any] = data(min_size=ID_SIZE, max_size=ID_SIZE)
 SIGNATURE: FieldType[bytes] = data(min_size=64, max_size=64)
+#: A numeric IP address; a link-local one may have the number of its interface as a scope (``fe80::1%2``).
+IP_ADDRESS: FieldType[str] = FieldType(_decode_ip_address)
 BOOLEAN: FieldType[bool] = FieldType(_decode_boolean)

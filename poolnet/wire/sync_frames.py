@@ -10,7 +10,7 @@ from poolnet.ids import DeviceId
 from poolnet.limits import MAX_REASON_CHARS, MAX_SIGNAL_SIZE, RING_COUNT
 from poolnet.wire.framing import Frame, frame
 from poolnet.wire.pool_frames import StatementIds, Statements, WantStatements
-from poolnet.wire.schema import BOOLEAN, ID32, data, integer, list_of, record, text, wire
+from poolnet.wire.schema import BOOLEAN, ID32, IP_ADDRESS, data, integer, list_of, record, text, wire
 
 #: Roster entries in one page: at most 63 bytes each.
 ROSTER_PAGE_SIZE = 500
@@ -18,9 +18,9 @@ ROSTER_PAGE_SIZE = 500
 
 @attrs.frozen(kw_only=True)
 class Address:
-    """Where a node can be reached: an IP address in text form and a UDP port."""
+    """Where a node can be reached: a numeric IP address in text form and a UDP port."""
 
-    host: str = wire(text(min_chars=2, max_chars=45))
+    host: str = wire(IP_ADDRESS)
     port: int = wire(integer(1, 65535))
 
 

@@ -20,6 +20,7 @@ from poolnet import (
     encode_id,
 )
 from poolnet_cli.command import Call
+from poolnet_cli.patience import told_if_slow
 from poolnet_cli.records import complete_record, file_record, progress_record
 from poolnet_cli.reporter import Record, Reporter, latest_progress
 from poolnet_cli.session import PoolUse
@@ -103,7 +104,8 @@ async def get(call: Call) -> None:
     info = call.session.node.find_pool(call.params["pool"])
     give_up_at = trio.current_time() + call.params["timeout_s"]
     async with call.session.use_pool(info) as use:
-        item = await _find_offer(use, call.params["file"], give_up_at)
+        async with told_if_slow(call.reporter, "waiting until another member is there"):
+            item = await _find_offer(use, call.params["file"], give_up_at)
         path = await fetch_file(use.net, item, Path(call.params["out"]), give_up_at, call.reporter)
         await call.reporter.record(complete_record(item.file_id, str(path)))
 
@@ -169,17 +171,29 @@ async def retract(call: Call) -> None:
     info = call.session.node.find_pool(call.params["pool"])
     async with call.session.use_pool(info) as use:
         item = use.net.files.find(call.params["file"])
+        is_own = use.net.node_id in item.nodes
         await use.net.files.retract(item.file_id)
         await call.reporter.record(_retracted(item.file_id))
-        if use.is_shared:
-            return
-        try:
-            await use.net.wait_linked(call.params["timeout_s"])
-            await use.net.delivered(call.params["timeout_s"])
-        except Unreachable:
+        if not is_own:
             await call.reporter.note(
-                "withdrawn; nobody is there now, others will hear of it when they meet this device"
+                f"this device no longer gives {item.name} to others; somebody else's offer of it stays"
             )
+        elif use.is_shared or await _is_told(use.net, call.params["timeout_s"]):
+            await call.reporter.note(f"{item.name} is withdrawn; the file itself stays")
+        else:
+            await call.reporter.note(
+                f"{item.name} is withdrawn; nobody is there now, others will hear of it when they meet this device"
+            )
+
+
+async def _is_told(net: PoolNet, timeout_s: float) -> bool:
+    """Wait until a neighbour knows what was sent; return False if none is there in time."""
+    try:
+        await net.wait_linked(timeout_s)
+        await net.delivered(timeout_s)
+    except Unreachable:
+        return False
+    return True
 
 
 def _retracted(file_id: FileId) -> Record:

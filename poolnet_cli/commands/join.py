@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -31,6 +32,7 @@ from poolnet_cli import feed
 from poolnet_cli.command import Call
 from poolnet_cli.commands.files import check_output, check_source, fetch_file, hash_and_offer
 from poolnet_cli.outcome import failure_of
+from poolnet_cli.patience import until_reached
 from poolnet_cli.records import (
     error_record,
     event_record,
@@ -55,7 +57,7 @@ def is_invite(text: str) -> bool:
 
 
 async def join(call: Call) -> None:
-    """Enter a pool and stay until /quit. Params: pool (a name, an id or an invite), name (or None), cwd.
+    """Enter a pool and stay until /quit. Params: pool (a name, an id or an invite), name (or None), cwd, timeout_s.
 
     The end of input only ends the typing.
     """
@@ -63,8 +65,11 @@ async def join(call: Call) -> None:
     node = call.session.node
     target = parse_invite_link(text) if is_invite(text) else node.find_pool(text)
     known = await _known_messages(node, target.pool_id)
+    patience = partial(
+        until_reached, timeout_s=call.params["timeout_s"], servers=target.servers, reporter=call.reporter
+    )
     try:
-        async with call.session.use_pool(target, name=call.params["name"]) as use:
+        async with call.session.use_pool(target, name=call.params["name"], patience=patience) as use:
             await _Feed(call, use.net, known).run()
     except PoolLeft as exc:
         await call.reporter.note(str(exc))

@@ -2,22 +2,33 @@
 
 from poolnet import InviteLink, encode_id, format_invite_link, parse_server_address
 from poolnet_cli.command import Call
+from poolnet_cli.patience import until_reached
 from poolnet_cli.records import pool_record
 
 
 async def create(call: Call) -> None:
-    """Make a pool. Params: name, server (an address or None)."""
+    """Make a pool. Params: name, server (an address or None), timeout_s."""
     server = call.params["server"]
     address = None if server is None else parse_server_address(server)
-    link = await call.session.node.create_pool(call.params["name"], server=address)
+    link = await until_reached(
+        lambda: call.session.node.create_pool(call.params["name"], server=address),
+        call.params["timeout_s"],
+        () if address is None else (address,),
+        call.reporter,
+    )
     await _report_invite(call, link)
 
 
 async def invite(call: Call) -> None:
-    """Make another invite. Params: pool, uses (None: any number), expires_s."""
+    """Make another invite. Params: pool, uses (None: any number), expires_s, timeout_s."""
     node = call.session.node
     info = node.find_pool(call.params["pool"])
-    link = await node.invite(info, uses=call.params["uses"], expires_s=call.params["expires_s"])
+    link = await until_reached(
+        lambda: node.invite(info, uses=call.params["uses"], expires_s=call.params["expires_s"]),
+        call.params["timeout_s"],
+        info.servers,
+        call.reporter,
+    )
     await _report_invite(call, link)
 
 

@@ -5,6 +5,7 @@ import trio
 from poolnet import MsgId, Node, PoolInfo, PoolNet, TextTooLong, UnknownMessage, encode_id
 from poolnet.limits import MAX_TEXT_CHARS
 from poolnet_cli.command import Call
+from poolnet_cli.patience import told_if_slow
 from poolnet_cli.records import history_record, peer_record
 
 #: Messages looked through at a time for one whose id begins as asked.
@@ -23,6 +24,8 @@ async def send(call: Call) -> None:
     sent before somebody is linked who can take it.
     """
     text, timeout_s = call.params["text"], call.params["timeout_s"]
+    if not text:
+        raise TextTooLong("the text is empty; there is nothing to send")
     if len(text) > MAX_TEXT_CHARS:
         raise TextTooLong(f"the text has {len(text)} characters, at most {MAX_TEXT_CHARS} fit; split it or send a file")
     info = call.session.node.find_pool(call.params["pool"])
@@ -31,7 +34,8 @@ async def send(call: Call) -> None:
         if use.is_shared:
             msg_id = await use.net.send(text)
         else:
-            await use.net.wait_linked(_left(give_up_at))
+            async with told_if_slow(call.reporter, "waiting until another member is there"):
+                await use.net.wait_linked(_left(give_up_at))
             msg_id = await use.net.send(text)
             await use.net.delivered(_left(give_up_at))
         await call.reporter.record({"id": encode_id(msg_id)})
@@ -76,7 +80,8 @@ async def peers(call: Call) -> None:
     info = call.session.node.find_pool(call.params["pool"])
     async with call.session.use_pool(info) as use:
         if not use.is_shared:
-            await use.net.wait_linked(call.params["timeout_s"])
+            async with told_if_slow(call.reporter, "waiting until another member is there"):
+                await use.net.wait_linked(call.params["timeout_s"])
             await _wait_for_more_links(use.net)
         for member in use.net.members():
             if not member.is_self and (member.online or member.linked or call.params["all"]):

@@ -1,0 +1,157 @@
+"""QUIC whose memory is bounded by what arrived in order, and not by what its peer claims to have sent.
+
+Why aioquic has to be held back: it doubles a flow-control window as soon as half of it was *reached*, and its
+reassembly buffers fill the gaps below the highest offset with zeros. A peer that leaves everything out but the last
+byte of each window makes it hold 256 MiB with three dozen small datagrams, before it has proven anything; one that
+sends every second byte makes it keep, and search, a hundred thousand ranges. The rules here instead:
+
+- A connection begins with the small `PRE_AUTH_WINDOW`, no chunk stream, and one bidirectional stream of the dialler's.
+  That does not change before `open_windows`, which is called when the peer is proven.
+- Then the connection may have `QUIC_CONNECTION_WINDOW` beyond the bytes that were *delivered* to us, in order, or given
+  up by a reset; the control stream `MAX_UNACKNOWLEDGED_CONTROL` beyond what it delivered. The window of a chunk stream
+  never moves: a chunk with its header fits. `MAX_CHUNK_STREAMS` of them exist at a time.
+- What arrived beyond a gap is in at most `MAX_FRAGMENTS` pieces, for each stream; beyond a gap of the handshake there
+  are at most `MAX_PENDING_HANDSHAKE` bytes.
+- A peer that does not acknowledge packets loses the connection at `MAX_UNACKNOWLEDGED_PACKETS`.
+
+For the sending side, `held` and `may_open_chunk_stream` tell what waits for the peer, whatever credit it pretends to
+give (protocol/flow_credit.py).
+
+None of this can be had from aioquic's public interface, so this module, and no other, uses private names of aioquic.
+tests/test_bounded_quic.py fails when a newer version no longer has them or no longer calls what is overridden here.
+"""
+
+from aioquic import tls
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it is public, but not re-exported by name
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import NetworkAddress, QuicConnection, QuicConnectionError, QuicReceiveContext
+from aioquic.quic.events import QuicEvent, StreamDataReceived, StreamReset
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.stream import QuicStream
+
+from poolnet.limits import (
+    MAX_CHUNK_STREAMS,
+    MAX_FRAGMENTS,
+    MAX_PENDING_HANDSHAKE,
+    MAX_UNACKNOWLEDGED_CONTROL,
+    MAX_UNACKNOWLEDGED_PACKETS,
+    QUIC_CONNECTION_WINDOW,
+)
+
+#: The first bidirectional stream of the dialler.
+CONTROL_STREAM = 0
+_DIALLERS_CHUNKS, _ACCEPTORS_CHUNKS = 2, 3
+#: A window moves when it would move by this part of it, to spare frames.
+_STEPS = 4
+
+
+class BoundedQuicConnection(QuicConnection):
+    """A QUIC connection with windows that follow what was delivered. To be made with the small windows."""
+
+    def __init__(
+        self,
+        *,
+        configuration: QuicConfiguration,
+        original_destination_connection_id: bytes | None = None,
+        retry_source_connection_id: bytes | None = None,
+    ) -> None:
+        super().__init__(
+            configuration=configuration,
+            original_destination_connection_id=original_destination_connection_id,
+            retry_source_connection_id=retry_source_connection_id,
+        )
+        self.__is_open = False
+        self.__delivered = 0
+        self.__chunk_kind = _DIALLERS_CHUNKS if configuration.is_client else _ACCEPTORS_CHUNKS
+        bidirectional, unidirectional = self._local_max_streams_bidi, self._local_max_streams_uni
+        bidirectional.value = bidirectional.sent = 0 if configuration.is_client else 1
+        unidirectional.value = unidirectional.sent = 0
+
+    def open_windows(self) -> None:
+        """Let the peer send chunks, and as much as a link needs: it is proven."""
+        if not self.__is_open:
+            self.__is_open = True
+            self._local_max_streams_uni.value += MAX_CHUNK_STREAMS
+
+    def held(self, stream_id: int) -> int:
+        """Return how many bytes written to a stream the peer has not acknowledged; unsent ones are among them."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else len(stream.sender._buffer)
+
+    def may_open_chunk_stream(self) -> bool:
+        """Return whether fewer than `MAX_CHUNK_STREAMS` chunks wait to be sent or acknowledged."""
+        kind = self.__chunk_kind
+        unfinished = sum(
+            stream_id & 3 == kind and not stream.sender.is_finished for stream_id, stream in self._streams.items()
+        )
+        return unfinished < MAX_CHUNK_STREAMS
+
+    # --- public methods of aioquic ----------------------------------------------------------------------------------
+
+    def next_event(self) -> QuicEvent | None:
+        """Return the next event, and count the bytes in it as delivered."""
+        event = super().next_event()
+        if type(event) is StreamDataReceived:
+            self.__delivered += len(event.data)
+        elif type(event) is StreamReset and (stream := self._streams.get(event.stream_id)) is not None:
+            self.__delivered += stream.receiver.highest_offset - stream.receiver.starting_offset()
+        return event
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """Return datagrams to send; close if too many were never acknowledged."""
+        space = self._spaces.get(tls.Epoch.ONE_RTT)
+        if space is not None and len(space.sent_packets) > MAX_UNACKNOWLEDGED_PACKETS:
+            self.close(QuicErrorCode.INTERNAL_ERROR, QuicFrameType.ACK, "packets are not acknowledged")
+        return super().datagrams_to_send(now)
+
+    # --- private methods of aioquic ---------------------------------------------------------------------------------
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        limit = self._local_max_data
+        if self.__is_open:
+            limit.value = _moved(limit.value, self.__delivered, QUIC_CONNECTION_WINDOW)
+        used, limit.used = limit.used, 0  # aioquic doubles what is half used
+        try:
+            super()._write_connection_limits(builder, space)
+        finally:
+            limit.used = used
+
+    def _write_stream_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
+        if stream.stream_id != CONTROL_STREAM or not self.__is_open:
+            return  # as large as it was from the beginning
+        receiver = stream.receiver
+        stream.max_stream_data_local = _moved(
+            stream.max_stream_data_local, receiver.starting_offset(), MAX_UNACKNOWLEDGED_CONTROL
+        )
+        highest, receiver.highest_offset = receiver.highest_offset, 0  # the same
+        try:
+            super()._write_stream_limits(builder, space, stream)
+        finally:
+            receiver.highest_offset = highest
+
+    def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        start = buf.tell()
+        stream_id = buf.pull_uint_var()
+        buf.seek(start)
+        super()._handle_stream_frame(context, frame_type, buf)
+        stream = self._streams.get(stream_id)
+        if stream is not None and len(stream.receiver._ranges) > MAX_FRAGMENTS:
+            raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, frame_type, "a stream in too many fragments")
+
+    def _handle_crypto_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        start = buf.tell()
+        end = buf.pull_uint_var() + buf.pull_uint_var()
+        buf.seek(start)
+        receiver = self._crypto_streams[context.epoch].receiver
+        too_far = end - receiver.starting_offset() > MAX_PENDING_HANDSHAKE
+        if too_far or len(receiver._ranges) > MAX_FRAGMENTS:
+            raise QuicConnectionError(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "a handshake full of gaps")
+        super()._handle_crypto_frame(context, frame_type, buf)
+
+
+def _moved(limit: int, delivered: int, window: int) -> int:
+    """Return where a limit should be: `window` beyond what was delivered, or left alone if that is a small step."""
+    target = delivered + window
+    return target if _STEPS * (target - limit) >= window else limit

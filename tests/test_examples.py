@@ -1,0 +1,91 @@
+"""The programs in examples/ are run as they stand: real processes in a pool with a `join`."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+from cli_harness import PATIENCE_S, Cli, PoolnetProcess, open_cli
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PROGRAMS = ("echo_bot.py", "drop_folder.py")
+
+
+async def start(cli: Cli, name: str, program: str, *arguments: str) -> PoolnetProcess:
+    """Start an example in the home of that name, on loopback."""
+    home = ("--home", str(cli.home(name)), "--listen", "127.0.0.1")
+    return await cli.start_script(name, EXAMPLES / program, *arguments, *home)
+
+
+async def printed(program: PoolnetProcess, text: str) -> None:
+    """Wait until a program has printed a text."""
+    with trio.move_on_after(PATIENCE_S):
+        while True:
+            if text in program.stderr:
+                return
+            await trio.sleep(0.05)
+    raise AssertionError(f"no {text!r} in {program.stderr!r}")
+
+
+async def test_the_echo_bot_answers_what_begins_with_echo_and_nothing_else(tmp_path: Path):
+    async with open_cli(tmp_path) as cli:
+        _, address = await cli.serve()
+        invite = await cli.create("ada", "garden", server=address)
+        ada = await cli.join("ada", "garden")
+        bot = await start(cli, "bot", "echo_bot.py", invite)
+        await ada.event("node_joined", name="echo bot")
+        for line in ("hello everybody", "echo hi", "echo once more"):
+            await ada.type_line(line)
+        await ada.event("message", text="once more", name="echo bot")
+        assert [said["text"] for said in ada.all_of("message", name="echo bot")] == ["hi", "once more"]
+        assert await bot.end(signal.SIGINT) == 0
+        await ada.event("node_left", name="echo bot")
+        assert bot.stderr.splitlines() == [f"in garden as {bot_id(ada)}", "ada is here", "bye"]
+
+
+def bot_id(observer: PoolnetProcess) -> str:
+    """Return the beginning of the bot's id, as another member knows it."""
+    return str(observer.all_of("node_joined", name="echo bot")[0]["node"])[:8]
+
+
+async def test_what_is_dropped_into_one_folder_appears_in_the_others(tmp_path: Path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    content = os.urandom(700_000)
+    async with open_cli(tmp_path) as cli:
+        _, address = await cli.serve()
+        invite = await cli.create("ada", "garden", server=address)
+        ada = await cli.join("ada", "garden")
+        for folder in (here, there):
+            folder.mkdir()
+        (here / "early.txt").write_text("I was here before")
+        programs = [
+            await start(cli, f"home of {folder.name}", "drop_folder.py", invite, str(folder))
+            for folder in (here, there)
+        ]
+        await printed(programs[1], "fetched early.txt")
+        (there / "later.bin").write_bytes(content)
+        await printed(programs[0], "fetched later.bin")
+        for program in programs:
+            assert await program.end(signal.SIGINT) == 0
+        offers = ada.all_of("offer")
+    for folder in (here, there):
+        assert sorted(path.name for path in folder.iterdir()) == ["early.txt", "later.bin"]
+        assert (folder / "early.txt").read_text() == "I was here before"
+        assert (folder / "later.bin").read_bytes() == content
+    assert [offer["name"] for offer in offers] == ["early.txt", "later.bin"]  # what was fetched is not offered again
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_an_example_says_in_one_sentence_what_is_wrong(tmp_path: Path, program: str):
+    folder = [str(tmp_path)] if program == "drop_folder.py" else []
+    async with open_cli(tmp_path) as cli:
+        started = await start(cli, "home", program, "poolnet://127.0.0.1:1/cut", *folder)
+        assert await started.wait() == 1
+    assert "an invite link goes on with" in started.stderr
+    assert started.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_example_is_short(program: str):
+    assert len((EXAMPLES / program).read_text(encoding="utf-8").splitlines()) < 80
