@@ -34,6 +34,8 @@ __all__ = ["ChunkLink", "FileManager", "FileStatistics", "OfferInfo", "ProgressC
 
 #: Signs, stores and sends a message to the pool.
 Publish = Callable[[Body], Awaitable[MsgId]]
+#: Takes the nodes that offer what is being fetched.
+WantHolders = Callable[[frozenset[DeviceId]], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -80,10 +82,14 @@ class FileManager:
         self._book = OfferBook()
         self._exchange = Exchange(rng)
         self._sources = Sources(table, self._exchange, self._source_lost)
-        self._downloads = Downloads(table, self._exchange, self._sources, events.publish)
+        self._downloads = Downloads(
+            table, self._exchange, self._sources, publish=events.publish, changed=self._update_holders
+        )
         self._node: DeviceId | None = None
         self._publish: Publish | None = None
         self._name_of: Callable[[DeviceId], str] = short_id
+        self._want_holders: WantHolders = lambda _holders: None
+        self._holders: frozenset[DeviceId] = frozenset()
 
     # --- for applications ---------------------------------------------------------------------------------------
 
@@ -186,15 +192,25 @@ class FileManager:
 
     # --- for the pool -------------------------------------------------------------------------------------------
 
-    def bind(self, node: DeviceId, publish: Publish, *, name_of: Callable[[DeviceId], str] = short_id) -> None:
+    def bind(
+        self,
+        node: DeviceId,
+        publish: Publish,
+        *,
+        name_of: Callable[[DeviceId], str] = short_id,
+        want_holders: WantHolders = lambda _holders: None,
+    ) -> None:
         """Tell offers to a pool from now on.
 
         Args:
             node: this device.
             publish: sends a message; this device's own come back through `learned_offer` and `learned_retraction`.
             name_of: a node's display name, for events.
+            want_holders: called with the nodes that offer what is being fetched, whenever these change, for a link to
+                some of them.
         """
-        self._node, self._publish, self._name_of = node, publish, name_of
+        self._node, self._publish, self._name_of, self._want_holders = node, publish, name_of, want_holders
+        self._update_holders()
 
     async def settle(self) -> None:
         """Tell the pool what it does not know, once all stored offers were given to `learned_offer`.
@@ -218,6 +234,7 @@ class FileManager:
         is_new = self._book.offered(file_id, NodeOffer(node=node, name=name, size_bytes=size_bytes, hlc=hlc))
         if file_id in self._downloads.running:
             self._downloads.running[file_id].look_again()
+            self._update_holders()
         if is_new:
             self._events.publish(
                 FileOffered(file_id=file_id, file_name=name, size_bytes=size_bytes, node=node, name=self._name_of(node))
@@ -260,6 +277,12 @@ class FileManager:
             nursery.start_soon(self._exchange.run_timer)
             nursery.start_soon(self._sources.run_checks)
             task_status.started()
+
+    def _update_holders(self) -> None:
+        holders = frozenset(node for file_id in self._downloads.running for node in self._book.nodes(file_id))
+        if holders != self._holders:
+            self._holders = holders
+            self._want_holders(holders)
 
     # --- helpers ------------------------------------------------------------------------------------------------
 

@@ -127,6 +127,7 @@ class PoolNet:
         self._clock = HybridClock()
         self._server_offset_ms: int | None = None
         self._roster = Roster()
+        self._holders: frozenset[DeviceId] = frozenset()
         self._presence = Presence(self_id=self.node_id)
         self._presence_timer = Timer(self._presence.next_deadline)
         self._flow = MessageFlow(
@@ -290,7 +291,7 @@ class PoolNet:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Load the history's standing part, then keep links, server and timers going until cancelled."""
-        self.files.bind(self.node_id, self._flow.publish, name_of=self.name_of)
+        self.files.bind(self.node_id, self._flow.publish, name_of=self.name_of, want_holders=self._want_holders)
         await self._flow.load()
         await self.files.settle()
         async with trio.open_nursery() as nursery:
@@ -325,6 +326,14 @@ class PoolNet:
         self._presence_timer.rearm()
         await member.serve()
 
+    def _want_holders(self, holders: frozenset[DeviceId]) -> None:
+        self._holders = holders
+        self._update_direct()
+
+    def _update_direct(self) -> None:
+        """Link to those who offer what is being fetched: none of the ring neighbours may have it."""
+        self._links.want_direct(self._holders & self._roster.nodes)
+
     def _signal(self, to: DeviceId, body: bytes) -> None:
         """Send a signal through the server, or along the mesh while there is none."""
         if not self._server.signal(to, body):
@@ -348,6 +357,7 @@ class PoolNet:
         self._publish(self._presence.went(change.left))
         self._came(frozenset(self._roster.nodes))
         self._links.feed(mesh.RosterChanged(frozenset(change.joined)))
+        self._update_direct()
 
     def roster_joined(self, epoch: int, entry: RosterEntry) -> None:
         """Take a node that came or moved."""
@@ -356,6 +366,7 @@ class PoolNet:
             return
         self._came(frozenset({entry.node}))
         self._links.feed(mesh.RosterChanged(frozenset({entry.node})))
+        self._update_direct()
 
     def roster_left(self, epoch: int, node: DeviceId) -> None:
         """Take a node that left."""

@@ -59,8 +59,8 @@ class World:
             await end.wait()
 
     @asynccontextmanager
-    async def pool(self, *names: str) -> AsyncIterator[list["Member"]]:
-        """Run a server and members that are all linked with each other."""
+    async def pool(self, *names: str, links: int | None = None) -> AsyncIterator[list["Member"]]:
+        """Run a server and members that are all linked with each other, or with at least `links` others."""
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(self.server())
             members: list[Member] = []
@@ -70,7 +70,7 @@ class World:
                 invite = invite or await node.create_pool("garden", server=server.address)
                 members.append(await stack.enter_async_context(enter(node, invite, name)))
             for member in members:
-                await member.linked(len(names) - 1)
+                await member.linked(len(names) - 1 if links is None else links)
             yield members
 
 
@@ -394,3 +394,24 @@ async def test_the_server_that_a_node_runs_for_its_pool_serves_no_other(
             assert eve.pools() == []
             async with enter(eve, invite, "eve") as guest:
                 await guest.linked(1)
+
+
+async def test_in_a_pool_larger_than_a_mesh_whoever_offers_a_file_can_be_reached(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    names = [f"node{number}" for number in range(12)]
+    source = tmp_path / "source.bin"
+    source.write_bytes(bytes(range(256)) * 3000)
+    world = World(tmp_path)
+    async with world.pool(*names, links=4) as members:
+        offer = await members[0].pool.files.offer(source)
+        for member in members:
+            await member.sees(poolnet.FileOffered)
+        strangers = [member for member in members[1:] if members[0].node.device_id not in member.pool._links.links]
+        assert strangers, "with twelve nodes and six links each, somebody is not linked to the first one"
+        target = tmp_path / "copy.bin"
+        with trio.fail_after(60):
+            await strangers[0].pool.files.download(offer.file_id, target)
+        assert target.read_bytes() == source.read_bytes()
+        await trio.sleep(60)
+        assert members[0].node.device_id not in strangers[0].pool._links.links, "the link is not needed any more"

@@ -126,18 +126,29 @@ class Download:
 class Downloads:
     """The downloads of one pool on this device.
 
+    Args:
+        publish: called with events.
+        changed: called when a download begins or ends.
+
     Attributes:
         running: those that are going on, by id.
     """
 
     def __init__(
-        self, table: FileTable, exchange: Exchange, sources: Sources, publish: Callable[[PoolEvent], None]
+        self,
+        table: FileTable,
+        exchange: Exchange,
+        sources: Sources,
+        *,
+        publish: Callable[[PoolEvent], None],
+        changed: Callable[[], None],
     ) -> None:
         self.running: dict[FileId, Download] = {}
         self._table = table
         self._exchange = exchange
         self._sources = sources
         self._publish = publish
+        self._changed = changed
         self._turns: WeakValueDictionary[FileId, trio.Lock] = WeakValueDictionary()
 
     async def fetch(self, file_id: FileId, name: str, claimed_sizes: Callable[[], Sequence[int]], out: Path) -> Path:
@@ -151,11 +162,13 @@ class Downloads:
             sizes = await self._size_claims(file_id, claimed_sizes)
             record = PartRecord(file_id=file_id, name=name, size_bytes=0, target=target)
             download = self.running[file_id] = Download(record, self._publish)
+            self._changed()
             try:
                 await self._run(download, sizes)
             finally:
                 self._exchange_stop_unless_complete(file_id)
                 del self.running[file_id]
+                self._changed()
         self._publish(DownloadComplete(file_id=file_id, path=target))
         return target
 

@@ -7,7 +7,7 @@ connection goes to the best address that answered. A link that is up is served b
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import assert_never
 
 import trio
@@ -17,7 +17,7 @@ from poolnet.identity.keys import device_id_of
 from poolnet.identity.membership import Membership
 from poolnet.identity.statements import decode_statement_untrusted
 from poolnet.ids import ID_SIZE, DeviceId, short_id
-from poolnet.limits import DIAL_TIMEOUT_S
+from poolnet.limits import DIAL_TIMEOUT_S, MAX_TEMPORARY_LINKS
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
 from poolnet.pool.message_flow import now_ms
@@ -69,6 +69,7 @@ class LinkKeeper:
         self._serve = serve
         self._unreachable = unreachable
         self._since: dict[DeviceId, float] = {}
+        self._direct: set[DeviceId] = set()
         self._answers: dict[bytes, tuple[DeviceId, trio.MemorySendChannel[Signal]]] = {}
         self._answering: dict[bytes, DeviceId] = {}
         self._changed = trio.Condition()
@@ -78,6 +79,15 @@ class LinkKeeper:
         """Tell the mesh machine something and do what it says."""
         self._perform(self._mesh.handle(event, trio.current_time()))
         self._timer.rearm()
+
+    def want_direct(self, peers: Iterable[DeviceId]) -> None:
+        """Have links to these peers as well, as far as there is room, and to no others beyond the rings."""
+        wanted = set(sorted(set(peers) - {self._self_id})[:MAX_TEMPORARY_LINKS])
+        for peer in self._direct - wanted:
+            self.feed(mesh.DropDirect(peer))
+        for peer in wanted - self._direct:
+            self.feed(mesh.WantDirect(peer))
+        self._direct = wanted
 
     async def run_timer(self) -> None:
         """Dial again, close what is no longer needed. Runs until cancelled."""
