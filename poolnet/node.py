@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from poolnet.clock import Hlc, HybridClock, make_hlc
-from poolnet.errors import AddressInUse, LocalError, Refused, StoreError, UnknownPool, Unreachable, WireError
+from poolnet.errors import LocalError, Refused, StoreError, UnknownPool, Unreachable, WireError
 from poolnet.event_stream import EventStream
 from poolnet.events import PoolEvent
 from poolnet.file_manager import OfferInfo, open_file_manager
@@ -26,15 +26,15 @@ from poolnet.identity.membership import Membership, removal_keep
 from poolnet.identity.statements import Role, Statement, make_genesis, make_invite, make_join, make_removal
 from poolnet.identity.user import SignedAddDevice, decode_add_device_untrusted, encode_add_device, found_user
 from poolnet.ids import ID_SIZE, DeviceId, MsgId, PoolId
-from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, DEFAULT_SERVER_PORT, MAX_DATAGRAM_SIZE, MAX_NAME_CHARS
+from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, MAX_DATAGRAM_SIZE, MAX_NAME_CHARS
 from poolnet.message_db import open_message_db
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from poolnet.net.udp import OpenSocket, open_udp_socket
 from poolnet.pool.history import HistoryEntry, read_history, replay_offers
+from poolnet.pool.hosting import choose_hosting, open_servers
 from poolnet.pool.message_flow import now_ms
-from poolnet.pool.records import HostedServer, PoolRecord, PoolRecords, StatementSaver
+from poolnet.pool.records import PoolRecord, PoolRecords, StatementSaver
 from poolnet.pool_net import PoolNet, check_display_name
-from poolnet.server import open_sync_server
 from poolnet.service import open_service_nursery
 from poolnet.storage.home import Home, open_home
 from poolnet.wire.link_frames import Hello, Purpose
@@ -136,7 +136,12 @@ class Node:
         record = PoolRecord(pool_id=genesis.pool_id, name=name, servers=(), directory=directory)
         try:
             if server is None:
-                record = await self._host(record)
+                record = await choose_hosting(
+                    record,
+                    listen_host=self._listen_host,
+                    public_host=self._endpoint.candidates()[0].host,
+                    open_socket=self._open_socket,
+                )
             else:
                 record = attrs.evolve(record, servers=(server,))
             await self._records.save(record, membership)
@@ -322,9 +327,7 @@ class Node:
         events = EventStream[PoolEvent](keep_for_first=True)
         saver = StatementSaver(self._records, record, membership)
         async with AsyncExitStack() as stack:
-            servers = record.servers
-            if record.hosted is not None:
-                servers = (await self._open_hosted(record, record.hosted, stack), *servers[1:])
+            servers = await stack.enter_async_context(open_servers(record, open_socket=self._open_socket))
             db = await stack.enter_async_context(open_message_db(record.database))
             nursery = await stack.enter_async_context(open_service_nursery())
             files = await stack.enter_async_context(
@@ -355,38 +358,6 @@ class Node:
                 events.close()
                 with trio.CancelScope(shield=True):
                     await saver.flush()
-
-    async def _open_hosted(self, record: PoolRecord, hosted: HostedServer, stack: AsyncExitStack) -> ServerAddress:
-        """Run this pool's own sync server; return where this device itself reaches it."""
-        server = await stack.enter_async_context(
-            open_sync_server(
-                data_dir=record.server_directory,
-                listen=(hosted.listen_host, hosted.port),
-                public_host=hosted.public_host,
-                allowed_pools=frozenset({record.pool_id}),
-                open_socket=self._open_socket,
-            )
-        )
-        return attrs.evolve(server.address, host=_local_host(hosted.listen_host))
-
-    async def _host(self, record: PoolRecord) -> PoolRecord:
-        """Choose a port for a sync server of this pool, and make its key."""
-        public_host = self._endpoint.candidates()[0].host
-        for port in (DEFAULT_SERVER_PORT, 0):
-            try:
-                async with open_sync_server(
-                    data_dir=record.server_directory,
-                    listen=(self._listen_host, port),
-                    public_host=public_host,
-                    allowed_pools=frozenset({record.pool_id}),
-                    open_socket=self._open_socket,
-                ) as server:
-                    address = server.address
-            except AddressInUse:
-                continue
-            hosted = HostedServer(listen_host=self._listen_host, port=address.port, public_host=public_host)
-            return attrs.evolve(record, servers=(address,), hosted=hosted)
-        raise AddressInUse("no UDP port is free for the pool's sync server; end a program that uses one")
 
     async def _add_statement(self, record: PoolRecord, statement: Statement) -> None:
         """Put a statement of this device into a pool, joined or not."""
@@ -508,8 +479,3 @@ async def _load_user(home: Home, key: DeviceKey) -> SignedAddDevice:
     user = found_user(key, unix_ms=now_ms(), device_name=platform.node() or "device")
     await home.save_profile(attrs.evolve(profile, user=encode_add_device(user)))
     return user
-
-
-def _local_host(listen_host: str) -> str:
-    """Return where a server that listens on `listen_host` is reached from the same machine."""
-    return {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(listen_host, listen_host)  # noqa: S104

@@ -334,8 +334,8 @@ class _Reading:
         return None if self._is_void(statement, as_admin=as_admin) else author
 
     def _is_void(self, statement: Statement, *, as_admin: bool) -> bool:
-        sanctions = self._sanctions.get(statement.author, ())
-        return any(sanction.voids(statement, as_admin=as_admin) for sanction in sanctions)
+        sanctions = self._sanctions.get(statement.author)
+        return sanctions is not None and any(sanction.voids(statement, as_admin=as_admin) for sanction in sanctions)
 
     def _rank_against(self, statement: Statement) -> int:
         """Return the rank that the target of a sanction holds against it.
