@@ -231,13 +231,18 @@ class Cli:
         return joined
 
     async def linked(self, name: str, pool: str, *, count: int, within_s: float = PATIENCE_S) -> list[Record]:
-        """Wait until the home's node has at least `count` links; return its peers."""
+        """Wait until the home's node, which runs a join of the pool, has at least `count` links; return its peers."""
+        joins = [started for started in self._started if started.home == self.home(name)]
+        joined = next(process for process in reversed(joins) if process.all_of("joined", pool_name=pool))
         peers: list[Record] = []
         with trio.move_on_after(within_s):
             while True:
-                peers = (await self.run(name, "peers", pool)).records
-                if sum(peer.get("linked", False) for peer in peers) >= count:
+                asked = len(joined.all_of("who"))
+                await joined.type_line("/who")  # costs no further process
+                peers = (await joined.event("who", count=asked + 1))["nodes"]
+                if sum(peer["linked"] for peer in peers) >= count:
                     return peers
+                await trio.sleep(0.05)
         raise AssertionError(f"{name} is not linked to {count} within {within_s} s: {peers}")
 
     async def end_all(self) -> None:

@@ -295,11 +295,14 @@ async def attach_by_hand(node: Node, links: trio.MemorySendChannel) -> HandLink:
     links.send_nowait(link)
     for effect in node.attachment.handle(attachment.Connected(), 0.0):
         link.say(effect.frame)
+    answered = 0
     while not any(isinstance(frame, Attached) for frame in link.sent):
         await trio.testing.wait_all_tasks_blocked(0.01)
-        answers = [frame for frame in link.sent if isinstance(frame, WantStatements)]
-        for effect in node.attachment.handle(attachment.Received(answers.pop()), 0.0) if answers else ():
-            link.say(effect.frame)
+        questions = [frame for frame in link.sent if isinstance(frame, WantStatements)]
+        for question in questions[answered:]:
+            for effect in node.attachment.handle(attachment.Received(question), 0.0):
+                link.say(effect.frame)
+        answered = len(questions)
     return link
 
 
