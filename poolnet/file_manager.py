@@ -49,6 +49,10 @@ class FileStatistics:
     exchange: ExchangeStatistics
 
 
+#: So many files are named when several are meant.
+_NAMED_IN_ERRORS = 5
+
+
 class FileManager:
     """Offers, downloads and seeding in one pool. Made by `open_file_manager`.
 
@@ -150,9 +154,10 @@ class FileManager:
         if not found and text:
             found = [info for info in offers if encode_id(info.file_id).startswith(text.lower())]
         if not found:
-            raise UnknownFile("no file of that name or id is offered here; list the files to see what is")
+            raise UnknownFile(f"no file {text!r} is offered here, by name or id; list the files to see what is")
         if len(found) > 1:
-            raise UnknownFile(f"{len(found)} files are meant by that; use more characters of the id")
+            ids = ", ".join(short_id(info.file_id) for info in found[:_NAMED_IN_ERRORS])
+            raise UnknownFile(f"{len(found)} files are meant by {text!r} ({ids}); use the id of one")
         return found[0]
 
     async def download(self, file_id: FileId, out: Path) -> Path:

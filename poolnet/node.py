@@ -140,6 +140,7 @@ class Node:
                     record,
                     listen_host=self._listen_host,
                     public_host=self._endpoint.candidates()[0].host,
+                    taken_ports={other.hosted.port for other in self._records.all() if other.hosted is not None},
                     open_socket=self._open_socket,
                 )
             else:
@@ -363,13 +364,13 @@ class Node:
         """Put a statement of this device into a pool, joined or not."""
         joined = self._joined.get(record.pool_id)
         if joined is not None:
-            joined.add_statement(statement)
+            await joined.add_statement(statement)
             return
         membership = self._records.membership(record)
         if record.hosted is None:  # its server has to know it before anybody can use it
             async with self._open_pool(record, membership) as pool:
                 await pool.wait_attached(ATTACH_WAIT_S)
-                pool.add_statement(statement)
+                await pool.add_statement(statement)
         else:
             membership.add(statement)
             await self._records.save(record, membership)

@@ -281,9 +281,10 @@ class PoolNet:
         """Serve an incoming link until it closes."""
         await self._links.adopt(link)
 
-    def add_statement(self, statement: Statement) -> None:
-        """Take a statement that this device made, and pass it on."""
+    async def add_statement(self, statement: Statement) -> None:
+        """Take a statement that this device made, pass it on, and wait until the server has it, if one is there."""
         self._statements.made(statement)
+        await self._server.flushed()
 
     def report(self, error: PoolnetError) -> None:
         """Tell subscribers of something that went wrong without anybody having asked."""

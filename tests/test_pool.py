@@ -241,7 +241,7 @@ async def test_a_removed_member_is_cut_off_and_cannot_come_back(tmp_path: Path, 
             keep=(),
             hlc=ada.pool._clock.tick(0),
         )
-        ada.pool.add_statement(statement)
+        await ada.pool.add_statement(statement)
         with trio.fail_after(60):
             while bob.node.device_id in {*ada.pool._links.links, *cyd.pool._links.links}:  # noqa: ASYNC110
                 await trio.sleep(0.05)
@@ -403,7 +403,7 @@ async def test_in_a_pool_larger_than_a_mesh_whoever_offers_a_file_can_be_reached
     source = tmp_path / "source.bin"
     source.write_bytes(bytes(range(256)) * 3000)
     world = World(tmp_path)
-    async with world.pool(*names, links=4) as members:
+    async with world.pool(*names, links=2) as members:
         offer = await members[0].pool.files.offer(source)
         for member in members:
             await member.sees(poolnet.FileOffered)
@@ -415,3 +415,37 @@ async def test_in_a_pool_larger_than_a_mesh_whoever_offers_a_file_can_be_reached
         assert target.read_bytes() == source.read_bytes()
         await trio.sleep(60)
         assert members[0].node.device_id not in strangers[0].pool._links.links, "the link is not needed any more"
+
+
+async def test_two_pools_hosted_by_one_device_do_not_share_a_port(tmp_path: Path, jumping_clock: MockClock) -> None:
+    world = World(tmp_path)
+    async with world.node("ada") as ada:
+        first, second = await ada.create_pool("one"), await ada.create_pool("two")
+        assert first.servers[0].port != second.servers[0].port
+        async with ada.join("one") as one, ada.join("two") as two:
+            await one.wait_attached(5)
+            await two.wait_attached(5)
+
+
+async def test_what_happens_while_a_pool_is_entered_is_heard_by_who_subscribes_then(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    async with world.pool("ada") as (ada,):
+        await ada.pool.send("before you came")
+        invite = await ada.node.invite(ada.node.find_pool("garden"))
+        async with world.node("bob") as node, node.join(invite, name="bob") as pool:
+            await pool.wait_linked(10)
+            await trio.sleep(5)
+            async with pool.subscribe() as events:
+                with trio.fail_after(1):
+                    texts = [event.text async for event in _until(events, poolnet.MessageReceived)]
+            assert texts == ["before you came"]
+
+
+async def _until(events: AsyncIterator[object], kind: type) -> AsyncIterator[object]:
+    """Yield the first event of a kind."""
+    async for event in events:
+        if isinstance(event, kind):
+            yield event
+            return

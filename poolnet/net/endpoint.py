@@ -177,7 +177,7 @@ class Endpoint:
                 if connection.link is not None:
                     return connection.link
                 failure = connection.failure
-        raise failure or Unreachable(f"nothing is known of {address[0]}")
+        raise failure or Unreachable(f"no answer from {address[0]} port {address[1]}")
 
     async def probe(self, *, session: bytes, key: bytes, candidates: Sequence[Address], timeout_s: float) -> Path:
         """Return the best path to the other side, which must probe us at the same time. When cancelled, it is given up.

@@ -1,6 +1,6 @@
 """The sync server that a device runs for a pool of its own while it is joined."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
@@ -12,24 +12,42 @@ from poolnet.net.udp import OpenSocket
 from poolnet.pool.records import HostedServer, PoolRecord
 from poolnet.server import SyncServer, open_sync_server
 
+#: How often the system is asked for a free port before none is believed to be there.
+_ARBITRARY_PORTS = 3
 #: Where a server that listens on all addresses is reached from the same machine.
 _LOCAL_HOSTS = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}  # noqa: S104 - compared with, not listened on
 
 
 async def choose_hosting(
-    record: PoolRecord, *, listen_host: str, public_host: str, open_socket: OpenSocket
+    record: PoolRecord,
+    *,
+    listen_host: str,
+    public_host: str,
+    taken_ports: Container[int],
+    open_socket: OpenSocket,
 ) -> PoolRecord:
     """Choose a port for a pool's own sync server and make its key; return the record with both in it.
+
+    Args:
+        record: the pool.
+        listen_host: where the server will listen.
+        public_host: how others reach it.
+        taken_ports: ports of other pools' servers, which may not be listening at the moment.
+        open_socket: makes UDP sockets.
 
     Raises:
         AddressInUse: not even an arbitrary port is free.
     """
-    for port in (DEFAULT_SERVER_PORT, 0):
+    for port in (DEFAULT_SERVER_PORT, *[0] * _ARBITRARY_PORTS):
+        if port in taken_ports:
+            continue
         hosted = HostedServer(listen_host=listen_host, port=port, public_host=public_host)
         try:
             async with _open(record, hosted, open_socket) as server:
                 address = server.address
         except AddressInUse:
+            continue
+        if address.port in taken_ports:
             continue
         return attrs.evolve(record, servers=(address,), hosted=attrs.evolve(hosted, port=address.port))
     raise AddressInUse("no UDP port is free for the pool's sync server; end a program that uses one")

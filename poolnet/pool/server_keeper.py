@@ -6,6 +6,7 @@ that a restarted server is not met by everyone at once.
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol, assert_never, cast, get_args
 
 import trio
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: The last frames to a server on leaving: long enough for one round trip, short enough not to be noticed.
 _GOODBYE_S = 0.5
+#: A server that answers at all has stored what it was sent long before this.
+_FLUSH_S = 3.0
 #: A restarted server keeps our place for `REATTACH_GRACE_S`: two tries must fit, jitter and handshake included.
 _MAX_BACKOFF_S = REATTACH_GRACE_S / 4
 
@@ -146,7 +149,7 @@ class ServerKeeper:
         except (Refused, Unreachable, ProtocolError, LinkClosed, WireError) as exc:
             logger.info("sync server %s:%s: %s", server.host, server.port, exc)
             await self._failed(exc)
-            self._listener.server_lost(server, str(exc))
+            self._listener.server_lost(server, _reason(exc))
         return was_attached
 
     async def _dial(self, server: ServerAddress) -> Link:
@@ -195,6 +198,19 @@ class ServerKeeper:
                 await link.flushed()
             except LinkClosed:
                 return
+
+    async def flushed(self) -> None:
+        """Wait until the server has handled, and stored, all that it was told.
+
+        Returns all the same after `_FLUSH_S`: a server that is away is told with the next attachment.
+        """
+        with trio.move_on_after(_FLUSH_S):
+            async with self._changed:
+                while not self.is_attached:
+                    await self._changed.wait()
+            if self._link is not None:
+                with suppress(LinkClosed):
+                    await self._link.flushed()
 
     def signal(self, to: DeviceId, body: bytes) -> bool:
         """Pass a signal on through the server; return False if there is none."""
@@ -258,3 +274,7 @@ def _from_server(frame: Frame) -> attachment.FromServer:
     if not isinstance(frame, get_args(attachment.FromServer)):
         raise ProtocolError(f"a server does not send {type(frame).__name__}")
     return cast(attachment.FromServer, frame)
+
+
+def _reason(error: PoolnetError) -> str:
+    return "it does not answer any more, or has ended" if isinstance(error, LinkClosed) else str(error)

@@ -72,6 +72,8 @@ def make_private_directory(path: Path) -> None:
         StoreError: it cannot be created, or something else has that name.
     """
     with store_errors("create", path):
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{path} is a file, not a directory; choose another place")
         path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
 
 
