@@ -4,9 +4,14 @@ import traceback
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import trio
 from trio.testing import MockClock
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("poolnet", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("poolnet")
 
 
 @pytest.fixture

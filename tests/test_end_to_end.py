@@ -9,7 +9,7 @@ from blake3 import blake3
 from cli_harness import Cli, PoolnetProcess, open_cli
 
 MIB = 1024 * 1024
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 def write_file(path: Path, size: int, seed: int = 1) -> Path:

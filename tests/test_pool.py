@@ -23,7 +23,7 @@ from poolnet.wire.bodies import TextBody
 from poolnet.wire.message import encode_message
 from poolnet.wire.sync_frames import Address
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 class World:
