@@ -65,12 +65,6 @@ class OutputExists(LocalError):
     code = "output_exists"
 
 
-class NotAllowed(LocalError):
-    """This device's role in the pool does not permit that."""
-
-    code = "not_allowed"
-
-
 class WireError(PoolnetError):
     """Bytes from outside are not what the protocol allows. The only error that decoders raise."""
 

@@ -271,12 +271,13 @@ class Node:
                 behind. A pool of this device is entered whether its server is there or not.
             LocalError: it is joined already.
         """
-        record, membership, join = self._enter(target, name)
+        display_name = None if name is None else check_display_name(name)
+        record, membership, join = self._enter(target)
         is_new = self._records.get(record.pool_id) is None
         if record.pool_id in self._joined:
             raise LocalError(f"{record.name!r} is joined already")
         try:
-            async with self._open_pool(record, membership, join) as pool:
+            async with self._open_pool(record, membership, join=join, display_name=display_name) as pool:
                 if is_new:
                     await pool.wait_attached(ATTACH_WAIT_S)
                     record = attrs.evolve(record, name=membership.name)
@@ -294,22 +295,17 @@ class Node:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _enter(
-        self, target: PoolInfo | InviteLink | str, name: str | None
-    ) -> tuple[PoolRecord, Membership, Statement | None]:
+    def _enter(self, target: PoolInfo | InviteLink | str) -> tuple[PoolRecord, Membership, Statement | None]:
         """Return the record and membership to enter with, and the Join of a device that is not a member yet."""
         if isinstance(target, str):
             is_link = target.strip().lower().startswith(SCHEME)
             target = parse_invite_link_untrusted(target) if is_link else self.find_pool(target)
-        display_name = None if name is None else check_display_name(name)
         record = self._records.get(target.pool_id)
         if record is None:
             if isinstance(target, PoolInfo):
                 raise UnknownPool(f"{target.name!r} is not on this device any more")
             directory = self._home.pool_directory(target.pool_id)
             record = PoolRecord(pool_id=target.pool_id, name="", servers=target.servers, directory=directory)
-        if display_name is not None:
-            record = attrs.evolve(record, display_name=display_name)
         membership = self._records.membership(record)
         join = None
         if isinstance(target, InviteLink) and not membership.is_member(self.device_id):
@@ -323,7 +319,12 @@ class Node:
 
     @asynccontextmanager
     async def _open_pool(
-        self, record: PoolRecord, membership: Membership, join: Statement | None = None
+        self,
+        record: PoolRecord,
+        membership: Membership,
+        *,
+        join: Statement | None = None,
+        display_name: str | None = None,
     ) -> AsyncIterator[PoolNet]:
         events = EventStream[PoolEvent](keep_for_first=True)
         saver = StatementSaver(self._records, record, membership)
@@ -345,7 +346,8 @@ class Node:
                 events=events,
                 rng=self._rng,
                 join=join,
-                display_name=record.display_name or self._default_name(),
+                display_name=display_name,
+                default_name=_device_name(),
                 statements_changed=saver.changed,
             )
             nursery.start_soon(saver.run)
@@ -391,9 +393,6 @@ class Node:
             servers=record.servers,
             hosts_server=record.hosted is not None,
         )
-
-    def _default_name(self) -> str:
-        return (platform.node() or "device")[:MAX_NAME_CHARS]
 
     def _authorise(self, hello: Hello) -> tuple[bytes, ...]:
         pool = self._joined.get(hello.pool_id)
@@ -477,6 +476,11 @@ async def _load_user(home: Home, key: DeviceKey) -> SignedAddDevice:
             return decode_add_device_untrusted(profile.user)
         except WireError as exc:
             logger.warning("the stored user is damaged, a new one is made: %s", exc)
-    user = found_user(key, unix_ms=now_ms(), device_name=platform.node() or "device")
+    user = found_user(key, unix_ms=now_ms(), device_name=_device_name())
     await home.save_profile(attrs.evolve(profile, user=encode_add_device(user)))
     return user
+
+
+def _device_name() -> str:
+    """Return what this machine is called, as far as it fits a name."""
+    return platform.node().strip()[:MAX_NAME_CHARS] or "device"

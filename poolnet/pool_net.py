@@ -114,12 +114,14 @@ class PoolNet:
         events: EventStream[PoolEvent],
         rng: RandomSource,
         join: Statement | None,
-        display_name: str,
+        display_name: str | None,
+        default_name: str,
         statements_changed: Callable[[], None],
     ) -> None:
         self.pool_id: PoolId = membership.pool_id
         self.node_id: DeviceId = key.device_id
-        self.display_name = display_name
+        self.display_name = display_name or default_name
+        self._is_name_chosen = display_name is not None
         self.messages = db
         self.files = files
         self._membership = membership
@@ -200,12 +202,13 @@ class PoolNet:
         await self._flow.delivered(timeout_s)
 
     async def rename(self, display_name: str) -> None:
-        """Change how others see this device.
+        """Change how others see this device, now and in later sessions.
 
         Raises:
             TextTooLong: empty, or more than `MAX_NAME_CHARS` characters.
         """
-        await self._flow.publish(ProfileBody(name=check_display_name(display_name)))
+        display_name = check_display_name(display_name)
+        await self._flow.publish(ProfileBody(name=display_name))
         self.display_name = display_name
 
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[PoolEvent | EventsDropped]]:
@@ -301,9 +304,16 @@ class PoolNet:
             nursery.start_soon(self._links.run_timer)
             nursery.start_soon(self._run_presence_timer)
             nursery.start_soon(self._server.run)
-            if self._presence.name_of(self.node_id) != self.display_name:
-                await self._flow.publish(ProfileBody(name=self.display_name))
+            await self._take_name()
             task_status.started()
+
+    async def _take_name(self) -> None:
+        """Go by the name that was chosen for this session, else by the last one; tell the others if it is new."""
+        last = self._presence.names().get(self.node_id)
+        if last is not None and not self._is_name_chosen:
+            self.display_name = last
+        elif last != self.display_name:
+            await self._flow.publish(ProfileBody(name=self.display_name))
 
     async def leave_quietly(self) -> None:
         """Tell server and neighbours that this node goes offline now, within a moment."""

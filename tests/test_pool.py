@@ -449,3 +449,27 @@ async def _until(events: AsyncIterator[object], kind: type) -> AsyncIterator[obj
         if isinstance(event, kind):
             yield event
             return
+
+
+async def test_a_new_name_is_seen_by_the_others_and_kept_for_the_next_session(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada, world.node("bob") as bob:
+        invite = await ada.create_pool("garden", server=server.address)
+        async with enter(ada, "garden", "ada") as hearer:
+            async with enter(bob, invite, "bob") as renamed:
+                await renamed.linked(1)
+                await renamed.pool.rename("  robert ")
+                await renamed.pool.send("call me robert")
+                await hearer.hears("call me robert")
+            async with bob.join("garden") as again:
+                assert again.display_name == "robert"
+                await again.wait_linked(10)
+                await again.send("still robert")
+                await hearer.hears("still robert")
+        names = {event.text: event.name for event in hearer.events if isinstance(event, poolnet.MessageReceived)}
+        assert names == {"call me robert": "robert", "still robert": "robert"}
+        async with ada.join("garden") as pool:
+            with pytest.raises(poolnet.TextTooLong):
+                await pool.rename(" ")

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from poolnet.ids import DeviceId, PublicKey, short_id
 
 SEED_SIZE = 32
-SIGNATURE_SIZE = 64
 
 #: The y coordinates of the eight points whose order divides 8, in all their encodings below 2^255 (0 and 1 have a
 #: second one: p and p + 1). The top bit of an encoding is the sign of x and is ignored here.

@@ -134,7 +134,8 @@ class UdpSocket:
         self._sock = sock
         self._family = int(sock.family)
         self._can_segment = _IS_LINUX and _try_option(sock, socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
-        self._can_merge = _IS_LINUX and _try_option(sock, socket.IPPROTO_UDP, _UDP_GRO, 1)
+        if _IS_LINUX:
+            _try_option(sock, socket.IPPROTO_UDP, _UDP_GRO, 1)
         self._statistics = UdpStatistics()
 
     @property

@@ -42,7 +42,6 @@ class PoolRecord:
     name: str
     servers: tuple[ServerAddress, ...]
     hosted: HostedServer | None = None
-    display_name: str | None = None
     directory: Path
 
     @property
@@ -168,7 +167,6 @@ def _encode(record: PoolRecord) -> dict[str, Any]:
         "name": record.name,
         "servers": [str(server) for server in record.servers],
         "hosted": attrs.asdict(record.hosted) if record.hosted else None,
-        "display_name": record.display_name,
     }
 
 
@@ -179,7 +177,6 @@ def _decode(pool_id: PoolId, directory: Path, stored: Any) -> PoolRecord:
             name=stored["name"],
             servers=tuple(parse_server_address_untrusted(text) for text in stored["servers"]),
             hosted=HostedServer(**stored["hosted"]) if stored["hosted"] else None,
-            display_name=stored["display_name"],
             directory=directory,
         )
     except (KeyError, TypeError, LocalError) as exc:

@@ -55,11 +55,6 @@ class Home:
         self.seed = seed
         self.is_new = is_new
 
-    @property
-    def control_socket(self) -> Path:
-        """Where the running process listens for commands."""
-        return self.path / "control.sock"
-
     async def profile(self) -> Profile:
         """Return the stored profile.
 
