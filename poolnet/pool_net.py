@@ -236,7 +236,9 @@ class PoolNet:
         with trio.move_on_after(timeout_s):
             await self._links.wait_linked()
             return
-        raise Unreachable(f"no other member was there within {timeout_s:g} s; try again when somebody is online")
+        raise Unreachable(
+            f"no other member was there within {round(timeout_s, 1):g} s; try again when somebody is online"
+        )
 
     async def wait_attached(self, timeout_s: float) -> None:
         """Wait until a sync server has let this node in.

@@ -162,7 +162,8 @@ class MessageFlow:
                 await self._wait_confirmed(self._backlog)
             return
         raise Unreachable(
-            f"no other member confirmed the message within {timeout_s:g} s; it is kept and goes out when one is there"
+            f"no other member confirmed the message within {round(timeout_s, 1):g} s; "
+            "it is kept and goes out when one is there"
         )
 
     async def _wait_confirmed(self, messages: Set[MsgId]) -> None:
