@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import signal
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -12,6 +13,9 @@ from trio.testing import MockClock
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("poolnet", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("poolnet")
+
+# A shell starts background jobs with Ctrl-C ignored, and processes hand that on; the programs under test must hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
