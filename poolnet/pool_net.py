@@ -4,7 +4,6 @@
 `MessageFlow` → database → `_apply` → subscribers; a chunk goes from the link to the `FileManager` without passing here.
 """
 
-import ipaddress
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -24,6 +23,7 @@ from poolnet.identity.statements import Role, Statement, encode_statement
 from poolnet.ids import DeviceId, MsgId, PoolId
 from poolnet.limits import MAX_NAME_CHARS, MAX_TEXT_CHARS
 from poolnet.message_db import MessageDB
+from poolnet.net.addresses import format_address, is_loopback
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
 from poolnet.pool.history import apply_offer
@@ -461,14 +461,3 @@ def check_display_name(name: str) -> str:
     if not 1 <= len(name) <= MAX_NAME_CHARS:
         raise TextTooLong(f"a display name has 1 to {MAX_NAME_CHARS} characters, this has {len(name)}")
     return name
-
-
-def format_address(address: tuple[str, int]) -> str:
-    """Return ``host:port``, with brackets around an IPv6 address."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a numeric IP address is of this machine only."""
-    return ipaddress.ip_address(host).is_loopback

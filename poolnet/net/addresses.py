@@ -53,6 +53,17 @@ def is_numeric(host: str) -> bool:
     return to_kernel(socket.AF_INET6, (host, 1)) is not None
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether an IP address reaches this machine only."""
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+def format_address(address: SocketAddress) -> str:
+    """Return ``host:port``, with brackets around an IPv6 address."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 async def resolve(address: SocketAddress) -> list[SocketAddress]:
     """Return the numeric addresses of a host name (of an IP address: itself), best first.
 
@@ -80,7 +91,7 @@ def host_addresses(bound: SocketAddress) -> tuple[SocketAddress, ...]:
         return (bound,)
     families = [socket.AF_INET] if ":" not in host else [socket.AF_INET, socket.AF_INET6]
     found = [_primary_address(family, target) for family, target in _ELSEWHERE if family in families]
-    hosts = [address for address in found if address is not None and not ipaddress.ip_address(address).is_loopback]
+    hosts = [address for address in found if address is not None and not is_loopback(address)]
     return tuple((name, port) for name in (hosts or ["127.0.0.1"])[:MAX_CANDIDATES])
 
 
