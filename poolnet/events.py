@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from poolnet.clock import Hlc
 from poolnet.ids import DeviceId, FileId, MsgId
 
 
@@ -30,13 +31,100 @@ class NodeLeft:
 
 @attrs.frozen(kw_only=True)
 class MessageReceived:
-    """A text message, from this device or another, once per message."""
+    """A text message, from this device or another, once per message.
+
+    `key` is its place in the order of the pool. `is_late`: messages that come after it in that order were known before.
+    """
 
     msg_id: MsgId
     node: DeviceId
     name: str
     text: str
     unix_ms: int
+    key: tuple[Hlc, MsgId]
+    is_late: bool = False
+    mentions: tuple[DeviceId, ...] = ()
+    to_all: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Mentioned:
+    """Another device's message calls this one by name, or everyone: something for a notification.
+
+    Follows the `MessageReceived` of the same message.
+    """
+
+    msg_id: MsgId
+    node: DeviceId
+    name: str
+    text: str
+    to_all: bool
+
+
+@attrs.frozen(kw_only=True)
+class AnnouncementReceived:
+    """An admin announces something; `key` and `is_late` as in `MessageReceived`. The latest by `key` counts."""
+
+    msg_id: MsgId
+    node: DeviceId
+    name: str
+    text: str
+    unix_ms: int
+    key: tuple[Hlc, MsgId]
+    is_late: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class MessageRetracted:
+    """A message was taken back by its author or an admin (`node`); it is gone from the history of this device."""
+
+    msg_id: MsgId
+    node: DeviceId
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class NodeRenamed:
+    """A device goes by another name from now on."""
+
+    node: DeviceId
+    old_name: str
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class AppMessageReceived:
+    """A message of a program built on poolnet, of the kind `app_name`; once per message, own ones too."""
+
+    msg_id: MsgId
+    node: DeviceId
+    name: str
+    app_name: str
+    data: bytes
+    unix_ms: int
+    key: tuple[Hlc, MsgId]
+    is_late: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class UnknownMessageReceived:
+    """A message of a kind that this version does not know. It is stored and passed on like any other."""
+
+    msg_id: MsgId
+    node: DeviceId
+    name: str
+    kind: str
+    unix_ms: int
+    key: tuple[Hlc, MsgId]
+    is_late: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ClockWrong:
+    """This device's clock is wrong, by what the sync server and the neighbours say: `ahead_s` seconds ahead of theirs
+    (negative: behind). Messages are stamped with corrected time all the same. Told once, and again if it changes."""
+
+    ahead_s: float
 
 
 @attrs.frozen(kw_only=True)
@@ -119,6 +207,13 @@ PoolEvent = (
     NodeJoined
     | NodeLeft
     | MessageReceived
+    | Mentioned
+    | AnnouncementReceived
+    | MessageRetracted
+    | NodeRenamed
+    | AppMessageReceived
+    | UnknownMessageReceived
+    | ClockWrong
     | FileOffered
     | OfferRetracted
     | DownloadProgress

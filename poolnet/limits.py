@@ -107,8 +107,14 @@ MAX_NAME_CHARS = 64
 #: A file name: what common file systems take, in UTF-8 bytes.
 MAX_FILE_NAME_BYTES = 255
 MAX_KIND_CHARS = 32
-#: Body of any message; an `app` body is the largest.
-MAX_BODY_SIZE = 16 * KIB
+#: Data of an `app` message: a document of a program; larger things are files.
+MAX_APP_SIZE = 16 * KIB
+#: ``program.kind`` of such a message.
+MAX_APP_NAME_CHARS = 64
+#: Body of any message; an `app` body is the largest, with its name of at most four bytes a character.
+MAX_BODY_SIZE = MAX_APP_SIZE + 512
+#: Devices that one text calls by name.
+MAX_MENTIONS = 32
 #: Encoded message: body, and room for its fields, keys and signature.
 MAX_MESSAGE_SIZE = MAX_BODY_SIZE + 1 * KIB
 #: Message ids remembered to tell a duplicate without decoding it.

@@ -13,12 +13,9 @@ import attrs
 
 from poolnet.clock import Hlc
 from poolnet.errors import StoreError, UnknownMessage, WireError
-from poolnet.ids import MsgId
+from poolnet.ids import MsgId, PoolId
 from poolnet.storage.sqlite_worker import SqliteWorker, open_sqlite
-from poolnet.wire.message import Message, decode_message_untrusted, encode_message
-
-#: Where a message is in the order of the pool: `Message.key`.
-MessageKey = tuple[Hlc, MsgId]
+from poolnet.wire.message import Message, MessageKey, decode_message_untrusted, encode_message
 
 _SCHEMA = (
     """
@@ -72,7 +69,7 @@ class MessageDB:
                 sign_message(key, pool_id=pool_id, hlc=make_hlc(ms), body=TextBody(text=text))
                 for ms, text in [(1000, "hello"), (2000, "anyone here?")]
             )
-            async with open_message_db(Path("messages.db")) as history:
+            async with open_message_db(Path("messages.db"), pool_id) as history:
                 assert await history.append([second, first]) == [first, second]
                 assert await history.append([first]) == []
                 assert await history.latest(1) == [second]
@@ -80,8 +77,9 @@ class MessageDB:
         ```
     """
 
-    def __init__(self, worker: SqliteWorker, stored: int) -> None:
+    def __init__(self, worker: SqliteWorker, pool_id: PoolId, stored: int) -> None:
         self._worker = worker
+        self._pool_id = pool_id
         self._stored = stored
         self._appended = 0
         self._duplicates = 0
@@ -133,7 +131,7 @@ class MessageDB:
 
     async def get(self, ids: Iterable[MsgId]) -> list[Message]:
         """Return those of the messages with these ids that are here."""
-        return await self._worker.run_relaxed(_select_ids, list(dict.fromkeys(ids)))
+        return await self._worker.run_relaxed(_select_ids, self._pool_id, list(dict.fromkeys(ids)))
 
     async def of_kinds(self, kinds: Collection[str]) -> list[Message]:
         """Return all messages of some kinds: for those that make up a state, such as offers and profiles."""
@@ -168,19 +166,19 @@ class MessageDB:
             query += " WHERE " + " AND ".join(conditions)
         direction = "DESC" if newest else "ASC"
         query += f" ORDER BY hlc {direction}, msg_id {direction} LIMIT ?"
-        found = await self._worker.run_relaxed(_select, query, (*parameters, count))
+        found = await self._worker.run_relaxed(_select, self._pool_id, query, (*parameters, count))
         return found[::-1] if newest else found
 
 
 @contextlib.asynccontextmanager
-async def open_message_db(path: Path) -> AsyncIterator[MessageDB]:
-    """Open the history at `path`, or begin one.
+async def open_message_db(path: Path, pool_id: PoolId) -> AsyncIterator[MessageDB]:
+    """Open the history of a pool at `path`, or begin one.
 
     Raises:
         StoreError: it cannot be opened. A damaged one is kept aside, so that the next try begins a new one.
     """
     async with open_sqlite(path, schema=_SCHEMA) as worker:
-        yield MessageDB(worker, await worker.run_relaxed(_count))
+        yield MessageDB(worker, pool_id, await worker.run_relaxed(_count))
 
 
 def _insert(connection: sqlite3.Connection, batch: list[Message]) -> list[Message]:
@@ -194,16 +192,16 @@ def _insert(connection: sqlite3.Connection, batch: list[Message]) -> list[Messag
     ]
 
 
-def _select(connection: sqlite3.Connection, query: str, parameters: Sequence[object]) -> list[Message]:
-    return [_decode(encoded) for (encoded,) in connection.execute(query, parameters)]
+def _select(connection: sqlite3.Connection, pool_id: PoolId, query: str, parameters: Sequence[object]) -> list[Message]:
+    return [_decode(encoded, pool_id) for (encoded,) in connection.execute(query, parameters)]
 
 
-def _select_ids(connection: sqlite3.Connection, ids: list[MsgId]) -> list[Message]:
+def _select_ids(connection: sqlite3.Connection, pool_id: PoolId, ids: list[MsgId]) -> list[Message]:
     found = []
     for start in range(0, len(ids), _IDS_PER_SELECT):
         some = ids[start : start + _IDS_PER_SELECT]
         query = f"SELECT encoded FROM messages WHERE msg_id IN ({', '.join('?' * len(some))})"  # noqa: S608 - only ?
-        found += _select(connection, query, some)
+        found += _select(connection, pool_id, query, some)
     return sorted(found, key=lambda message: message.key)
 
 
@@ -217,8 +215,8 @@ def _count(connection: sqlite3.Connection) -> int:
     return int(count)
 
 
-def _decode(encoded: bytes) -> Message:
+def _decode(encoded: bytes, pool_id: PoolId) -> Message:
     try:
-        return decode_message_untrusted(encoded)
+        return decode_message_untrusted(encoded, pool_id)
     except WireError as exc:
         raise StoreError("a message in the history is damaged; move messages.db away to start a new one") from exc

@@ -217,7 +217,7 @@ class Node:
 
     async def _last_hlc(self, record: PoolRecord) -> Hlc:
         try:
-            async with open_message_db(record.database) as db:
+            async with open_message_db(record.database, record.pool_id) as db:
                 return await db.last_hlc()
         except StoreError as exc:  # the pool is to be forgotten all the same
             logger.warning("the history cannot be read: %s", exc)
@@ -233,7 +233,7 @@ class Node:
         joined = self._joined.get(pool.pool_id)
         if joined is not None:
             return await read_history(joined.messages, limit=limit, before=before)
-        async with open_message_db(self._record(pool.pool_id).database) as db:
+        async with open_message_db(self._record(pool.pool_id).database, pool.pool_id) as db:
             return await read_history(db, limit=limit, before=before)
 
     async def offers(self, pool: PoolInfo) -> list[OfferInfo]:
@@ -247,7 +247,7 @@ class Node:
             return joined.files.offers()
         record = self._record(pool.pool_id)
         async with (
-            open_message_db(record.database) as db,
+            open_message_db(record.database, record.pool_id) as db,
             open_file_manager(record.files_directory, rng=self._rng) as files,
         ):
             await replay_offers(db, files)
@@ -330,7 +330,7 @@ class Node:
         saver = StatementSaver(self._records, record, membership)
         async with AsyncExitStack() as stack:
             servers = await stack.enter_async_context(open_servers(record, open_socket=self._open_socket))
-            db = await stack.enter_async_context(open_message_db(record.database))
+            db = await stack.enter_async_context(open_message_db(record.database, record.pool_id))
             nursery = await stack.enter_async_context(open_service_nursery())
             files = await stack.enter_async_context(
                 open_file_manager(record.files_directory, rng=self._rng, events=events)

@@ -430,7 +430,12 @@ class PoolNet:
         match body:
             case TextBody(text=text):
                 event = MessageReceived(
-                    msg_id=message.msg_id, node=author, name=self.name_of(author), text=text, unix_ms=hlc_ms(hlc)
+                    msg_id=message.msg_id,
+                    node=author,
+                    name=self.name_of(author),
+                    text=text,
+                    unix_ms=hlc_ms(hlc),
+                    key=message.key,
                 )
                 self._publish(self._presence.said(event, trio.current_time()))
                 self._presence_timer.rearm()

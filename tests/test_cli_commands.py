@@ -23,6 +23,7 @@ from poolnet import (
     encode_id,
     short_id,
 )
+from poolnet.clock import Hlc
 from poolnet_cli.commands import files, pools, talk
 from poolnet_cli.commands.join import join
 from poolnet_cli.session import PoolLeft
@@ -293,7 +294,9 @@ async def test_what_came_before_the_feed_listened_is_shown_once(jumping_clock: M
         new = entry(2, "new")
         desk.pool.events.publish(joined_at(ADA, "ada"))
         desk.pool.events.publish(
-            MessageReceived(msg_id=new.msg_id, node=ADA, name="ada", text="new", unix_ms=new.unix_ms)
+            MessageReceived(
+                msg_id=new.msg_id, node=ADA, name="ada", text="new", unix_ms=new.unix_ms, key=(Hlc(1), new.msg_id)
+            )
         )
         offered = offer_info(9, "big")
         desk.pool.events.publish(

@@ -345,16 +345,20 @@ async def test_a_neighbour_outvotes_a_server_whose_time_is_a_day_off(tmp_path: P
         assert ada.pool._clock.offset_ms == 50
 
 
-async def test_what_a_removed_member_said_before_costs_nobody_a_link(tmp_path: Path, jumping_clock: MockClock) -> None:
+async def test_what_a_removed_member_says_after_it_costs_nobody_a_link(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
     """The removal voids how bob had come in; cyd, who has not heard of it, passes his message on."""
     async with World(tmp_path).pool("ada", "bob", "cyd") as (ada, bob, cyd):
-        hlc = ada.pool._clock.tick(now_ms())
-        old = sign_message(bob.node._key, pool_id=ada.pool.pool_id, hlc=hlc, body=TextBody(text="old"))
-        removal = make_removal(
-            ada.node._key, pool_id=ada.pool.pool_id, device=bob.node.device_id, keep=(), hlc=ada.pool._clock.tick(0)
+        before, hlc, after = (ada.pool._clock.tick(now_ms()) for _ in range(3))
+        old, new = (
+            sign_message(bob.node._key, pool_id=ada.pool.pool_id, hlc=at, body=TextBody(text="hi"))
+            for at in (before, after)
         )
+        removal = make_removal(ada.node._key, pool_id=ada.pool.pool_id, device=bob.node.device_id, keep=(), hlc=hlc)
         ada.pool._membership.add(removal)
-        assert ada.pool._flow._judge(old.msg_id, encode_message(old)) is Verdict.DROP
+        assert ada.pool._flow._judge(new.msg_id, encode_message(new)) is Verdict.DROP
+        assert ada.pool._flow._judge(old.msg_id, encode_message(old)) is Verdict.ACCEPT
         stranger = sign_message(
             DeviceKey.from_seed(bytes(32)), pool_id=ada.pool.pool_id, hlc=hlc, body=TextBody(text="x")
         )

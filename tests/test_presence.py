@@ -1,6 +1,6 @@
 """Arrivals and departures as an application hears of them."""
 
-from poolnet.clock import make_hlc
+from poolnet.clock import Hlc, make_hlc
 from poolnet.events import MessageReceived, NodeJoined, NodeLeft
 from poolnet.ids import DeviceId, MsgId, short_id
 from poolnet.limits import MAX_HELD_TEXTS, NAME_GRACE_S
@@ -52,7 +52,9 @@ def test_departures_carry_the_latest_name_whatever_order_names_came_in() -> None
 
 
 def text(node: DeviceId, words: str, name: str) -> MessageReceived:
-    return MessageReceived(msg_id=MsgId(bytes(32)), node=node, name=name, text=words, unix_ms=0)
+    return MessageReceived(
+        msg_id=MsgId(bytes(32)), node=node, name=name, text=words, unix_ms=0, key=(Hlc(0), MsgId(bytes(32)))
+    )
 
 
 def test_what_a_node_says_before_its_name_is_known_comes_with_the_name_after_its_arrival() -> None:

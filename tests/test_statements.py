@@ -66,7 +66,7 @@ KINDS = pytest.mark.parametrize("statement", every_kind(), ids=lambda statement:
 class TestMessages:
     def test_a_signed_message_is_valid_after_the_wire(self) -> None:
         message = sign_message(ALICE, pool_id=POOL, hlc=HLC, body=TextBody(text="hello"))
-        received = decode_message_untrusted(encode_message(message))
+        received = decode_message_untrusted(encode_message(message), POOL)
         assert received == message
         assert received.author == ALICE.device_id
         assert signature_is_valid(received)
@@ -76,7 +76,7 @@ class TestMessages:
         message = sign_message(ALICE, pool_id=POOL, hlc=HLC, body=TextBody(text="hello"))
         encoded = encode_message(message)
         try:
-            received = decode_message_untrusted(changed(encoded, data))
+            received = decode_message_untrusted(changed(encoded, data), POOL)
         except WireError:
             return
         assert not signature_is_valid(received)

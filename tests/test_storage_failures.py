@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from made_messages import make_message
+from made_messages import POOL, make_message
 
 from poolnet.clock import Hlc
 from poolnet.errors import DiskFull
@@ -60,7 +60,7 @@ def test_a_store_survives_a_full_disk(small_disk: Path) -> None:
 
 
 async def test_a_history_survives_a_full_disk(small_disk: Path) -> None:
-    async with open_message_db(small_disk / "m.db") as db:
+    async with open_message_db(small_disk / "m.db", POOL) as db:
         first = [make_message(n, body=bytes(500)) for n in range(10)]
         await db.append(first, durable=True)
         filler = fill(small_disk)
@@ -70,7 +70,7 @@ async def test_a_history_survives_a_full_disk(small_disk: Path) -> None:
         assert await db.latest(1000) == first
         filler.unlink()
         assert await db.append(second) == second
-    async with open_message_db(small_disk / "m.db") as db:
+    async with open_message_db(small_disk / "m.db", POOL) as db:
         assert await db.latest(1000) == first + second
 
 
@@ -180,10 +180,10 @@ _APPEND_AND_DIE = """
     from pathlib import Path
     import trio
     from poolnet.message_db import open_message_db
-    from made_messages import make_message
+    from made_messages import POOL, make_message
 
     async def main(path):
-        async with open_message_db(path) as db, trio.open_nursery() as nursery:
+        async with open_message_db(path, POOL) as db, trio.open_nursery() as nursery:
             for n in range(20):
                 await db.append([make_message(n)], durable=True)
                 os.write(1, b"%d " % n)
@@ -229,7 +229,7 @@ async def test_a_download_goes_on_after_the_process_was_killed(tmp_path: Path, d
 
 async def test_what_was_stored_durably_is_there_after_the_process_was_killed(tmp_path: Path) -> None:
     told = await run_until_killed(_APPEND_AND_DIE, str(tmp_path / "m.db"))
-    async with open_message_db(tmp_path / "m.db") as db:
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
         stored = [message.content.hlc for message in await db.latest(100)]
     assert stored[:20] == [int(word) for word in told.split()]
     assert set(stored) <= set(range(60))

@@ -3,6 +3,7 @@
 import tracemalloc
 from typing import Any
 
+import attrs
 import cbor2
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -34,6 +35,7 @@ from poolnet.wire.message import (
     encode_content,
     encode_message,
     message_id,
+    message_id_untrusted,
 )
 from poolnet.wire.signal import Signal, decode_signal_untrusted, encode_signal
 
@@ -377,7 +379,7 @@ class TestBodiesAndMessages:
     ) -> None:
         content = MessageContent(pool_id=pool_id, kind=kind, hlc=hlc, author_key=author_key, body=body)
         message = make_message(encode_content(content))
-        decoded = decode_message_untrusted(encode_message(message))
+        decoded = decode_message_untrusted(encode_message(message), pool_id)
         assert decoded == message
         assert decoded.content == content
         assert decoded.key == (hlc, decoded.msg_id)
@@ -386,21 +388,23 @@ class TestBodiesAndMessages:
         """A newer version appends a field; the id is of the bytes as they are."""
         content = MessageContent(pool_id=PoolId(bytes(32)), kind="text", hlc=Hlc(1), author_key=bytes(32), body=b"")
         signed = encode_cbor([*cbor2.loads(encode_content(content)), "new"])
-        decoded = decode_message_untrusted(encode_cbor([signed, bytes(64)]))
+        newer = attrs.evolve(make_message(encode_content(content)), signed=signed)
+        decoded = decode_message_untrusted(encode_message(newer), content.pool_id)
         assert decoded.signed == signed
         assert decoded.msg_id == message_id(signed) != message_id(encode_content(content))
 
-    def test_signed_bytes_of_another_kind_of_thing_are_no_message(self) -> None:
-        content = MessageContent(
-            label="poolnet statement 1", pool_id=bytes(32), kind="text", hlc=Hlc(0), author_key=bytes(32), body=b""
-        )
-        with pytest.raises(WireError, match="not a message of this version"):
-            decode_message_untrusted(encode_cbor([encode_content(content), bytes(64)]))
+    @given(id32, id32)
+    def test_what_a_pool_has_in_common_does_not_travel(self, pool_id: PoolId, author_key: PublicKey) -> None:
+        content = MessageContent(pool_id=pool_id, kind="text", hlc=Hlc(1), author_key=author_key, body=b"hello")
+        encoded = encode_message(make_message(encode_content(content)))
+        assert (pool_id in encoded) == (pool_id == author_key)
+        assert message_id_untrusted(encoded, pool_id) == message_id(encode_content(content))
+        assert len(encoded) < 100 + len(author_key)
 
     @given(st.binary(max_size=100) | cbor_values.map(lambda value: cbor2.dumps([cbor2.dumps(value), bytes(64)])))
     def test_garbage_is_no_message_and_raises_only_a_wire_error(self, encoded: bytes) -> None:
         with pytest.raises(WireError):
-            decode_message_untrusted(encoded)
+            decode_message_untrusted(encoded, PoolId(bytes(32)))
 
 
 class TestSignals:

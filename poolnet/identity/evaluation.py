@@ -137,9 +137,11 @@ class _Reading:
 
     def result(self, consulted: Iterable[StatementId]) -> PoolState:
         """Return the state that this reading led to; `consulted` is what the sanctions rest on."""
-        removed = frozenset(
-            device for device, group in self._sanctions.items() if any(not sanction.is_demotion for sanction in group)
-        )
+        removed = {
+            device: min(removals)
+            for device, group in self._sanctions.items()
+            if (removals := [sanction.key[0] for sanction in group if not sanction.is_demotion])
+        }
         present = {device: standing for device, standing in self._standings.items() if device not in removed}
         left = {device: standing.left[0] for device, standing in present.items() if standing.left is not None}
         members = {
@@ -157,9 +159,16 @@ class _Reading:
         return PoolState(
             name=self._name,
             members=MappingProxyType(members),
-            removed=removed,
+            removed=MappingProxyType(removed),
             left=MappingProxyType(left),
             entered=frozenset(self._standings),
+            admin_times=MappingProxyType(
+                {
+                    device: tuple((place[0], rank < MEMBER_RANK) for place, rank in standing.ranks)
+                    for device, standing in present.items()
+                    if standing.best_rank < MEMBER_RANK
+                }
+            ),
             admissions=MappingProxyType(self._admissions),
             invites=MappingProxyType(
                 {key: tuple(map(self._invite_state, invitations)) for key, invitations in self._invitations.items()}

@@ -163,8 +163,25 @@ class Membership:
         return device in self.state.entered or device in self.state.removed
 
     def may_have_written(self, device: DeviceId, hlc: Hlc) -> bool:
-        """Return whether a message of that time may be by this device: by a member, or by one that left after it."""
-        return self.is_member(device) or hlc <= self.state.left.get(device, -1)
+        """Return whether a message of that time may be by this device: by a member, or by one that went after it.
+
+        What a removed device wrote before stays in the history, the same for those who come later.
+        """
+        if self.is_member(device):
+            return True
+        return hlc <= max(self.state.left.get(device, -1), self.state.removed.get(device, -1))
+
+    def gone(self) -> Mapping[DeviceId, Hlc]:
+        """Return since when they are gone who left or were removed: what they wrote later is void."""
+        return {**self.state.left, **self.state.removed}
+
+    def was_admin(self, device: DeviceId, hlc: Hlc) -> bool:
+        """Return whether a device was an admin at that time; one that was removed is taken never to have been one."""
+        was_admin = False
+        for place, (since, is_admin) in enumerate(self.state.admin_times.get(device, ())):
+            if place == 0 or since <= hlc:  # a clock may say that it wrote before it came in
+                was_admin = is_admin
+        return was_admin and self.may_have_written(device, hlc)
 
     def public_key_of(self, device: DeviceId) -> PublicKey | None:
         """Return a member's public key; None for others."""

@@ -56,12 +56,14 @@ class PoolState:
 
     name: str
     members: Mapping[DeviceId, Member]
-    #: Removed for ever.
-    removed: frozenset[DeviceId]
+    #: Removed for ever, and when.
+    removed: Mapping[DeviceId, Hlc]
     #: Not members because they left, and when.
     left: Mapping[DeviceId, Hlc]
     #: Everyone who ever came in: members, and those who left or were removed.
     entered: frozenset[DeviceId]
+    #: Of everyone who ever was an admin and was not removed: from when on it was one (True) or was none, in order.
+    admin_times: Mapping[DeviceId, Sequence[tuple[Hlc, bool]]]
     #: How they came in, but for the founder.
     admissions: Mapping[DeviceId, Admission]
     invites: Mapping[PublicKey, Sequence[InviteState]]

@@ -267,8 +267,8 @@ class MessageFlow:
     def _judge(self, msg_id: MsgId, encoded: bytes) -> gossip.Verdict:
         """Decide once about a message that is new here; called by the gossip machine."""
         try:
-            message = decode_message_untrusted(encoded)
-            if message.msg_id != msg_id or message.content.pool_id != self._membership.pool_id:
+            message = decode_message_untrusted(encoded, self._membership.pool_id)
+            if message.msg_id != msg_id:
                 raise WireError("not the message it is said to be, or of another pool")
             if not self._membership.was_member(message.author):
                 raise WireError("a message by somebody who never was a member")

@@ -5,25 +5,70 @@ from typing import Any
 import attrs
 
 from poolnet.errors import WireError
-from poolnet.ids import DeviceId, FileId
+from poolnet.ids import DeviceId, FileId, MsgId
 from poolnet.limits import (
+    MAX_APP_NAME_CHARS,
+    MAX_APP_SIZE,
     MAX_BODY_SIZE,
     MAX_FILE_NAME_BYTES,
     MAX_FILE_SIZE,
+    MAX_MENTIONS,
     MAX_NAME_CHARS,
     MAX_SIGNAL_SIZE,
     MAX_TEXT_CHARS,
 )
 from poolnet.wire.cbor import decode_cbor_untrusted, encode_cbor
-from poolnet.wire.schema import ID32, data, decode_fields_untrusted, encode_fields, integer, short_text, text, wire
+from poolnet.wire.schema import (
+    BOOLEAN,
+    ID32,
+    appended,
+    data,
+    decode_fields_untrusted,
+    encode_fields,
+    integer,
+    list_of,
+    short_text,
+    text,
+    wire,
+)
 
 
 @attrs.frozen(kw_only=True)
 class TextBody:
-    """Plain text, never markup."""
+    """Plain text, never markup. `mentions` are the devices that it calls, `to_all` calls everyone."""
 
     KIND = "text"
     text: str = wire(text(min_chars=1, max_chars=MAX_TEXT_CHARS))
+    mentions: tuple[DeviceId, ...] = appended(list_of(ID32, max_items=MAX_MENTIONS), default=())
+    to_all: bool = appended(BOOLEAN, default=False)
+
+
+@attrs.frozen(kw_only=True)
+class AnnouncementBody:
+    """Text that an admin wants everyone to see. By others it is no message."""
+
+    KIND = "announcement"
+    text: str = wire(text(min_chars=1, max_chars=MAX_TEXT_CHARS))
+
+
+@attrs.frozen(kw_only=True)
+class RetractMessageBody:
+    """That message is taken back: by its author, or by an admin. By others this means nothing.
+
+    It stays in the history in place of the message, which is deleted everywhere and refused from then on.
+    """
+
+    KIND = "retract_message"
+    msg_id: MsgId = wire(ID32)
+
+
+@attrs.frozen(kw_only=True)
+class AppBody:
+    """A message of a program that is built on poolnet. `name` says which, and what kind: ``chess.move``."""
+
+    KIND = "app"
+    name: str = wire(text(min_chars=1, max_chars=MAX_APP_NAME_CHARS))
+    data: bytes = wire(data(max_size=MAX_APP_SIZE))
 
 
 @attrs.frozen(kw_only=True)
@@ -61,9 +106,21 @@ class SignalBody:
     signal: bytes = wire(data(max_size=MAX_SIGNAL_SIZE))
 
 
-Body = TextBody | ProfileBody | OfferBody | RetractOfferBody | SignalBody
+Body = (
+    TextBody | AnnouncementBody | RetractMessageBody | AppBody | ProfileBody | OfferBody | RetractOfferBody | SignalBody
+)
 _CLASSES: dict[str, type[Any]] = {
-    cls.KIND: cls for cls in (TextBody, ProfileBody, OfferBody, RetractOfferBody, SignalBody)
+    cls.KIND: cls
+    for cls in (
+        TextBody,
+        AnnouncementBody,
+        RetractMessageBody,
+        AppBody,
+        ProfileBody,
+        OfferBody,
+        RetractOfferBody,
+        SignalBody,
+    )
 }
 #: Kinds that are passed on but are not part of the history.
 EPHEMERAL_KINDS = frozenset({SignalBody.KIND})

@@ -1,14 +1,17 @@
 """Messages: signed bytes and a signature; the id is the hash of exactly the signed bytes.
 
-A message is an array ``[label, pool_id, kind, hlc, author key, body]`` in CBOR, signed as it stands. What is passed on
-is always the original bytes, never a re-encoding. identity/authorship.py checks the signature.
+What is signed is an array ``[label, pool_id, kind, hlc, author key, body]`` in CBOR. Its first two items are the same
+in all messages of a pool, so they neither travel nor are stored: the wire form is ``[signed bytes without them,
+signature]``, and who decodes it says which pool it is of. What is passed on is always the original bytes, never a
+re-encoding. identity/authorship.py checks the signature.
 """
+
+from functools import lru_cache
 
 import attrs
 from blake3 import blake3
 
 from poolnet.clock import MAX_HLC, Hlc
-from poolnet.errors import WireError
 from poolnet.ids import DeviceId, MsgId, PoolId, PublicKey
 from poolnet.limits import MAX_BODY_SIZE, MAX_KIND_CHARS, MAX_MESSAGE_SIZE
 from poolnet.wire.cbor import decode_cbor_untrusted, encode_cbor
@@ -24,6 +27,8 @@ from poolnet.wire.schema import (
 )
 
 MESSAGE_LABEL = "poolnet message 1"
+#: Where a message is in the order of the pool: `Message.key`.
+MessageKey = tuple[Hlc, MsgId]
 
 
 @attrs.frozen(kw_only=True)
@@ -50,18 +55,24 @@ class Message:
     @property
     def author(self) -> DeviceId:
         """The device that wrote it."""
-        return DeviceId(blake3(self.content.author_key).digest())
+        return author_id(self.content.author_key)
 
     @property
-    def key(self) -> tuple[Hlc, MsgId]:
+    def key(self) -> MessageKey:
         """The place in the order of the pool, the same on every node."""
         return (self.content.hlc, self.msg_id)
 
 
 @attrs.frozen(kw_only=True)
 class _Envelope:
-    signed: bytes = wire(data(max_size=MAX_MESSAGE_SIZE))
+    shortened: bytes = wire(data(min_size=1, max_size=MAX_MESSAGE_SIZE))
     signature: bytes = wire(SIGNATURE)
+
+
+@lru_cache(maxsize=1024)
+def author_id(author_key: PublicKey) -> DeviceId:
+    """Return the device of a key."""
+    return DeviceId(blake3(author_key).digest())
 
 
 def encode_content(content: MessageContent) -> bytes:
@@ -76,22 +87,41 @@ def message_id(signed: bytes) -> MsgId:
 
 def encode_message(message: Message) -> bytes:
     """Return a message as it travels and is stored."""
-    return encode_cbor([message.signed, message.signature])
+    signed = message.signed
+    header, rest = signed[:1], signed[1 + len(_common(message.content.pool_id)) :]
+    return encode_cbor([header + rest, message.signature])
 
 
-def decode_message_untrusted(encoded: bytes) -> Message:
-    """Return the message in `encoded`; its signature is not checked here.
+def message_id_untrusted(encoded: bytes, pool_id: PoolId) -> MsgId:
+    """Return the id of a message of that pool, without looking into it.
+
+    Raises:
+        WireError: not an encoded message, or over a limit.
+    """
+    return message_id(_signed(_open_envelope(encoded), pool_id))
+
+
+def decode_message_untrusted(encoded: bytes, pool_id: PoolId) -> Message:
+    """Return the message of that pool in `encoded`; its signature is not checked here.
 
     Raises:
         WireError: not a message of this version, or over a limit.
     """
-    envelope = decode_fields_untrusted(_Envelope, decode_cbor_untrusted(encoded, max_size=MAX_MESSAGE_SIZE))
-    content = decode_fields_untrusted(MessageContent, decode_cbor_untrusted(envelope.signed, max_size=MAX_MESSAGE_SIZE))
-    if content.label != MESSAGE_LABEL:
-        raise WireError("not a message of this version")
-    return Message(
-        msg_id=message_id(envelope.signed),
-        content=content,
-        signed=envelope.signed,
-        signature=envelope.signature,
-    )
+    envelope = _open_envelope(encoded)
+    signed = _signed(envelope, pool_id)
+    content = decode_fields_untrusted(MessageContent, decode_cbor_untrusted(signed, max_size=MAX_MESSAGE_SIZE))
+    return Message(msg_id=message_id(signed), content=content, signed=signed, signature=envelope.signature)
+
+
+def _open_envelope(encoded: bytes) -> _Envelope:
+    return decode_fields_untrusted(_Envelope, decode_cbor_untrusted(encoded, max_size=MAX_MESSAGE_SIZE))
+
+
+def _signed(envelope: _Envelope, pool_id: PoolId) -> bytes:
+    return envelope.shortened[:1] + _common(pool_id) + envelope.shortened[1:]
+
+
+@lru_cache(maxsize=256)
+def _common(pool_id: PoolId) -> bytes:
+    """Return what follows the array header, of one byte, in the signed bytes of all messages of a pool."""
+    return encode_cbor(MESSAGE_LABEL) + encode_cbor(pool_id)

@@ -1,7 +1,7 @@
 """Field types: how each field of a frame, statement or message body is checked when it comes from outside.
 
 A class lists its fields with `wire(TYPE)`; its wire form is the array of them in that order. A newer version may append
-fields: what follows the known ones is ignored.
+fields: what follows the known ones is ignored, and fields declared with `appended` may be missing.
 """
 
 import ipaddress
@@ -16,6 +16,7 @@ from poolnet.ranges import Ranges
 
 T = TypeVar("T")
 _KEY = "wire"
+_APPENDED = "appended"
 _MAX_U64 = 2**64 - 1
 #: Interfaces are numbered in 32 bits.
 _MAX_SCOPE_DIGITS = 9
@@ -34,13 +35,22 @@ def wire(field_type: FieldType[Any], **kwargs: Any) -> Any:
     return attrs.field(metadata={_KEY: field_type}, **kwargs)
 
 
+def appended(field_type: FieldType[Any], *, default: Any) -> Any:
+    """Declare an attrs field at the end of a class that is left off where it, and all after it, have their defaults."""
+    return attrs.field(metadata={_KEY: field_type, _APPENDED: True}, default=default)
+
+
 def encode_fields(value: Any) -> list[Any]:
     """Return the fields of `value` in wire form."""
-    return [
-        field.metadata[_KEY].encode(getattr(value, field.name))
-        for field in attrs.fields(type(value))
-        if _KEY in field.metadata
-    ]
+    items = []
+    needed = 0
+    for field in attrs.fields(type(value)):
+        if _KEY in field.metadata:
+            item = getattr(value, field.name)
+            items.append(field.metadata[_KEY].encode(item))
+            if _APPENDED not in field.metadata or item != field.default:
+                needed = len(items)
+    return items[:needed]
 
 
 def decode_fields_untrusted(cls: type[T], items: Any) -> T:
@@ -50,8 +60,9 @@ def decode_fields_untrusted(cls: type[T], items: Any) -> T:
         WireError: not an array, too few fields, or a field that is not what `cls` says.
     """
     fields = [field for field in attrs.fields(cast(Any, cls)) if _KEY in field.metadata]
-    if not isinstance(items, list) or len(items) < len(fields):
-        raise WireError(f"{cls.__name__} needs {len(fields)} fields")
+    needed = sum(_APPENDED not in field.metadata for field in fields)
+    if not isinstance(items, list) or len(items) < needed:
+        raise WireError(f"{cls.__name__} needs {needed} fields")
     try:
         values = {field.name: field.metadata[_KEY].decode(item) for field, item in zip(fields, items, strict=False)}
     except WireError as exc:
