@@ -27,19 +27,26 @@ from poolnet.errors import (
     WireError,
 )
 from poolnet.events import (
+    AnnouncementReceived,
+    AppMessageReceived,
+    ClockWrong,
     DownloadComplete,
     DownloadProgress,
     ErrorReported,
     EventsDropped,
     FileOffered,
+    Mentioned,
     MessageReceived,
+    MessageRetracted,
     NodeJoined,
     NodeLeft,
+    NodeRenamed,
     OfferRetracted,
     PoolEvent,
     ServerAttached,
     ServerLost,
     SourceLost,
+    UnknownMessageReceived,
 )
 from poolnet.file_manager import FileManager, OfferInfo, open_file_manager
 from poolnet.identity.invite_link import (
@@ -60,41 +67,57 @@ from poolnet.ids import (
     short_id,
 )
 from poolnet.limits import DEFAULT_SERVER_PORT, MAX_TEXT_CHARS
-from poolnet.message_db import MessageDB, open_message_db
+from poolnet.message_db import MessageDB, Retention, Session, open_message_db
 from poolnet.node import Node, PoolInfo, open_node
-from poolnet.pool.history import HistoryEntry
 from poolnet.pool_net import MemberInfo, PoolNet
 from poolnet.printable import printable
 from poolnet.server import SyncServer, open_sync_server
+from poolnet.steady_time import WallClock
 from poolnet.storage.files import safe_file_name
 from poolnet.storage.home import default_home
+from poolnet.views.entries import HistoryEntry
+from poolnet.views.feed import Feed, FeedChange
+from poolnet.views.history import History
+from poolnet.views.notices import Notice
+from poolnet.views.reader import HistoryReader
 
 __all__ = [
     "DEFAULT_SERVER_PORT",
     "MAX_TEXT_CHARS",
     "AddressInUse",
+    "AnnouncementReceived",
+    "AppMessageReceived",
+    "ClockWrong",
     "DeviceId",
     "DiskFull",
     "DownloadComplete",
     "DownloadProgress",
     "ErrorReported",
     "EventsDropped",
+    "Feed",
+    "FeedChange",
     "FileId",
     "FileManager",
     "FileOffered",
+    "History",
     "HistoryEntry",
+    "HistoryReader",
     "InvalidAddress",
     "InvalidInvite",
     "InviteLink",
     "LinkClosed",
     "LocalError",
     "MemberInfo",
+    "Mentioned",
     "MessageDB",
     "MessageReceived",
+    "MessageRetracted",
     "MsgId",
     "Node",
     "NodeJoined",
     "NodeLeft",
+    "NodeRenamed",
+    "Notice",
     "OfferInfo",
     "OfferRetracted",
     "OutputExists",
@@ -105,9 +128,11 @@ __all__ = [
     "PoolnetError",
     "ProtocolError",
     "Refused",
+    "Retention",
     "ServerAddress",
     "ServerAttached",
     "ServerLost",
+    "Session",
     "SourceLost",
     "SourceUnavailable",
     "StoreError",
@@ -116,8 +141,10 @@ __all__ = [
     "TextTooLong",
     "UnknownFile",
     "UnknownMessage",
+    "UnknownMessageReceived",
     "UnknownPool",
     "Unreachable",
+    "WallClock",
     "WireError",
     "decode_id_untrusted",
     "default_home",

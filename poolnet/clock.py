@@ -10,6 +10,8 @@ Source: Kulkarni, Demirbas, Madeppa, Avva, Leone, "Logical Physical Clocks" (201
 from collections.abc import Iterable
 from typing import NewType
 
+from poolnet.limits import MAX_CLOCK_AHEAD_S, MAX_UNCONFIRMED_STEP_S
+
 Hlc = NewType("Hlc", int)
 
 _COUNTER_BITS = 16
@@ -29,17 +31,26 @@ def hlc_ms(hlc: Hlc) -> int:
     return hlc >> _COUNTER_BITS
 
 
-def agreed_offset_ms(offsets_ms: Iterable[int], *, unix_ms: int) -> int:
+def agreed_offset_ms(offsets_ms: Iterable[int], *, unix_ms: int, server_offset_ms: int | None = None) -> int:
     """Return by how much to correct a clock that shows `unix_ms`, from how far others' clocks are ahead of it.
 
-    The median, so that it takes more than one liar; of two in the middle, that nearer to no correction. Who claims a
-    time before 2020 or after 2100 is not asked. Nobody to ask: 0.
+    The median of all, this one included, so that it takes more than one liar, and devices that know each other come to
+    the same time. Of two in the middle that nearer to the sync server's time (`server_offset_ms`, one of the others);
+    without a server the later, or the one that changes less if they are further apart than `MAX_UNCONFIRMED_STEP_S`.
+    Who claims a time before 2020 or after 2100 is not asked. Nobody to ask: 0.
     """
-    plausible = sorted(offset for offset in offsets_ms if EARLIEST_UNIX_MS <= unix_ms + offset < LATEST_UNIX_MS)
-    if not plausible:
+    others = [*offsets_ms] if server_offset_ms is None else [*offsets_ms, server_offset_ms]
+    voices = sorted(offset for offset in (0, *others) if _is_possible(unix_ms + offset))
+    if not others or not voices:
         return 0
-    middle = len(plausible) // 2
-    return plausible[middle] if len(plausible) % 2 else min(plausible[middle - 1 : middle + 1], key=abs)
+    low, high = voices[(len(voices) - 1) // 2], voices[len(voices) // 2]
+    if server_offset_ms is not None and _is_possible(unix_ms + server_offset_ms):
+        return min(low, high, key=lambda offset: abs(offset - server_offset_ms))
+    return high if high - low <= MAX_UNCONFIRMED_STEP_S * 1000 else min(low, high, key=abs)
+
+
+def _is_possible(unix_ms: int) -> bool:
+    return EARLIEST_UNIX_MS <= unix_ms < LATEST_UNIX_MS
 
 
 class HybridClock:
@@ -55,6 +66,16 @@ class HybridClock:
     def now_ms(self, unix_ms: int) -> int:
         """Return corrected physical time in milliseconds."""
         return unix_ms + self.offset_ms
+
+    def correct(self, offset_ms: int, unix_ms: int) -> None:
+        """Follow others' clocks, when ours shows `unix_ms`.
+
+        Stamps that we made by a wrong clock, too far ahead for the others, are forgotten: all that came after them
+        would be held back as well.
+        """
+        self.offset_ms = offset_ms
+        if self.ahead_s(self._last, unix_ms) > MAX_CLOCK_AHEAD_S:
+            self._last = max(Hlc(0), make_hlc(self.now_ms(unix_ms)))
 
     def tick(self, unix_ms: int) -> Hlc:
         """Return a stamp for something that happens now, above every stamp made or seen before; `MAX_HLC` at most."""

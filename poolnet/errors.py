@@ -109,6 +109,12 @@ class StoreError(PoolnetError):
     code = "store"
 
 
+class StoreDamaged(StoreError):
+    """It is damaged, or not poolnet's. It is kept aside, so that opening it again begins a new one."""
+
+    code = "store_damaged"
+
+
 class StoreLocked(StoreError):
     """Another process uses this home."""
 

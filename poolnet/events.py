@@ -129,13 +129,15 @@ class ClockWrong:
 
 @attrs.frozen(kw_only=True)
 class FileOffered:
-    """A file can be fetched."""
+    """A file can be fetched. `msg_id` and `key` are of the message that says so, if it came by one."""
 
     file_id: FileId
     file_name: str
     size_bytes: int
     node: DeviceId
     name: str
+    msg_id: MsgId | None = None
+    key: tuple[Hlc, MsgId] | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -234,15 +234,25 @@ class FileManager:
             if file.is_own and not self._offers_in_pool(file.file_id):
                 await self._publish_offer(file)
 
-    def learned_offer(self, node: DeviceId, name: str, file_id: FileId, size_bytes: int, hlc: Hlc) -> None:
-        """Take note of a node's offer, in whatever order messages come."""
+    def learned_offer(
+        self, node: DeviceId, name: str, file_id: FileId, size_bytes: int, hlc: Hlc, *, msg_id: MsgId | None = None
+    ) -> None:
+        """Take note of a node's offer (in that message), in whatever order messages come."""
         is_new = self._book.offered(file_id, NodeOffer(node=node, name=name, size_bytes=size_bytes, hlc=hlc))
         if file_id in self._downloads.running:
             self._downloads.running[file_id].look_again()
             self._update_holders()
         if is_new:
             self._events.publish(
-                FileOffered(file_id=file_id, file_name=name, size_bytes=size_bytes, node=node, name=self._name_of(node))
+                FileOffered(
+                    file_id=file_id,
+                    file_name=name,
+                    size_bytes=size_bytes,
+                    node=node,
+                    name=self._name_of(node),
+                    msg_id=msg_id,
+                    key=None if msg_id is None else (hlc, msg_id),
+                )
             )
 
     def learned_retraction(self, node: DeviceId, file_id: FileId, hlc: Hlc) -> None:

@@ -27,6 +27,9 @@ MsgId = NewType("MsgId", bytes)
 #: Root of a file's hash tree.
 FileId = NewType("FileId", bytes)
 
+#: Characters of an id as text, and the bits of the last one that are no part of the id.
+_ID_CHARS = 52
+_STRAY_BITS = 0b1111
 _CHECK_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -50,6 +53,26 @@ def decode_id_untrusted(text: str) -> bytes:
     if encode_id(value) != text.lower():
         raise WireError("an id with stray bits at its end")
     return value
+
+
+def id_prefix_range_untrusted(prefix: str) -> tuple[bytes, bytes]:
+    """Return the lowest and the highest of the ids whose text form begins with `prefix`.
+
+    Raises:
+        WireError: no id begins so.
+    """
+    value = 0
+    for char in prefix.lower():
+        digit = _CHECK_ALPHABET.find(char)
+        if digit < 0:
+            raise WireError("an id holds only the letters a-z and the digits 2-7")
+        value = value << 5 | digit
+    more_bits = 5 * (_ID_CHARS - len(prefix))
+    if more_bits < 0 or (more_bits == 0 and value & _STRAY_BITS):
+        raise WireError("no id begins so")
+    ends = (value << more_bits, ((value + 1) << more_bits) - 1)
+    lowest, highest = (end >> _STRAY_BITS.bit_length() for end in ends)
+    return lowest.to_bytes(ID_SIZE, "big"), highest.to_bytes(ID_SIZE, "big")
 
 
 def short_id(value: bytes) -> str:

@@ -121,13 +121,13 @@ MAX_MESSAGE_SIZE = MAX_BODY_SIZE + 1 * KIB
 MAX_SEEN_IDS = 100_000
 #: Messages kept in memory to answer a graft; older ones come from the database.
 MAX_GOSSIP_CACHE = 1000
-#: Announcements wait this long for others to share their frame.
-GOSSIP_FLUSH_S = 0.05
+#: Announcements wait for others to share their frame, a random time between these: of the two sides of a lazy link
+#: usually only one announces what both have.
+MIN_GOSSIP_FLUSH_S = 0.1
+MAX_GOSSIP_FLUSH_S = 0.3
 #: How long an announced message may take to arrive by itself before it is asked for, and how long an answer may take
 #: before another announcer is asked.
 GRAFT_DELAY_S = 0.3
-#: ... and if it comes from the list that opens a link: nobody is pushing it, but another new link may list it as well.
-CATCH_UP_DELAY_S = 0.03
 GRAFT_RETRY_S = 1.0
 #: Times that each announcer of a message is asked for it.
 GRAFT_TRIES = 3
@@ -136,16 +136,64 @@ GRAFT_WINDOW = 32
 #: Announced messages that we lack, for each link that was the first to announce them, at about 400 bytes; more are
 #: ignored.
 MAX_MISSING_PER_LINK = 5000
-#: Messages that a new link announces to the other side, so that a newcomer sees the recent talk.
-RECENT_MESSAGES = 100
+#: A longer silence in the history begins a new session.
+SESSION_GAP_S = 1800.0
+#: How often a device looks whether it keeps messages longer than it is set to.
+EXPIRY_INTERVAL_S = 3600.0
 #: How far a message may be ahead of our corrected time before it is held back.
 MAX_CLOCK_AHEAD_S = 60.0
+#: A system clock that differs by more than this from the time that a device counts on was set by somebody.
+CLOCK_TOLERANCE_S = 1.0
+#: How wrong a system clock must be before its user is told: nothing here suffers from less.
+CLOCK_WARNING_S = 30.0
+#: How often the time is compared with that of the others, and with the system clock.
+CLOCK_CHECK_INTERVAL_S = 3.0
+#: How long the first message after a pool was entered waits for somebody who can say what time it is.
+CLOCK_WAIT_S = 2.0
+#: How far a clock is set forward on the word of others that are no majority, and without a server: two users whose
+#: clocks are a day off, each its way, still understand each other.
+MAX_UNCONFIRMED_STEP_S = 3 * 24 * 3600
 #: Messages held back at once because of their clocks; more are dropped and counted.
 MAX_HELD_MESSAGES = 1000
 #: How long a node that just came waits for its name before it is announced without.
 NAME_GRACE_S = 2.0
 #: Texts of one nameless author that wait for its name; with more they are shown without.
 MAX_HELD_TEXTS = 100
+
+# --- histories that agree ---------------------------------------------------------------------------------------
+
+#: How often a node compares its history with a neighbour chosen at random; a new link is compared at once.
+RECONCILE_INTERVAL_S = 60.0
+#: ... and after something was fetched, which the other neighbours may lack as well: time for more of it to come.
+RECONCILE_NEWS_S = 0.1
+#: A regular comparison leaves out the last moments, which gossip is still bringing.
+RECONCILE_LAG_S = 5.0
+#: A comparison or an answer that gets no further for this long is given up, and tried again after that.
+RECONCILE_TIMEOUT_S = 10.0
+RECONCILE_RETRY_S = 15.0
+#: A comparison that takes longer is broken off, so that others have their turn, and taken up again after them.
+RECONCILE_TURN_S = 30.0
+#: Parts of a range whose fingerprints differ: more of them are fewer round trips and larger answers.
+RECONCILE_BRANCHING = 16
+#: Ranges of so few messages are listed; another split would cost as much as their ids.
+RECONCILE_LIST_BELOW = 16
+#: Messages that are compared with a list one by one; in a range with more of them parts are compared first.
+MAX_COMPARED_IDS = 256
+#: Claims of one answer, in bytes, and how many they may be: each costs the other side a look into its database.
+MAX_COMPARE_SIZE = 16 * KIB
+MAX_CLAIMS_PER_FRAME = 1000
+#: Ids in one request for messages, and requests on one link that are not answered.
+MAX_IDS_PER_WANT = 128
+MAX_UNANSWERED_WANTS = 2
+#: Messages that one neighbour has and we lack; more of the comparison waits until some of them are here.
+MAX_WANTED_PER_LINK = 2000
+#: Fetched messages that are not stored yet; of more, other neighbours do not hear before the next regular comparison.
+MAX_REMEMBERED_FETCHES = 10_000
+#: Messages older than some message that are asked for at once.
+MAX_OLDER_MESSAGES = 1000
+#: What is kept in agreement without being asked for: so much of the past, and at least so many messages.
+AUTOMATIC_WINDOW_S = 7 * 24 * 3600
+RECENT_MESSAGES = 100
 
 # --- statements -------------------------------------------------------------------------------------------------
 
@@ -259,3 +307,23 @@ SIGNAL_BURST = 100
 SIGNAL_RATE = 10.0
 #: Progress events a second and file.
 MAX_PROGRESS_RATE = 10.0
+
+# --- views ------------------------------------------------------------------------------------------------------
+
+#: Messages that a view reads from the database at once: app messages of 16 KiB make it 8 MiB.
+MAX_READ_AT_ONCE = 500
+#: Characters of a message id that mean one: five bits each.
+MIN_ID_PREFIX_CHARS = 4
+#: Pages that a view of the history holds: that on the screen, and one to each side.
+MAX_HISTORY_PAGES = 3
+#: Entries that a view of the history has in common with the live feed before it may be left for that: something on the
+#: screen stays where it is.
+MIN_FEED_OVERLAP = 5
+#: Messages that a view hears of while it reads a page that they may belong to; with more it reads again.
+MAX_HEARD_WHILE_READING = 1000
+#: Retracted messages that a view remembers, so that none comes back by an event that was late.
+MAX_REMEMBERED_RETRACTIONS = 1000
+#: Names in each list of a notice; of the others only the number is told.
+MAX_NAMES_IN_NOTICE = 8
+#: Devices whose comings and goings a notice keeps apart; beyond, one that came and left counts twice.
+MAX_NODES_IN_NOTICE = 256

@@ -1,46 +1,82 @@
 """The history of one pool on this device: every message once, in the order that is the same on every node.
 
 The order is that of ``Message.key``, (clock, id): late messages land in the middle, where they belong. What is stored
-was decoded and its signature checked by whoever appends it; what comes out is exactly what went in.
+was decoded and its signature checked by whoever appends it; what comes out is exactly what went in. Here is the
+asynchronous face of it; how it is stored is in storage/message_*.py, beginning with message_schema.py.
 """
 
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import attrs
+import trio
 
-from poolnet.clock import Hlc
-from poolnet.errors import StoreError, UnknownMessage, WireError
-from poolnet.ids import MsgId, PoolId
+from poolnet.clock import Hlc, make_hlc
+from poolnet.errors import UnknownMessage, WireError
+from poolnet.ids import DeviceId, MsgId, PoolId, id_prefix_range_untrusted
+from poolnet.protocol.key_set import KeySet, Summary
+from poolnet.storage import message_changes as changes
+from poolnet.storage import message_settings as settings
+from poolnet.storage import message_tables as tables
+from poolnet.storage.message_changes import STANDING_KINDS, Tombstone, retraction_target
+from poolnet.storage.message_export import ExportFormat, make_writer, open_export
+from poolnet.storage.message_keys import DatabaseKeys, Session, read_sessions
+from poolnet.storage.message_schema import VERSION_1, make_version_2
+from poolnet.storage.message_search import search
+from poolnet.storage.message_settings import Retention
+from poolnet.storage.message_volumes import count_messages
 from poolnet.storage.sqlite_worker import SqliteWorker, open_sqlite
-from poolnet.wire.message import Message, MessageKey, decode_message_untrusted, encode_message
+from poolnet.wire.bodies import ProfileBody, decode_body_untrusted
+from poolnet.wire.claims import HIGHEST, LOWEST, Bound
+from poolnet.wire.message import Message, MessageKey
 
-_SCHEMA = (
-    """
-    CREATE TABLE messages (
-        row INTEGER PRIMARY KEY,
-        hlc INTEGER NOT NULL,
-        msg_id BLOB NOT NULL UNIQUE,
-        kind TEXT NOT NULL,
-        encoded BLOB NOT NULL
-    );
-    CREATE INDEX messages_in_order ON messages (hlc, msg_id);
-    CREATE INDEX messages_by_kind ON messages (kind, hlc, msg_id)
-    """,
-)
-#: Ids in one SELECT; SQLite takes 32766 parameters, older ones 999.
-_IDS_PER_SELECT = 500
+__all__ = [
+    "STANDING_KINDS",
+    "ExportFormat",
+    "MessageDB",
+    "MessageStatistics",
+    "Retention",
+    "Session",
+    "nobody",
+    "open_message_db",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+#: Asks neighbours for so many messages below a bound, and returns when what they have is stored.
+Fetch = Callable[[Bound, int], Awaitable[None]]
+WasAdmin = Callable[[DeviceId, Hlc], bool]
+Retracted = Callable[[MsgId, Message], None]
+
+#: Messages of an export read at a time.
+_EXPORT_PAGE = 200
+#: By how much a history may outgrow its retention by count before messages expire: a share of it, or so many.
+_EXPIRY_SLACK = 1 / 16
+_MIN_EXPIRY_SLACK = 100
+
+
+def nobody(_device: DeviceId, _hlc: Hlc) -> bool:
+    """Return that nobody was an admin: for histories without a membership."""
+    return False
 
 
 @attrs.frozen(kw_only=True)
 class MessageStatistics:
-    """Messages stored in all; since opening: appended, and given again although stored; transactions."""
+    """Messages stored in all; since opening: what became of those appended, those deleted, transactions.
+
+    Refused are late copies of retracted messages, and those from before the floor.
+    """
 
     messages: int
     appended: int
     duplicates: int
+    refused: int
+    retracted: int
+    expired: int
     transactions: int
     failed_transactions: int
     peak_waiting: int
@@ -50,7 +86,9 @@ class MessageDB:
     """The history of one pool. Made by `open_message_db`.
 
     Lists come oldest first. A `kinds` argument limits a list to messages of these kinds (`KIND` of the body classes).
-    Every method raises `StoreError` when the database fails; a call that is cancelled either took place or did not.
+    Every method that waits raises `StoreError` when the database fails, and `StoreDamaged` when it is damaged: then it
+    is set aside when it is closed, and opening it again begins a new one. A call that is cancelled either took place
+    or did not.
 
     Example:
         ```python
@@ -60,7 +98,7 @@ class MessageDB:
         from poolnet.identity.authorship import sign_message
         from poolnet.identity.keys import DeviceKey
         from poolnet.message_db import open_message_db
-        from poolnet.wire.bodies import TextBody
+        from poolnet.wire.bodies import RetractMessageBody, TextBody
 
 
         async def main():
@@ -74,18 +112,42 @@ class MessageDB:
                 assert await history.append([first]) == []
                 assert await history.latest(1) == [second]
                 assert await history.before(second.key, 10) == [first]
+                assert await history.search("any*") == [second]
+
+                body = RetractMessageBody(msg_id=second.msg_id)
+                tombstone = sign_message(key, pool_id=pool_id, hlc=make_hlc(3000), body=body)
+                await history.append([tombstone])
+                assert await history.latest(10) == [first, tombstone]
+                assert await history.append([second]) == []
         ```
     """
 
-    def __init__(self, worker: SqliteWorker, pool_id: PoolId, stored: int) -> None:
+    def __init__(
+        self,
+        worker: SqliteWorker,
+        pool_id: PoolId,
+        *,
+        state: "_State",
+        was_admin: WasAdmin,
+        retracted: Retracted | None,
+    ) -> None:
         self._worker = worker
         self._pool_id = pool_id
-        self._stored = stored
-        self._appended = 0
-        self._duplicates = 0
+        self._was_admin = was_admin
+        self._retracted = retracted
+        self._state = state
+        self._fetch: Fetch | None = None
+        self._unchecked = 0  # appended since the retention by count was looked at
+        self._appended = self._duplicates = self._refused = self._deleted = self._expired = 0
+
+    # --- changes ----------------------------------------------------------------------------------------------------
 
     async def append(self, messages: Iterable[Message], *, durable: bool = False) -> list[Message]:
         """Store messages and return those that were not there yet, in order.
+
+        Not stored, and not returned: late copies of what was retracted, and what is from before the `floor` and not of
+        a standing kind (profile, offer, retract_offer, retract_message). What a tombstone among them retracts is
+        deleted, and nothing of it is in a file any more when this returns.
 
         Args:
             messages: in any order, as a whole or not at all.
@@ -94,27 +156,61 @@ class MessageDB:
         Raises:
             StoreError: nothing was stored (`DiskFull` if that is why).
         """
-        batch = sorted(messages, key=lambda message: message.key)
+        given = list(messages)
+        batch = sorted({message.msg_id: message for message in given}.values(), key=lambda message: message.key)
         if not batch:
             return []
-        run = self._worker.run if durable else self._worker.run_relaxed
-        new = await run(_insert, batch)
-        self._stored += len(new)
-        self._appended += len(new)
-        self._duplicates += len(batch) - len(new)
-        return new
+        tombstones = [tombstone for message in batch if (tombstone := self._tombstone(message)) is not None]
+        is_due = self._is_expiry_due(len(batch))
+        append = partial(changes.append, is_expiry_due=is_due)
+        run = self._worker.run_erasing if tombstones else self._worker.run if durable else self._worker.run_relaxed
+        done = await self._change(run, append, self._pool_id, batch, tombstones)
+        self._unchecked = 0 if is_due else self._unchecked + len(done.added)
+        self._appended += len(done.added)
+        self._refused += done.refused
+        self._duplicates += len(given) - len(done.added) - done.refused
+        self._tell_retracted(done.retracted)
+        return done.added
+
+    async def recheck_retractions(self) -> list[MsgId]:
+        """Look again at who was an admin, and delete what is retracted now; return the ids.
+
+        To be called when the membership has changed. What was retracted by somebody who turns out to have been no
+        admin is taken again when it comes.
+        """
+        tombstones = await self._worker.run_relaxed(changes.select_tombstones)
+        changed = {
+            msg_id: is_admins
+            for msg_id, author, hlc, was in tombstones
+            if (is_admins := self._was_admin(author, hlc)) != was
+        }
+        if not changed:
+            return []
+        retracted = await self._change(self._worker.run_erasing, changes.recheck, self._pool_id, changed)
+        self._tell_retracted(retracted)
+        return [msg_id for msg_id, _ in retracted]
+
+    async def delete_after(self, ends: Mapping[DeviceId, Hlc]) -> list[MsgId]:
+        """Delete what each of these authors wrote after a time, and return the ids, in order.
+
+        For members that were removed; what they write after it, nobody may append. What was retracted by a message
+        that is deleted is taken again when it comes.
+        """
+        return await self._change(self._worker.run_erasing, changes.delete_after, ends)
+
+    # --- lists ------------------------------------------------------------------------------------------------------
 
     async def latest(self, count: int, *, kinds: Collection[str] | None = None) -> list[Message]:
         """Return the newest `count` messages."""
-        return await self._page("", (), count, kinds, newest=True)
+        return await self._page(LOWEST, HIGHEST, count, kinds, newest=True)
 
-    async def before(self, key: MessageKey, count: int, *, kinds: Collection[str] | None = None) -> list[Message]:
+    async def before(self, key: Bound, count: int, *, kinds: Collection[str] | None = None) -> list[Message]:
         """Return the `count` messages that come directly before `key`, which need not be a message's."""
-        return await self._page("(hlc, msg_id) < (?, ?)", key, count, kinds, newest=True)
+        return await self._page(LOWEST, key, count, kinds, newest=True)
 
-    async def after(self, key: MessageKey, count: int, *, kinds: Collection[str] | None = None) -> list[Message]:
+    async def after(self, key: Bound, count: int, *, kinds: Collection[str] | None = None) -> list[Message]:
         """Return the `count` messages that come directly after `key`, which need not be a message's."""
-        return await self._page("(hlc, msg_id) > (?, ?)", key, count, kinds, newest=False)
+        return await self._page(tables.after_key(key), HIGHEST, count, kinds, newest=False)
 
     async def around(self, msg_id: MsgId, count: int, *, kinds: Collection[str] | None = None) -> list[Message]:
         """Return a message with up to `count` before it and `count` after it.
@@ -131,92 +227,261 @@ class MessageDB:
 
     async def get(self, ids: Iterable[MsgId]) -> list[Message]:
         """Return those of the messages with these ids that are here."""
-        return await self._worker.run_relaxed(_select_ids, self._pool_id, list(dict.fromkeys(ids)))
+        return await self._worker.run_relaxed(tables.select_ids, self._pool_id, list(dict.fromkeys(ids)))
 
     async def of_kinds(self, kinds: Collection[str]) -> list[Message]:
         """Return all messages of some kinds: for those that make up a state, such as offers and profiles."""
-        return await self._page("", (), -1, kinds, newest=False)
+        return await self._page(LOWEST, HIGHEST, -1, kinds, newest=False)
+
+    async def find(self, prefix: str) -> list[MsgId]:
+        """Return ids that begin, as people write them, with `prefix`: none, the only one, or two of several."""
+        try:
+            lowest, highest = id_prefix_range_untrusted(prefix)
+        except WireError:
+            return []
+        return await self._worker.run_relaxed(tables.find_between, lowest, highest, 2)
+
+    async def search(
+        self,
+        text: str,
+        *,
+        author: DeviceId | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        limit: int = 50,
+        before: Bound | None = None,
+    ) -> list[Message]:
+        """Return the newest `limit` texts, announcements and offers (by file name) with all words of `text` in them.
+
+        Args:
+            text: words, in any case and with or without accents; ``word*`` is any word that begins so, ``"some words"``
+                are words in a row. Whatever else it holds separates words. Without a word nothing is found.
+            author: only what this device wrote.
+            since_ms, until_ms: only what was written from then on, and before; in milliseconds since 1970.
+            before: only what comes before this key, such as the first message of an earlier answer.
+        """
+        lower = LOWEST if since_ms is None else (make_hlc(max(0, since_ms)), b"")
+        upper = HIGHEST if until_ms is None else (make_hlc(max(0, until_ms)), b"")
+        upper = upper if before is None else min(upper, before)
+        find = partial(search, author=author, lower=lower, upper=upper, limit=limit)
+        return await self._worker.run_relaxed(find, self._pool_id, text)
+
+    async def sessions(self, *, limit: int | None = None, before: Bound | None = None) -> list[Session]:
+        """Return the newest `limit` sessions, or the newest of those that began before a key.
+
+        A silence of more than `SESSION_GAP_S` between consecutive messages begins a new one. What is from before the
+        `floor` is in none.
+        """
+        return await self._worker.run_relaxed(partial(read_sessions, limit=limit, before=before))
 
     async def last_hlc(self) -> Hlc:
         """Return the highest clock stamp stored, 0 if there is none."""
-        return await self._worker.run_relaxed(_select_last_hlc)
+        return await self._worker.run_relaxed(tables.select_last_hlc)
+
+    async def standing_keys(self) -> list[MessageKey]:
+        """Return the keys of all messages of standing kinds, in order."""
+        return await self._worker.run_relaxed(tables.select_keys, STANDING_KINDS)
+
+    async def count(self) -> int:
+        """Return the number of messages stored."""
+        await trio.lowlevel.checkpoint()
+        return self._state.count
+
+    # --- agreement with others --------------------------------------------------------------------------------------
+
+    async def summary(self, lower: Bound, upper: Bound) -> Summary:
+        """Return number and sum of ids of the messages in a range that are kept in agreement."""
+        return await self.with_keys(lambda keys: keys.summary(lower, upper))
+
+    async def with_keys(self, call: Callable[[KeySet], T]) -> T:
+        """Return ``call(keys)``, run in the thread of the database, in one transaction; `keys` is of use only there.
+
+        The set is that of all messages stored from the `floor` on.
+        """
+        return await self._worker.run_relaxed(_with_keys, call)
+
+    def bind(self, fetch: Fetch | None) -> None:
+        """From now on let `fetch_older` ask neighbours by means of `fetch`; None: no longer."""
+        self._fetch = fetch
+
+    async def fetch_older(self, before: Bound | None, count: int) -> list[Message]:
+        """Return the `count` messages before a key (None: the newest), after asking the neighbours, if bound."""
+        upper = HIGHEST if before is None else before
+        if self._fetch is not None:
+            await self._fetch(upper, count)
+        return await self.before(upper, count)
+
+    async def known_from(self) -> Bound | None:
+        """Return from where on this history is kept in agreement with others; None if that was never set."""
+        await trio.lowlevel.checkpoint()
+        return self._state.known_from
+
+    async def set_known_from(self, bound: Bound) -> None:
+        """Set it, durably; to the `floor` if that is higher."""
+        await self._change(self._worker.run, settings.write_known_from, bound)
+
+    # --- retention --------------------------------------------------------------------------------------------------
+
+    async def floor(self) -> Bound:
+        """Return where the kept history begins: what is older is not taken, but for standing kinds."""
+        await trio.lowlevel.checkpoint()
+        return self._state.floor
+
+    @property
+    def retention(self) -> Retention:
+        """How much is kept."""
+        return self._state.retention
+
+    async def set_retention(self, retention: Retention) -> None:
+        """Keep so much from now on, also when opened again; `expire` deletes what is more.
+
+        If it is another than before, the `floor` is forgotten: what it kept out is taken when it comes.
+        """
+        await self._change(self._worker.run, changes.set_retention, retention)
+
+    async def expire(self, unix_ms: int) -> int:
+        """Delete what is not to be kept at that time, and return how many messages that were.
+
+        Kept in any case: standing kinds (profile, offer, retract_offer, retract_message) and the newest message. The
+        limit by count is also kept, about, by `append`; nothing expires by age unless this is called now and then.
+        """
+        expired, is_all = 0, False
+        while not is_all:
+            count, is_all = await self._change(self._worker.run_relaxed, changes.expire, unix_ms)
+            self._expired += count
+            expired += count
+        return expired
+
+    # --- the rest ---------------------------------------------------------------------------------------------------
+
+    async def export(self, path: Path, *, format: ExportFormat = "jsonl") -> int:
+        """Write the history to a new file, and return the number of messages in it.
+
+        Args:
+            path: where it is when this returns, whole; what is there is never overwritten.
+            format: ``jsonl``, an object a line, all messages; or ``markdown``, what people read, by sessions.
+
+        Raises:
+            OutputExists: something is there.
+            StoreError: it cannot be written.
+        """
+        writer = make_writer(format, await self._names(), self._was_admin)
+        async with open_export(path) as file:
+            key = LOWEST
+            while page := await self.after(key, _EXPORT_PAGE):
+                await file.write(writer.lines(page))
+                key = page[-1].key
+        return writer.count
 
     def statistics(self) -> MessageStatistics:
         """Return counts; costs nothing."""
         worker = self._worker.statistics()
         return MessageStatistics(
-            messages=self._stored,
+            messages=self._state.count,
             appended=self._appended,
             duplicates=self._duplicates,
+            refused=self._refused,
+            retracted=self._deleted,
+            expired=self._expired,
             transactions=worker.transactions,
             failed_transactions=worker.failed,
             peak_waiting=worker.peak_waiting,
         )
 
+    def _tombstone(self, message: Message) -> Tombstone | None:
+        target = retraction_target(message)
+        if target is None:
+            return None
+        return Tombstone(message, target, self._was_admin(message.author, message.content.hlc))
+
+    def _tell_retracted(self, retracted: Iterable[tuple[MsgId, Message]]) -> None:
+        for msg_id, tombstone in retracted:
+            self._deleted += 1
+            if self._retracted is not None:
+                self._retracted(msg_id, tombstone)
+
+    def _is_expiry_due(self, more: int) -> bool:
+        """Return whether so many more messages are too many for the limit by count."""
+        limit = self.retention.max_count
+        return limit is not None and self._unchecked + more > max(_MIN_EXPIRY_SLACK, limit * _EXPIRY_SLACK)
+
+    async def _change(
+        self,
+        run: Callable[[Callable[[sqlite3.Connection], tuple[T, "_State"]]], Awaitable[tuple[T, "_State"]]],
+        transaction: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a transaction that changes something, and take note of what is there now."""
+        result, state = await run(lambda c: (transaction(c, *args, **kwargs), _read_state(c)))
+        if state.version > self._state.version:  # tasks do not always wake up in the order of their transactions
+            self._state = state
+        return result
+
     async def _page(
-        self, where: str, parameters: Sequence[object], count: int, kinds: Collection[str] | None, *, newest: bool
+        self, lower: Bound, upper: Bound, count: int, kinds: Collection[str] | None, *, newest: bool
     ) -> list[Message]:
-        """Return up to `count` messages from one end of those that match (-1: all)."""
-        conditions = [where] if where else []
-        if kinds is not None:
-            conditions.append(f"kind IN ({', '.join('?' * len(kinds))})")
-            parameters = (*parameters, *kinds)
-        query = "SELECT encoded FROM messages"
-        if conditions:
-            query += " WHERE " + " AND ".join(conditions)
-        direction = "DESC" if newest else "ASC"
-        query += f" ORDER BY hlc {direction}, msg_id {direction} LIMIT ?"
-        found = await self._worker.run_relaxed(_select, self._pool_id, query, (*parameters, count))
-        return found[::-1] if newest else found
+        select = partial(tables.select_page, newest=newest)
+        return await self._worker.run_relaxed(select, self._pool_id, lower, upper, count, kinds)
+
+    async def _names(self) -> dict[DeviceId, str]:
+        """Return what everybody is called now."""
+        names = {}
+        for message in await self.of_kinds((ProfileBody.KIND,)):  # ascending, so the last one counts
+            with contextlib.suppress(WireError):
+                body = decode_body_untrusted(message.content.kind, message.content.body)
+                if isinstance(body, ProfileBody):
+                    names[message.author] = body.name
+        return names
 
 
 @contextlib.asynccontextmanager
-async def open_message_db(path: Path, pool_id: PoolId) -> AsyncIterator[MessageDB]:
+async def open_message_db(
+    path: Path, pool_id: PoolId, *, was_admin: WasAdmin = nobody, retracted: Retracted | None = None
+) -> AsyncIterator[MessageDB]:
     """Open the history of a pool at `path`, or begin one.
 
+    Args:
+        path: the database; its directory must exist.
+        pool_id: the pool whose messages are in it.
+        was_admin: says whether a device was an admin at a time, for what it retracts and announces; called in the task
+            that calls a method.
+        retracted: is told the id of each stored message that was deleted because of a tombstone, and the tombstone;
+            after it is gone, and before the method that did it returns.
+
     Raises:
-        StoreError: it cannot be opened. A damaged one is kept aside, so that the next try begins a new one.
+        StoreError: it cannot be opened.
+        StoreDamaged: it is damaged or no history of poolnet's; it is kept aside, so that the next try begins a new one.
     """
-    async with open_sqlite(path, schema=_SCHEMA) as worker:
-        yield MessageDB(worker, pool_id, await worker.run_relaxed(_count))
+
+    def upgrade(connection: sqlite3.Connection) -> None:
+        make_version_2(connection, pool_id, changes.insert)
+
+    async with open_sqlite(path, schema=(VERSION_1, upgrade), erase=True) as worker:
+        state = await worker.run_relaxed(_read_state)
+        yield MessageDB(worker, pool_id, state=state, was_admin=was_admin, retracted=retracted)
 
 
-def _insert(connection: sqlite3.Connection, batch: list[Message]) -> list[Message]:
-    statement = "INSERT INTO messages (hlc, msg_id, kind, encoded) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-    return [
-        message
-        for message in batch
-        if connection.execute(
-            statement, (message.content.hlc, message.msg_id, message.content.kind, encode_message(message))
-        ).rowcount
-    ]
+@attrs.frozen(kw_only=True)
+class _State:
+    """What is known of a database without asking it. A later one has a higher version."""
+
+    version: int
+    count: int
+    floor: Bound
+    known_from: Bound | None
+    retention: Retention
 
 
-def _select(connection: sqlite3.Connection, pool_id: PoolId, query: str, parameters: Sequence[object]) -> list[Message]:
-    return [_decode(encoded, pool_id) for (encoded,) in connection.execute(query, parameters)]
+def _read_state(connection: sqlite3.Connection) -> _State:
+    return _State(
+        version=connection.total_changes,
+        count=count_messages(connection),
+        floor=settings.read_floor(connection),
+        known_from=settings.read_known_from(connection),
+        retention=settings.read_retention(connection),
+    )
 
 
-def _select_ids(connection: sqlite3.Connection, pool_id: PoolId, ids: list[MsgId]) -> list[Message]:
-    found = []
-    for start in range(0, len(ids), _IDS_PER_SELECT):
-        some = ids[start : start + _IDS_PER_SELECT]
-        query = f"SELECT encoded FROM messages WHERE msg_id IN ({', '.join('?' * len(some))})"  # noqa: S608 - only ?
-        found += _select(connection, pool_id, query, some)
-    return sorted(found, key=lambda message: message.key)
-
-
-def _select_last_hlc(connection: sqlite3.Connection) -> Hlc:
-    (hlc,) = connection.execute("SELECT max(hlc) FROM messages").fetchone()
-    return Hlc(hlc or 0)
-
-
-def _count(connection: sqlite3.Connection) -> int:
-    (count,) = connection.execute("SELECT count(*) FROM messages").fetchone()
-    return int(count)
-
-
-def _decode(encoded: bytes, pool_id: PoolId) -> Message:
-    try:
-        return decode_message_untrusted(encoded, pool_id)
-    except WireError as exc:
-        raise StoreError("a message in the history is damaged; move messages.db away to start a new one") from exc
+def _with_keys(connection: sqlite3.Connection, call: Callable[[KeySet], T]) -> T:
+    return call(DatabaseKeys(connection, settings.read_floor(connection)))

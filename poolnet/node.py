@@ -8,17 +8,17 @@ import logging
 import platform
 import random
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import attrs
 import trio
 
 from poolnet.clock import Hlc, HybridClock, make_hlc
-from poolnet.errors import LocalError, Refused, StoreError, UnknownPool, Unreachable, WireError
+from poolnet.errors import LocalError, Refused, StoreDamaged, StoreError, UnknownPool, Unreachable, WireError
 from poolnet.event_stream import EventStream
-from poolnet.events import PoolEvent
+from poolnet.events import ErrorReported, PoolEvent
 from poolnet.file_manager import OfferInfo, open_file_manager
 from poolnet.identity.invite_link import SCHEME, InviteLink, ServerAddress, parse_invite_link_untrusted
 from poolnet.identity.keys import DeviceKey
@@ -27,17 +27,21 @@ from poolnet.identity.statements import Role, Statement, make_genesis, make_invi
 from poolnet.identity.user import SignedAddDevice, decode_add_device_untrusted, encode_add_device, found_user
 from poolnet.ids import ID_SIZE, DeviceId, MsgId, PoolId
 from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, MAX_DATAGRAM_SIZE, MAX_NAME_CHARS
-from poolnet.message_db import open_message_db
+from poolnet.message_db import MessageDB, open_message_db
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from poolnet.net.udp import OpenSocket, open_udp_socket
-from poolnet.pool.history import HistoryEntry, read_history, replay_offers
+from poolnet.pool.history import replay_offers
 from poolnet.pool.hosting import choose_hosting, open_servers
-from poolnet.pool.message_flow import now_ms
 from poolnet.pool.records import PoolRecord, PoolRecords, StatementSaver
 from poolnet.pool_net import PoolNet, check_display_name
 from poolnet.service import open_service_nursery
+from poolnet.steady_time import SteadyTime, WallClock
 from poolnet.storage.home import Home, open_home
+from poolnet.views.entries import HistoryEntry
+from poolnet.views.reader import HistoryReader
+from poolnet.wire.claims import LOWEST
 from poolnet.wire.link_frames import Hello, Purpose
+from poolnet.wire.message import Message
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +87,8 @@ class Node:
         endpoint: Endpoint,
         listen_host: str,
         open_socket: OpenSocket,
+        wall_clock: WallClock,
+        time: SteadyTime,
     ) -> None:
         self.home: Path = home.path
         self.device_id: DeviceId = key.device_id
@@ -92,6 +98,8 @@ class Node:
         self._endpoint = endpoint
         self._listen_host = listen_host
         self._open_socket = open_socket
+        self._wall_clock = wall_clock
+        self._time = time
         self._records = PoolRecords(home)
         self._joined: dict[PoolId, PoolNet] = {}
         self._rng = random.SystemRandom()
@@ -129,7 +137,7 @@ class Node:
         name = name.strip()
         if any(record.name == name for record in self._records.all()):
             raise LocalError(f"there is a pool {name!r} on this device already; choose another name, or leave that one")
-        genesis = make_genesis(self._key, name=name, nonce=secrets.token_bytes(16), hlc=make_hlc(now_ms()))
+        genesis = make_genesis(self._key, name=name, nonce=secrets.token_bytes(16), hlc=make_hlc(self._time.now_ms()))
         membership = Membership(genesis.pool_id)
         membership.add(genesis)
         directory = self._home.pool_directory(genesis.pool_id)
@@ -171,7 +179,7 @@ class Node:
         record = self._record(pool.pool_id)
         secret = secrets.token_bytes(ID_SIZE)
         link = InviteLink(servers=record.servers, pool_id=record.pool_id, secret=secret)
-        time_ms = now_ms()
+        time_ms = self._now_ms(record)
         statement = make_invite(
             self._key,
             pool_id=record.pool_id,
@@ -179,7 +187,7 @@ class Node:
             role=Role.MEMBER,
             expires_unix_ms=time_ms + int(expires_s * 1000),
             uses=uses,
-            hlc=make_hlc(time_ms),
+            hlc=self._stamp(record, time_ms),
         )
         await self._add_statement(record, statement)
         return link
@@ -208,7 +216,8 @@ class Node:
         last = await self._last_hlc(record)
         member = membership.members().get(self.device_id)
         clock = HybridClock(last=last if member is None else max(last, member.joined_hlc))
-        hlc = clock.tick(now_ms())  # after everything that this device said, or that would count as said after it left
+        # after everything that this device said, or that would count as said after it left
+        hlc = clock.tick(self._now_ms(record))
         statement = make_removal(self._key, pool_id=record.pool_id, device=self.device_id, keep=keep, hlc=hlc)
         try:
             await self._add_statement(record, statement)
@@ -223,18 +232,32 @@ class Node:
             logger.warning("the history cannot be read: %s", exc)
             return Hlc(0)
 
+    @asynccontextmanager
+    async def open_history(self, pool: PoolInfo) -> AsyncIterator[HistoryReader]:
+        """Open the history of a pool on this device for reading, joined or not.
+
+        Raises:
+            UnknownPool: the pool is not on this device.
+            StoreError: it cannot be read.
+        """
+        joined = self._joined.get(pool.pool_id)
+        if joined is not None:
+            yield joined.history
+            return
+        record = self._record(pool.pool_id)
+        membership = self._records.membership(record)
+        async with open_message_db(record.database, record.pool_id, was_admin=membership.was_admin) as db:
+            yield HistoryReader(db, was_admin=membership.was_admin)
+
     async def history(self, pool: PoolInfo, *, limit: int, before: MsgId | None = None) -> list[HistoryEntry]:
-        """Return the newest `limit` texts of a pool (before a message), oldest first; joined or not.
+        """Return the newest `limit` entries of a pool's history (before a message), oldest first; joined or not.
 
         Raises:
             UnknownPool: the pool is not on this device.
             UnknownMessage: `before` is not in its history.
         """
-        joined = self._joined.get(pool.pool_id)
-        if joined is not None:
-            return await read_history(joined.messages, limit=limit, before=before)
-        async with open_message_db(self._record(pool.pool_id).database, pool.pool_id) as db:
-            return await read_history(db, limit=limit, before=before)
+        async with self.open_history(pool) as reader:
+            return await (reader.latest(limit) if before is None else reader.before(before, limit))
 
     async def offers(self, pool: PoolInfo) -> list[OfferInfo]:
         """Return the files on offer in a pool as far as this device knows; joined or not.
@@ -314,7 +337,7 @@ class Node:
 
     def _make_join(self, invite: InviteLink) -> Statement:
         return make_join(
-            self._key, invite.invite_key(), pool_id=invite.pool_id, user=self._user, hlc=make_hlc(now_ms())
+            self._key, invite.invite_key(), pool_id=invite.pool_id, user=self._user, hlc=make_hlc(self._time.now_ms())
         )
 
     @asynccontextmanager
@@ -329,8 +352,10 @@ class Node:
         events = EventStream[PoolEvent](keep_for_first=True)
         saver = StatementSaver(self._records, record, membership)
         async with AsyncExitStack() as stack:
-            servers = await stack.enter_async_context(open_servers(record, open_socket=self._open_socket))
-            db = await stack.enter_async_context(open_message_db(record.database, record.pool_id))
+            servers = await stack.enter_async_context(
+                open_servers(record, open_socket=self._open_socket, wall_clock=self._wall_clock)
+            )
+            db = await self._open_history(stack, record, membership, events, lambda *what: pool.retracted(*what))
             nursery = await stack.enter_async_context(open_service_nursery())
             files = await stack.enter_async_context(
                 open_file_manager(record.files_directory, rng=self._rng, events=events)
@@ -345,6 +370,7 @@ class Node:
                 files=files,
                 events=events,
                 rng=self._rng,
+                time=self._time,
                 join=join,
                 display_name=display_name,
                 default_name=_device_name(),
@@ -362,6 +388,27 @@ class Node:
                 with trio.CancelScope(shield=True):
                     await saver.flush()
 
+    async def _open_history(
+        self,
+        stack: AsyncExitStack,
+        record: PoolRecord,
+        membership: Membership,
+        events: EventStream[PoolEvent],
+        retracted: Callable[[MsgId, Message], None],
+    ) -> MessageDB:
+        """Open a pool's history; one that is damaged is kept aside, and a new one filled from the neighbours."""
+
+        def open_it() -> AbstractAsyncContextManager[MessageDB]:
+            return open_message_db(record.database, record.pool_id, was_admin=membership.was_admin, retracted=retracted)
+
+        try:
+            return await stack.enter_async_context(open_it())
+        except StoreDamaged as exc:
+            events.publish(ErrorReported(code=exc.code, message=f"{exc}; the neighbours are asked for what it held"))
+            db = await stack.enter_async_context(open_it())
+            await db.set_known_from(LOWEST)
+            return db
+
     async def _add_statement(self, record: PoolRecord, statement: Statement) -> None:
         """Put a statement of this device into a pool, joined or not."""
         joined = self._joined.get(record.pool_id)
@@ -376,6 +423,16 @@ class Node:
         else:
             membership.add(statement)
             await self._records.save(record, membership)
+
+    def _now_ms(self, record: PoolRecord) -> int:
+        """Return what time it is, as far as this device knows: others are asked where a pool is joined."""
+        joined = self._joined.get(record.pool_id)
+        return self._time.now_ms() if joined is None else joined.unix_ms
+
+    def _stamp(self, record: PoolRecord, time_ms: int) -> Hlc:
+        """Return a stamp for a statement of this device: after the one by which it came in, maybe by a wrong clock."""
+        member = self._records.membership(record).members().get(self.device_id)
+        return HybridClock(last=Hlc(0) if member is None else member.joined_hlc).tick(time_ms)
 
     def _record(self, pool_id: PoolId) -> PoolRecord:
         record = self._records.get(pool_id)
@@ -417,6 +474,7 @@ async def open_node(
     listen: tuple[str, int] = ("::", 0),
     max_datagram_size: int = MAX_DATAGRAM_SIZE,
     open_socket: OpenSocket = open_udp_socket,
+    wall_clock: WallClock | None = None,
 ) -> AsyncIterator[Node]:
     """Open this device.
 
@@ -425,6 +483,7 @@ async def open_node(
         listen: where its UDP socket is bound; "::" takes IPv4 as well.
         max_datagram_size: never send larger ones, whatever a path carries; for paths that lie about it.
         open_socket: makes UDP sockets; that of a simulated network in tests.
+        wall_clock: the system's clock; a wrong one in tests.
 
     Raises:
         StoreLocked: another process uses that home.
@@ -441,9 +500,11 @@ async def open_node(
                 print([entry.text for entry in await node.history(node.find_pool("garden"), limit=10)])
         ```
     """
+    wall_clock = WallClock() if wall_clock is None else wall_clock
     async with open_home(home) as opened:
         key = DeviceKey.from_seed(opened.seed)
-        user = await _load_user(opened, key)
+        time = SteadyTime(wall_clock)
+        user = await _load_user(opened, key, time)
         made: list[Node] = []
 
         def authorise(hello: Hello) -> tuple[bytes, ...]:
@@ -458,17 +519,25 @@ async def open_node(
                 rng=random.SystemRandom(),
                 max_datagram_size=max_datagram_size,
                 open_socket=open_socket,
+                time=time,
             ) as endpoint,
         ):
             node = Node(
-                home=opened, key=key, user=user, endpoint=endpoint, listen_host=listen[0], open_socket=open_socket
+                home=opened,
+                key=key,
+                user=user,
+                endpoint=endpoint,
+                listen_host=listen[0],
+                open_socket=open_socket,
+                wall_clock=wall_clock,
+                time=time,
             )
             made.append(node)
             nursery.start_soon(node._accept_links, nursery)
             yield node
 
 
-async def _load_user(home: Home, key: DeviceKey) -> SignedAddDevice:
+async def _load_user(home: Home, key: DeviceKey, time: SteadyTime) -> SignedAddDevice:
     """Return the user's first AddDevice, made on first use."""
     profile = await home.profile()
     if profile.user is not None:
@@ -476,7 +545,7 @@ async def _load_user(home: Home, key: DeviceKey) -> SignedAddDevice:
             return decode_add_device_untrusted(profile.user)
         except WireError as exc:
             logger.warning("the stored user is damaged, a new one is made: %s", exc)
-    user = found_user(key, unix_ms=now_ms(), device_name=_device_name())
+    user = found_user(key, unix_ms=time.now_ms(), device_name=_device_name())
     await home.save_profile(attrs.evolve(profile, user=encode_add_device(user)))
     return user
 

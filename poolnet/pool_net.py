@@ -1,7 +1,7 @@
 """One pool as seen from this device: who is here, messages out and in, files, events.
 
-`PoolNet` composes the parts and holds no policy of its own. A message from a link goes `LinkKeeper` → `_receive` →
-`MessageFlow` → database → `_apply` → subscribers; a chunk goes from the link to the `FileManager` without passing here.
+`PoolNet` composes the parts and holds no policy of its own. A message from a link goes `MemberLink` → `MessageFlow` →
+database → `MessageEffects` → subscribers; a chunk goes from the link to the `FileManager` without passing here.
 """
 
 import logging
@@ -11,36 +11,46 @@ from contextlib import AbstractAsyncContextManager
 import attrs
 import trio
 
-from poolnet.clock import HybridClock, agreed_offset_ms, hlc_ms
-from poolnet.errors import PoolnetError, TextTooLong, Unreachable, WireError
+from poolnet.errors import PoolnetError, Refused, TextTooLong, UnknownMessage, Unreachable
 from poolnet.event_stream import EventStream
-from poolnet.events import ErrorReported, EventsDropped, MessageReceived, PoolEvent, ServerAttached, ServerLost
+from poolnet.events import (
+    AppMessageReceived,
+    ClockWrong,
+    ErrorReported,
+    EventsDropped,
+    PoolEvent,
+    ServerAttached,
+    ServerLost,
+)
 from poolnet.file_manager import FileManager
 from poolnet.identity.invite_link import ServerAddress
 from poolnet.identity.keys import DeviceKey
 from poolnet.identity.membership import Membership
 from poolnet.identity.statements import Role, Statement, encode_statement
 from poolnet.ids import DeviceId, MsgId, PoolId
-from poolnet.limits import MAX_NAME_CHARS, MAX_TEXT_CHARS
+from poolnet.limits import MAX_APP_SIZE, MAX_NAME_CHARS, MAX_TEXT_CHARS
 from poolnet.message_db import MessageDB
 from poolnet.net.addresses import format_address, is_loopback
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
-from poolnet.pool.history import apply_offer
+from poolnet.pool.clock_keeper import ClockKeeper
 from poolnet.pool.link_keeper import LinkKeeper
 from poolnet.pool.member_link import MemberLink
-from poolnet.pool.message_flow import MessageFlow, MessageStatistics, now_ms
+from poolnet.pool.message_effects import MessageEffects
+from poolnet.pool.message_flow import MessageFlow, MessageStatistics
 from poolnet.pool.server_keeper import ServerKeeper
 from poolnet.pool.statement_keeper import StatementKeeper
 from poolnet.protocol import mesh
-from poolnet.protocol.presence import Presence
+from poolnet.protocol.mentions import find_mentions
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.rings import Roster
-from poolnet.timer import Timer
+from poolnet.steady_time import SteadyTime
+from poolnet.views.reader import HistoryReader
 from poolnet.wire.bodies import (
-    OfferBody,
+    AnnouncementBody,
+    AppBody,
     ProfileBody,
-    RetractOfferBody,
+    RetractMessageBody,
     SignalBody,
     TextBody,
     decode_body_untrusted,
@@ -87,7 +97,8 @@ class PoolNet:
         pool_id: the pool.
         node_id: this device.
         display_name: how others see this device.
-        messages: the history on this device.
+        messages: the history on this device, message by message.
+        history: the same as people read it, with names.
         files: offers and downloads.
 
     Example:
@@ -113,6 +124,7 @@ class PoolNet:
         files: FileManager,
         events: EventStream[PoolEvent],
         rng: RandomSource,
+        time: SteadyTime,
         join: Statement | None,
         display_name: str | None,
         default_name: str,
@@ -123,24 +135,30 @@ class PoolNet:
         self.display_name = display_name or default_name
         self._is_name_chosen = display_name is not None
         self.messages = db
+        self.history = HistoryReader(db, was_admin=membership.was_admin, name_of=self.name_of)
         self.files = files
         self._membership = membership
         self._events = events
-        self._clock = HybridClock()
-        self._server_offset_ms: int | None = None
+        self._time = ClockKeeper(
+            time,
+            neighbours=lambda: [link.clock_offset_ms for link in self._links.links.values()],
+            server=lambda: self._server.clock_offset_ms,
+            changed=lambda: self._flow.clock_changed(),
+            warn=lambda ahead_s: self._events.publish(ClockWrong(ahead_s=ahead_s)),
+        )
         self._roster = Roster()
         self._holders: frozenset[DeviceId] = frozenset()
-        self._presence = Presence(self_id=self.node_id)
-        self._presence_timer = Timer(self._presence.next_deadline)
+        self._effects = MessageEffects(
+            self_id=self.node_id, membership=membership, files=files, publish=self._events.publish
+        )
         self._flow = MessageFlow(
             nursery=nursery,
             key=key,
             membership=membership,
             db=db,
-            clock=self._clock,
-            correct_clock=self._correct_clock,
+            time=self._time,
             rng=rng,
-            apply=self._apply,
+            apply=self._effects.apply,
             apply_ephemeral=self._apply_ephemeral,
             report=self.report,
         )
@@ -162,10 +180,12 @@ class PoolNet:
             signal=self._signal,
             serve=self._serve,
             unreachable=self._unreachable,
+            corrected_ms=self._time.corrected_ms,
         )
         self._statements = StatementKeeper(
-            membership=membership, server=self._server, links=self._links.links, changed=statements_changed
+            membership=membership, server=self._server, links=self._links.links, changed=self._statements_changed
         )
+        self._save_statements = statements_changed
 
     # --- for applications ---------------------------------------------------------------------------------------
 
@@ -183,15 +203,67 @@ class PoolNet:
         """Send a text message to everyone; return its id once it is stored on this device, durably.
 
         It goes to the neighbours at once, and to whoever is not there now when they come; `delivered` waits for that.
+        Members whose names it has behind an at-sign, or everyone by ``@all``, are told that they are meant.
 
         Raises:
             TextTooLong: empty, or more than `MAX_TEXT_CHARS` characters.
         """
-        if not 1 <= len(text) <= MAX_TEXT_CHARS:
-            raise TextTooLong(
-                f"a message has 1 to {MAX_TEXT_CHARS} characters, this has {len(text)}; send it in parts, or as a file"
-            )
-        return await self._flow.publish(TextBody(text=text))
+        _check_text(text)
+        mentions, to_all = find_mentions(text, self._effects.names()) if "@" in text else ((), False)
+        return await self._flow.publish(TextBody(text=text, mentions=mentions, to_all=to_all))
+
+    async def announce(self, text: str) -> MsgId:
+        """Send a text that interfaces keep in sight; for admins. Return its id once it is stored, durably.
+
+        Raises:
+            TextTooLong: empty, or more than `MAX_TEXT_CHARS` characters.
+            Refused: this device is no admin of the pool.
+        """
+        _check_text(text)
+        if self._membership.role_of(self.node_id) != Role.ADMIN:
+            raise Refused("only an admin of the pool can announce; send it as a message", code="not_admin")
+        return await self._flow.publish(AnnouncementBody(text=text))
+
+    async def send_app(self, app_name: str, data: bytes) -> MsgId:
+        """Send a message of a program to everyone; it is stored, ordered and passed on like a text.
+
+        Args:
+            app_name: which program, and which kind of its messages; 1 to `MAX_APP_NAME_CHARS` characters.
+            data: at most `MAX_APP_SIZE` bytes.
+
+        Raises:
+            TextTooLong: either is over its limit.
+        """
+        if len(data) > MAX_APP_SIZE:
+            raise TextTooLong(f"{len(data)} bytes; at most {MAX_APP_SIZE} fit into a message, offer a file instead")
+        return await self._flow.publish(AppBody(name=app_name, data=data))
+
+    def handle_app(self, app_name: str, handler: Callable[[AppMessageReceived], None]) -> None:
+        """Call `handler` with each message that `send_app` sends under that name, own ones too, from now on.
+
+        It is called once for each, in the order in which they arrive here (`key` is their order in the pool), must not
+        block, and what it raises is logged. Earlier ones are in `messages`.
+
+        Raises:
+            LocalError: that name has a handler already.
+        """
+        self._effects.handle_app(app_name, handler)
+
+    async def retract_message(self, msg_id: MsgId) -> None:
+        """Take a message back: its text is deleted on every device, now or when that device hears of it.
+
+        Its author can, and an admin. Return once it is gone here, durably.
+
+        Raises:
+            UnknownMessage: it is not in this device's history.
+            Refused: it is another's, and this device is no admin.
+        """
+        found = await self.messages.get([msg_id])
+        if not found:
+            raise UnknownMessage("there is no message of that id in this device's history")
+        if found[0].author != self.node_id and self._membership.role_of(self.node_id) != Role.ADMIN:
+            raise Refused("only its author or an admin of the pool can take a message back", code="not_admin")
+        await self._flow.publish(RetractMessageBody(msg_id=msg_id))
 
     async def delivered(self, timeout_s: float) -> None:
         """Wait until at least one neighbour has everything that was sent so far.
@@ -200,6 +272,18 @@ class PoolNet:
             Unreachable: not within `timeout_s`; the messages are kept and go out when somebody comes.
         """
         await self._flow.delivered(timeout_s)
+
+    async def synced(self, timeout_s: float) -> None:
+        """Wait until this node and all its neighbours have the same history up to this moment.
+
+        That is its window: what is kept in agreement by itself (docs/messages.md).
+
+        Raises:
+            Unreachable: not within `timeout_s`, or there is no neighbour.
+        """
+        deadline = trio.current_time() + timeout_s
+        await self.wait_linked(timeout_s)
+        await self._flow.synced(deadline - trio.current_time())
 
     async def rename(self, display_name: str) -> None:
         """Change how others see this device, now and in later sessions.
@@ -225,7 +309,7 @@ class PoolNet:
 
     def name_of(self, node: DeviceId) -> str:
         """Return a member's display name, or a short form of its id."""
-        return self.display_name if node == self.node_id else self._presence.name_of(node)
+        return self.display_name if node == self.node_id else self._effects.name_of(node)
 
     async def wait_linked(self, timeout_s: float) -> None:
         """Wait until there is a link to another member.
@@ -276,6 +360,11 @@ class PoolNet:
             rate_out=0.0 if traffic is None else traffic.rate_out,
         )
 
+    @property
+    def unix_ms(self) -> int:
+        """What time it is by the sync server, the neighbours and this device, in milliseconds since 1970."""
+        return self._time.corrected_ms()
+
     # --- for Node -----------------------------------------------------------------------------------------------
 
     def authorise(self, hello: Hello) -> tuple[bytes, ...]:
@@ -291,6 +380,11 @@ class PoolNet:
         self._statements.made(statement)
         await self._server.flushed()
 
+    def retracted(self, msg_id: MsgId, tombstone: Message) -> None:
+        """Take note of a message that the database deleted."""
+        self._flow.retracted(msg_id)
+        self._effects.retracted(msg_id, tombstone)
+
     def report(self, error: PoolnetError) -> None:
         """Tell subscribers of something that went wrong without anybody having asked."""
         self._events.publish(ErrorReported(code=error.code, message=str(error)))
@@ -298,20 +392,22 @@ class PoolNet:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Load the history's standing part, then keep links, server and timers going until cancelled."""
         self.files.bind(self.node_id, self._flow.publish, name_of=self.name_of, want_holders=self._want_holders)
-        await self._flow.load()
+        newest = await self._flow.load()
+        if newest is not None:
+            self._effects.begin_after(newest)
         await self.files.settle()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._flow.run_inbox)
-            nursery.start_soon(self._flow.run_timer)
+            nursery.start_soon(self._flow.run)
             nursery.start_soon(self._links.run_timer)
-            nursery.start_soon(self._run_presence_timer)
+            nursery.start_soon(self._effects.run_timer)
             nursery.start_soon(self._server.run)
+            nursery.start_soon(self._time.run)
             await self._take_name()
             task_status.started()
 
     async def _take_name(self) -> None:
         """Go by the name that was chosen for this session, else by the last one; tell the others if it is new."""
-        last = self._presence.names().get(self.node_id)
+        last = self._effects.names().get(self.node_id)
         if last is not None and not self._is_name_chosen:
             self.display_name = last
         elif last != self.display_name:
@@ -323,11 +419,6 @@ class PoolNet:
         for link in list(self._links.links.values()):
             link.close_now(code="done", reason="")
 
-    async def _run_presence_timer(self) -> None:
-        while True:
-            await self._presence_timer.wait()
-            self._publish(self._presence.tick(trio.current_time()))
-
     # --- links --------------------------------------------------------------------------------------------------
 
     async def _serve(self, link: Link) -> None:
@@ -335,8 +426,7 @@ class PoolNet:
             link, membership=self._membership, statements=self._statements, flow=self._flow, files=self.files
         )
         member.check_peer()
-        self._publish(self._presence.came([link.peer], trio.current_time()))
-        self._presence_timer.rearm()
+        self._effects.came([link.peer])
         await member.serve()
 
     def _want_holders(self, holders: frozenset[DeviceId]) -> None:
@@ -356,7 +446,11 @@ class PoolNet:
         if self._server.is_attached:
             self._server.cannot_reach(peer)
         else:  # nobody else tells us that it is gone
-            self._publish(self._presence.went([peer]))
+            self._effects.went([peer])
+
+    def _statements_changed(self) -> None:
+        self._save_statements()
+        self._flow.membership_changed()
 
     # --- what the server says (ServerListener) ------------------------------------------------------------------
 
@@ -367,8 +461,8 @@ class PoolNet:
     def roster_reset(self, epoch: int, entries: Sequence[RosterEntry]) -> None:
         """Take the whole roster."""
         change = self._roster.reset(epoch, entries)
-        self._publish(self._presence.went(change.left))
-        self._came(frozenset(self._roster.nodes))
+        self._effects.went(change.left)
+        self._effects.came(self._roster.nodes)
         self._links.feed(mesh.RosterChanged(frozenset(change.joined)))
         self._update_direct()
 
@@ -377,7 +471,7 @@ class PoolNet:
         if not self._roster.apply_joined(epoch, entry):
             self._server.roster_lost()
             return
-        self._came(frozenset({entry.node}))
+        self._effects.came([entry.node])
         self._links.feed(mesh.RosterChanged(frozenset({entry.node})))
         self._update_direct()
 
@@ -386,21 +480,14 @@ class PoolNet:
         if not self._roster.apply_left(epoch, node):
             self._server.roster_lost()
             return
-        self._publish(self._presence.went([node]))
+        self._effects.went([node])
         self._links.feed(mesh.RosterChanged())
 
     def observed(self, address: Address, unix_ms: int) -> None:
         """Take our address and the time as the server sees them."""
         if not is_loopback(address.host):  # seen by a server on this machine: no use to others
             self._links.observed = address
-        self._server_offset_ms = unix_ms - now_ms()
-        self._correct_clock()
-
-    def _correct_clock(self) -> None:
-        """Correct our clock by those of the server and of the neighbours."""
-        neighbours = [link.clock_offset_ms for link in self._links.links.values()]
-        known = [offset for offset in (self._server_offset_ms, *neighbours) if offset is not None]
-        self._clock.offset_ms = agreed_offset_ms(known, unix_ms=now_ms())
+        self._time.server_says(unix_ms)
 
     def signal_received(self, sender: DeviceId, body: bytes) -> None:
         """Take a signal."""
@@ -414,46 +501,19 @@ class PoolNet:
         """Tell subscribers."""
         self._events.publish(ServerLost(address=format_address((server.host, server.port)), reason=reason))
 
-    def _came(self, nodes: frozenset[DeviceId]) -> None:
-        self._publish(self._presence.came(nodes, trio.current_time()))
-        self._presence_timer.rearm()
-
     # --- messages -----------------------------------------------------------------------------------------------
-
-    def _apply(self, message: Message) -> None:
-        """Do what a message says; called once for each, in the order in which they were stored."""
-        try:
-            body = decode_body_untrusted(message.content.kind, message.content.body)
-        except WireError:
-            return  # from a database of another version; it stays in the history
-        author, hlc = message.author, message.content.hlc
-        match body:
-            case TextBody(text=text):
-                event = MessageReceived(
-                    msg_id=message.msg_id,
-                    node=author,
-                    name=self.name_of(author),
-                    text=text,
-                    unix_ms=hlc_ms(hlc),
-                    key=message.key,
-                )
-                self._publish(self._presence.said(event, trio.current_time()))
-                self._presence_timer.rearm()
-            case ProfileBody(name=name):
-                self._publish(self._presence.set_name(author, name, message.key))
-            case OfferBody() | RetractOfferBody():
-                apply_offer(body, message, self.files)
-            case _:
-                logger.debug("a message of kind %s", message.content.kind)  # of a newer version; stored all the same
 
     def _apply_ephemeral(self, message: Message) -> None:
         body = decode_body_untrusted(message.content.kind, message.content.body)
         if isinstance(body, SignalBody) and body.to == self.node_id and message.author != self.node_id:
             self._links.signal_received(message.author, body.signal)
 
-    def _publish(self, events: Sequence[PoolEvent]) -> None:
-        for event in events:
-            self._events.publish(event)
+
+def _check_text(text: str) -> None:
+    if not 1 <= len(text) <= MAX_TEXT_CHARS:
+        raise TextTooLong(
+            f"a message has 1 to {MAX_TEXT_CHARS} characters, this has {len(text)}; send it in parts, or as a file"
+        )
 
 
 def check_display_name(name: str) -> str:

@@ -4,7 +4,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -12,6 +12,7 @@ from poolnet import LocalError
 from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, MAX_TEXT_CHARS
 from poolnet_cli.commands.serve import serve as run_server
 from poolnet_cli.demo import run_demo
+from poolnet_cli.history_options import history_options, history_params
 from poolnet_cli.ink import ink_for
 from poolnet_cli.launch import make_reporter, run_on_home, run_until_signalled, tell_failure, tell_usage
 from poolnet_cli.lines import StandardInputLines, read_all, read_first_line
@@ -26,7 +27,7 @@ from poolnet_cli.options import (
 )
 from poolnet_cli.qr import draw_qr
 from poolnet_cli.reporter import Record, Reporter
-from poolnet_cli.terminal import STDERR, write_text
+from poolnet_cli.terminal import STDERR, rows_for_feed, write_text
 
 #: Bytes of standard input that `send -` reads: more than any text, so that what is too long is told as such.
 _MAX_STDIN_TEXT: Final = 16 * MAX_TEXT_CHARS
@@ -126,7 +127,8 @@ def join(settings: Settings, pool_or_invite: str, name: str | None, timeout: flo
     POOLNET_INVITE, or as the first line of standard input if this is "-".
     """
     target = read_first_line() if pool_or_invite == _FROM_STDIN else pool_or_invite
-    params = {"pool": target, "name": name, "cwd": os.getcwd(), "timeout_s": timeout}
+    rows = None if settings.as_json else rows_for_feed()
+    params = {"pool": target, "name": name, "cwd": os.getcwd(), "timeout_s": timeout, "rows": rows}
     return run_on_home(settings, "join", params, stays=True, lines=StandardInputLines)
 
 
@@ -144,6 +146,21 @@ def send(settings: Settings, pool: str, text: tuple[str, ...], timeout: float) -
     """
     content = _text_from_stdin() if text == (_FROM_STDIN,) else " ".join(text)
     return run_on_home(settings, "send", {"pool": pool, "text": content, "timeout_s": timeout})
+
+
+@cli.command()
+@click.argument("pool")
+@click.argument("text", nargs=-1, required=True)
+@option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to look for somebody.")
+@global_options(is_root=False)
+@pass_settings
+def announce(settings: Settings, pool: str, text: tuple[str, ...], timeout: float) -> int:
+    """Announce TEXT in POOL, as an admin. Prints the message's id.
+
+    Everybody keeps the latest announcement in sight. For the rest it is like send.
+    """
+    content = _text_from_stdin() if text == (_FROM_STDIN,) else " ".join(text)
+    return run_on_home(settings, "announce", {"pool": pool, "text": content, "timeout_s": timeout})
 
 
 @cli.command()
@@ -196,27 +213,67 @@ def get(settings: Settings, pool: str, file: str, out: Path, timeout: float) -> 
 
 @cli.command()
 @click.argument("pool")
-@click.argument("file")
+@click.argument("file", required=False)
+@option("--message", metavar="ID", help="Take this message back instead (its id, or the beginning of it).")
 @option("--timeout", type=Duration(), default="5s", show_default=True, help="How long to look for somebody to tell.")
 @global_options(is_root=False)
 @pass_settings
-def retract(settings: Settings, pool: str, file: str, timeout: float) -> int:
-    """Withdraw this device's offer of FILE from POOL."""
-    return run_on_home(settings, "retract", {"pool": pool, "file": file, "timeout_s": timeout})
+def retract(settings: Settings, pool: str, file: str | None, message: str | None, timeout: float) -> int:
+    """Withdraw this device's offer of FILE from POOL, or take a message back.
+
+    A message is taken back by who wrote it, or by an admin. Its text is deleted on every device.
+    """
+    if (file is None) == (message is None):
+        raise click.UsageError("name either a FILE that is offered, or a message with --message ID")
+    params = {"pool": pool, "file": file, "message": message, "timeout_s": timeout}
+    return run_on_home(settings, "retract", params)
 
 
 @cli.command()
 @click.argument("pool")
-@option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many messages.")
-@option("--before", metavar="ID", help="Only those before this message (its id, or the beginning).")
+@history_options
 @global_options(is_root=False)
 @pass_settings
-def history(settings: Settings, pool: str, limit: int, before: str | None) -> int:
-    """Print messages of POOL.
+def history(settings: Settings, pool: str, **given: Any) -> int:
+    """Print messages of POOL, list its sessions, or export it.
 
-    The newest ones that this device has, oldest first.
+    The newest ones that this device has, oldest first. Where a join runs, the others are asked for what is missing here.
     """
-    return run_on_home(settings, "history", {"pool": pool, "limit": limit, "before": before})
+    return run_on_home(settings, "history", {"pool": pool, **history_params(given)})
+
+
+@cli.command()
+@click.argument("pool")
+@option("--for", "for_s", type=Duration(), metavar="DURATION", help="Delete what is older: 90d, 52w.")
+@option("--messages", type=click.IntRange(min=1), metavar="N", help="Delete all but the newest so many.")
+@option("--everything", is_flag=True, help="Keep everything, as at first.")
+@global_options(is_root=False)
+@pass_settings
+def keep(settings: Settings, pool: str, for_s: float | None, messages: int | None, everything: bool) -> int:
+    """Show or set how much of POOL's history this device keeps.
+
+    Without an option it is shown. Other devices keep what they want.
+    """
+    if everything and (for_s is not None or messages is not None):
+        raise click.UsageError("--everything does not go together with a limit")
+    params = {"pool": pool, "for_s": for_s, "messages": messages, "everything": everything}
+    return run_on_home(settings, "keep", params)
+
+
+@cli.command()
+@click.argument("pool")
+@option("--synced", is_flag=True, help="Until this device and its neighbours have the same history.")
+@option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to wait.")
+@global_options(is_root=False)
+@pass_settings
+def wait(settings: Settings, pool: str, synced: bool, timeout: float) -> int:
+    """Wait until POOL is as it should be: with --synced, until this device and its neighbours agree.
+
+    Enters the pool for it unless a join runs in this home. The exit code is 3 if that took longer.
+    """
+    if not synced:
+        raise click.UsageError("say what to wait for: --synced")
+    return run_on_home(settings, "wait", {"pool": pool, "timeout_s": timeout})
 
 
 @cli.command()

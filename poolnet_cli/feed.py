@@ -7,7 +7,9 @@ import attrs
 
 HELP: Final = (
     "a line is a message to all; /offer PATH offers a file, /get FILE [PATH] fetches one, /files lists them, "
-    "/who shows who is here, /quit leaves, //TEXT sends a text that begins with a slash"
+    "/who shows who is here; /older shows what was said before, /search WORDS finds, /sessions lists sessions; "
+    "/retract ID takes a message back, /announce TEXT announces; /quit leaves, //TEXT sends a text that begins with a "
+    "slash"
 )
 
 
@@ -44,6 +46,37 @@ class ListPeers:
 
 
 @attrs.frozen
+class ShowOlder:
+    """Show what was said before what was shown."""
+
+
+@attrs.frozen
+class Search:
+    """Show messages with these words."""
+
+    words: str
+
+
+@attrs.frozen
+class ListSessions:
+    """Show the latest sessions."""
+
+
+@attrs.frozen
+class RetractMessage:
+    """Take a message back, by the beginning of its id."""
+
+    message: str
+
+
+@attrs.frozen
+class Announce:
+    """Announce a text."""
+
+    text: str
+
+
+@attrs.frozen
 class Quit:
     """Leave."""
 
@@ -58,7 +91,31 @@ class Nothing:
     """An empty line."""
 
 
-Typed = Say | OfferFile | GetFile | ListFiles | ListPeers | Quit | ShowHelp | Nothing
+Typed = (
+    Say
+    | OfferFile
+    | GetFile
+    | ListFiles
+    | ListPeers
+    | ShowOlder
+    | Search
+    | ListSessions
+    | RetractMessage
+    | Announce
+    | Quit
+    | ShowHelp
+    | Nothing
+)
+_WITHOUT_ARGUMENT: Final[dict[str, Typed]] = {
+    "/files": ListFiles(),
+    "/who": ListPeers(),
+    "/older": ShowOlder(),
+    "/sessions": ListSessions(),
+    "/quit": Quit(),
+    "/exit": Quit(),
+    "/help": ShowHelp(),
+    "/?": ShowHelp(),
+}
 
 
 def parse_typed(line: str) -> Typed:
@@ -81,6 +138,8 @@ def parse_typed(line: str) -> Typed:
 
 
 def _parse_command(word: str, rest: str) -> Typed:
+    if word in _WITHOUT_ARGUMENT:
+        return _WITHOUT_ARGUMENT[word]
     match word:
         case "/offer":
             if not rest:
@@ -93,14 +152,18 @@ def _parse_command(word: str, rest: str) -> Typed:
                     "type /get, a file's name or id and, if you like, where to; names with spaces in quotes"
                 )
             return GetFile(*words)
-        case "/files":
-            return ListFiles()
-        case "/who":
-            return ListPeers()
-        case "/quit" | "/exit":
-            return Quit()
-        case "/help" | "/?":
-            return ShowHelp()
+        case "/search":
+            if not any(char.isalnum() for char in rest):
+                raise ValueError('type /search and the words to find; word* and "several words" work, too')
+            return Search(rest)
+        case "/retract":
+            if len(rest.split()) != 1:
+                raise ValueError("type /retract and the beginning of a message's id; /older and /search show ids")
+            return RetractMessage(rest)
+        case "/announce":
+            if not rest:
+                raise ValueError("type /announce and a text")
+            return Announce(rest)
         case _:
             raise ValueError(f"there is no command {word}; /help lists those that there are")
 

@@ -51,6 +51,10 @@ class Ink:
         """Return the columns of the terminal."""
         return shutil.get_terminal_size().columns
 
+    def height(self) -> int:
+        """Return the rows of the terminal."""
+        return shutil.get_terminal_size().lines
+
     def _draw(self, content: Text | Table, *, width: int) -> str:
         buffer = io.StringIO()
         console = Console(

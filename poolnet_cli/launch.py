@@ -100,7 +100,7 @@ def make_reporter(settings: Settings, command: str, *, has_input: bool = False) 
         return JsonReporter()
     ink = ink_for(STDOUT)
     has_prompt = has_input and ink.is_terminal and os.isatty(STDIN)
-    return TextReporter(renderer_for(command, ink), ink, has_prompt=has_prompt)
+    return TextReporter(renderer_for(command, ink, folds=has_prompt), ink, has_prompt=has_prompt)
 
 
 def set_up_logging(*, verbose: bool) -> None:

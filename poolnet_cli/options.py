@@ -9,7 +9,7 @@ import click
 
 from poolnet import InvalidAddress, default_home, parse_server_address
 from poolnet.limits import DEFAULT_SERVER_PORT
-from poolnet_cli.units import parse_duration
+from poolnet_cli.units import parse_duration, parse_time
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any, Any]
@@ -44,6 +44,27 @@ class Duration(ParamType):
             return float(value)
         try:
             return parse_duration(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+
+
+class Moment(ParamType):
+    """A time such as 2026-11-20, 08:40, yesterday or 2h (ago); its value is milliseconds since 1970.
+
+    Args:
+        is_end: a day alone stands for its end, not its beginning.
+    """
+
+    name = "time"
+
+    def __init__(self, *, is_end: bool = False) -> None:
+        self._is_end = is_end
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_time(value, is_end=self._is_end)
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
 

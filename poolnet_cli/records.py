@@ -4,9 +4,14 @@ Ids are full base32, sizes bytes, rates bytes a second, times seconds since 1970
 wrote them; JSON escapes what could act on a terminal.
 """
 
+import base64
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from poolnet import (
+    AnnouncementReceived,
+    AppMessageReceived,
+    ClockWrong,
     DeviceId,
     DownloadComplete,
     DownloadProgress,
@@ -16,10 +21,13 @@ from poolnet import (
     FileOffered,
     HistoryEntry,
     MemberInfo,
+    Mentioned,
     MessageReceived,
+    MessageRetracted,
     MsgId,
     NodeJoined,
     NodeLeft,
+    NodeRenamed,
     OfferInfo,
     OfferRetracted,
     PoolEvent,
@@ -27,9 +35,13 @@ from poolnet import (
     PoolNet,
     ServerAttached,
     ServerLost,
+    Session,
     SourceLost,
+    UnknownMessageReceived,
     encode_id,
+    short_id,
 )
+from poolnet.clock import Hlc, hlc_ms
 from poolnet_cli.outcome import Outcome
 from poolnet_cli.reporter import Record
 
@@ -41,8 +53,23 @@ def event_record(event: PoolEvent) -> Record:
             return node_record("node_joined", event.node, event.name)
         case NodeLeft():
             return node_record("node_left", event.node, event.name)
+        case NodeRenamed():
+            return {**node_record("node_renamed", event.node, event.name), "old_name": event.old_name}
         case MessageReceived():
-            return message_record(event.msg_id, event.node, event.name, event.text, event.unix_ms)
+            return message_record(
+                event.msg_id,
+                event.node,
+                event.name,
+                event.text,
+                event.key,
+                is_late=event.is_late,
+                mentions=event.mentions,
+                to_all=event.to_all,
+            )
+        case (
+            AnnouncementReceived() | Mentioned() | MessageRetracted() | AppMessageReceived() | UnknownMessageReceived()
+        ):
+            return _about_message_record(event)
         case FileOffered():
             return offer_record(event.file_id, event.file_name, event.size_bytes, event.node)
         case OfferRetracted():
@@ -55,8 +82,41 @@ def event_record(event: PoolEvent) -> Record:
             return _notice_record(event)
 
 
-def _notice_record(event: SourceLost | ServerAttached | ServerLost | ErrorReported | EventsDropped) -> Record:
+def _about_message_record(
+    event: AnnouncementReceived | Mentioned | MessageRetracted | AppMessageReceived | UnknownMessageReceived,
+) -> Record:
+    who = {"id": encode_id(event.msg_id), "node": encode_id(event.node), "name": event.name}
     match event:
+        case Mentioned():
+            return {"event": "mention", **who, "text": event.text, "to_all": event.to_all}
+        case MessageRetracted():
+            return {"event": "message_retracted", **who}
+        case AnnouncementReceived():
+            return {"event": "announcement", **who, "text": event.text, **_when(event)}
+        case AppMessageReceived():
+            data = base64.b64encode(event.data).decode("ascii")
+            return {"event": "app_message", **who, "app": event.app_name, "data": data, **_when(event)}
+        case UnknownMessageReceived():
+            return {"event": "unknown_message", **who, "kind": event.kind, **_when(event)}
+        case _:
+            assert_never(event)
+
+
+def _when(event: AnnouncementReceived | AppMessageReceived | UnknownMessageReceived | HistoryEntry) -> Record:
+    return {"time": event.unix_ms / 1000, "order": _order(event.key), "late": event.is_late}
+
+
+def _order(key: tuple[Hlc, MsgId]) -> str:
+    """Return a place in the order of the pool as text that sorts like it."""
+    return f"{key[0]:016x}{key[1][:8].hex()}"
+
+
+def _notice_record(
+    event: SourceLost | ServerAttached | ServerLost | ClockWrong | ErrorReported | EventsDropped,
+) -> Record:
+    match event:
+        case ClockWrong():
+            return {"event": "clock_wrong", "ahead_s": round(event.ahead_s, 3)}
         case SourceLost():
             return error_record("source_lost", f"{event.reason}; it is no longer offered")  # the reason names the path
         case ServerAttached():
@@ -82,7 +142,17 @@ def joined_record(info: PoolInfo, node: DeviceId, name: str) -> Record:
     return {"event": "joined", "pool": pool, "node": encode_id(node), "name": name, "pool_name": info.name}
 
 
-def message_record(msg_id: MsgId, node: DeviceId, name: str, text: str, unix_ms: int) -> Record:
+def message_record(
+    msg_id: MsgId,
+    node: DeviceId,
+    name: str,
+    text: str,
+    key: tuple[Hlc, MsgId],
+    *,
+    is_late: bool = False,
+    mentions: Sequence[DeviceId] = (),
+    to_all: bool = False,
+) -> Record:
     """Return one message, live or from history."""
     return {
         "event": "message",
@@ -90,13 +160,48 @@ def message_record(msg_id: MsgId, node: DeviceId, name: str, text: str, unix_ms:
         "node": encode_id(node),
         "name": name,
         "text": text,
-        "time": unix_ms / 1000,
+        "time": hlc_ms(key[0]) / 1000,
+        "order": _order(key),
+        "late": is_late,
+        "mentions": [encode_id(device) for device in mentions],
+        "to_all": to_all,
     }
 
 
 def history_record(entry: HistoryEntry) -> Record:
-    """Return one message of the history: the same fields as when it was live."""
-    return message_record(entry.msg_id, entry.node, entry.name, entry.text, entry.unix_ms)
+    """Return one message of the history: the same fields as when it was live; of an offer only the file's name."""
+    when = _when(entry)
+    who = {"id": encode_id(entry.msg_id), "node": encode_id(entry.node), "name": entry.name}
+    match entry.kind:
+        case "text":
+            return message_record(
+                entry.msg_id,
+                entry.node,
+                entry.name,
+                entry.text or "",
+                entry.key,
+                is_late=entry.is_late,
+                mentions=entry.mentions,
+                to_all=entry.to_all,
+            )
+        case "announcement":
+            return {"event": "announcement", **who, "text": entry.text, **when}
+        case "offer":
+            return {"event": "offered", **who, "file": entry.text, **when}
+        case _:
+            return {"event": "unknown_message", **who, "kind": entry.kind, **when}
+
+
+def session_record(session: Session, number: int, names: Mapping[DeviceId, str]) -> Record:
+    """Return one session of the history; the latest one has the number 1."""
+    return {
+        "event": "session",
+        "number": number,
+        "start": session.start_ms / 1000,
+        "end": session.end_ms / 1000,
+        "messages": session.count,
+        "nodes": [{"node": encode_id(node), "name": names.get(node, short_id(node))} for node in session.participants],
+    }
 
 
 def offer_record(file_id: FileId, name: str, size_bytes: int, node: DeviceId) -> Record:

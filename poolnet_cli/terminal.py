@@ -21,7 +21,8 @@ from rich.progress import (
 )
 
 from poolnet import printable
-from poolnet_cli.ink import Ink
+from poolnet_cli.feed_renderer import ERASE_ROW
+from poolnet_cli.ink import Ink, ink_for
 from poolnet_cli.render import Renderer
 from poolnet_cli.reporter import Record
 
@@ -29,10 +30,16 @@ STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
 _PROMPT: Final = "> "
+_MIN_ROWS: Final = 5
+_ROWS_OF_PIPE: Final = 20
 #: To the line's beginning, and erase it.
 _CLEAR_LINE: Final = "\r\x1b[K"
-#: One line up, and erase it.
-_CLEAR_ECHO: Final = "\x1b[A\x1b[K"
+
+
+def rows_for_feed() -> int:
+    """Return how many rows of the feed may be shown at once: those of the terminal, some on a pipe."""
+    ink = ink_for(STDOUT)
+    return max(_MIN_ROWS, ink.height()) if ink.is_terminal else _ROWS_OF_PIPE
 
 
 async def write_text(descriptor: int, text: str) -> None:
@@ -109,6 +116,7 @@ class TextReporter:
     async def note(self, text: str) -> None:
         async with self._lock:
             self._bar.hide()
+            self._renderer.touched()
             clear, prompt = (_CLEAR_LINE, self._prompt) if self._prompt else ("", "")
             await write_text(STDERR, f"{clear}{printable(text)}\n{prompt}")
 
@@ -140,7 +148,9 @@ class TextReporter:
             before = _CLEAR_LINE
         else:
             fits = len(typed) + len(_PROMPT) < self._ink.width() and typed.isascii()
-            before = _CLEAR_ECHO if fits and not typed.startswith("/") else ""
+            before = ERASE_ROW if fits and not typed.startswith("/") else ""
+            if not before:
+                self._renderer.touched()
         await write_text(STDOUT, before + self._prompt)
 
     async def _print(self, text: str) -> None:

@@ -1,6 +1,7 @@
-"""Durations, sizes and rates as people type and read them."""
+"""Durations, times, sizes and rates as people type and read them."""
 
 import re
+from datetime import datetime, time, timedelta
 from typing import Final
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -28,6 +29,57 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_time(text: str, *, is_end: bool = False, now: datetime | None = None) -> int:
+    """Return milliseconds since 1970 of ``2026-11-20``, ``2026-11-20 08:40``, ``08:40``, ``yesterday``, ``3d`` (ago).
+
+    Dates and times are local unless they say otherwise (``2026-11-20T08:40Z``). A time alone is the last such time.
+
+    Args:
+        is_end: a day alone stands for its end, not its beginning.
+        now: for tests; the present moment if it is not given.
+
+    Raises:
+        ValueError: not a time.
+    """
+    now = datetime.now() if now is None else now
+    compact = text.strip().lower()
+    try:
+        moment = (
+            _day(compact, now, is_end=is_end) or _time_of_day(compact, now) or _moment(compact) or _ago(compact, now)
+        )
+        return int(moment.timestamp() * 1000)
+    except (ValueError, OverflowError, OSError) as exc:
+        raise ValueError(
+            f"{text!r} is not a time; write for example 2026-11-20, '2026-11-20 08:40', 08:40, yesterday, or 2h or 3d "
+            "for so long ago"
+        ) from exc
+
+
+def _day(text: str, now: datetime, *, is_end: bool) -> datetime | None:
+    days_ago = {"today": 0, "yesterday": 1}.get(text)
+    if days_ago is None and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        return None
+    day = datetime.fromisoformat(text) if days_ago is None else now - timedelta(days=days_ago)
+    return datetime.combine(day.date(), time()) + timedelta(days=is_end)
+
+
+def _time_of_day(text: str, now: datetime) -> datetime | None:
+    if not re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
+        return None
+    moment = datetime.combine(now.date(), time.fromisoformat(text.zfill(len(text) + (text[1] == ":"))))
+    return moment if moment <= now else moment - timedelta(days=1)
+
+
+def _moment(text: str) -> datetime | None:
+    return datetime.fromisoformat(text.upper()) if re.match(r"\d{4}-", text) else None
+
+
+def _ago(text: str, now: datetime) -> datetime:
+    if text.isdecimal():
+        raise ValueError("a number of what?")
+    return now - timedelta(seconds=parse_duration(text.removesuffix("ago")))
+
+
 def format_duration(seconds: float) -> str:
     """Return seconds in the largest units that say enough: ``0.8 s``, ``42 s``, ``3 min 5 s``, ``2 h 10 min``."""
     if seconds < 10:
@@ -38,6 +90,12 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def format_long_duration(seconds: float) -> str:
+    """Return seconds as `format_duration` does, from two days on in days and hours: ``3 days 4 h``."""
+    hours = round(seconds / 3600)
+    return format_duration(seconds) if hours < 48 else f"{hours // 24} days {hours % 24} h"
 
 
 def format_size(size_bytes: float) -> str:

@@ -25,6 +25,7 @@ from poolnet import (
     encode_id,
     parse_server_address,
 )
+from poolnet.clock import make_hlc
 from poolnet.event_stream import EventStream
 from poolnet_cli.command import Call
 from poolnet_cli.session import Session
@@ -37,7 +38,9 @@ GARDEN = PoolInfo(pool_id=POOL_ID, name="garden", role="member", servers=(SERVER
 
 def entry(n: int, text: str = "hi") -> HistoryEntry:
     """Return the n-th message."""
-    return HistoryEntry(msg_id=MsgId(bytes([n]) * 32), node=ADA, name="ada", text=text, unix_ms=1000 * n)
+    msg_id = MsgId(bytes([n]) * 32)
+    key = (make_hlc(1000 * n), msg_id)
+    return HistoryEntry(msg_id=msg_id, key=key, node=ADA, name="ada", kind="text", text=text, unix_ms=1000 * n)
 
 
 def member(node: DeviceId, name: str, *, online: bool = True, linked: bool = True) -> MemberInfo:

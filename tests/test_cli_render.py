@@ -38,6 +38,25 @@ def test_the_only_escape_sequences_are_our_own():
     assert "\x1b]" not in shown
 
 
+def test_a_message_that_came_late_is_marked():
+    assert re.fullmatch(r"\d\d:\d\d \(late\) ada: hi\n", FeedRenderer(PLAIN).record({**message("hi"), "late": True}))
+
+
+def test_a_wrong_clock_is_told_by_how_much_and_what_to_do():
+    day, hours = (FeedRenderer(PLAIN).record({"event": "clock_wrong", "ahead_s": s}) for s in (3 * 86400.0, -7500.0))
+    assert "3 days 0 h ahead" in day
+    assert "2 h 5 min behind" in hours
+    assert "set it right" in day
+
+
+def test_what_the_history_has_beside_texts_is_told_in_words():
+    shared = {"id": "m" * 52, "node": ADA, "name": "ada", "time": 0.0}
+    line = renderer_for("history", PLAIN)
+    assert "ada announces: hear" in line.record({**shared, "event": "announcement", "text": "hear"})
+    assert "ada: (offers big.bin)" in line.record({**shared, "event": "offered", "file": "big.bin"})
+    assert "does not know: new)" in line.record({**shared, "event": "unknown_message", "kind": "new"})
+
+
 def test_two_nodes_of_one_name_are_told_apart():
     feed = FeedRenderer(PLAIN)
     feed.record({"event": "node_joined", "node": ADA, "name": "ada"})
@@ -91,6 +110,12 @@ def test_every_event_of_the_feed_has_a_text():
         {"event": "server_lost", "address": "h:1", "reason": "gone"},
         {"event": "server_attached", "address": "h:1"},
         {"event": "error", "code": "x", "message": "went wrong"},
+        {"event": "clock_wrong", "ahead_s": -100000.0},
+        {"event": "node_renamed", "node": ADA, "name": "ada", "old_name": "adaa"},
+        {"event": "mention", "id": "m" * 52, "node": ADA, "name": "ada", "text": "@bob", "to_all": False},
+        {"event": "message_retracted", "id": "m" * 52, "node": ADA, "name": "ada"},
+        {**message("hear"), "event": "announcement"},
+        {"event": "unknown_message", "id": "m" * 52, "node": ADA, "name": "ada", "kind": "new", "time": 0.0},
         {"event": "files", "files": []},
         {"event": "who", "nodes": []},
     ]

@@ -70,25 +70,71 @@ def test_the_offset_corrects_both_what_we_stamp_and_what_we_judge() -> None:
 NOW_MS = 1_800_000_000_000
 
 
-def test_a_clock_is_corrected_by_the_median_of_the_others() -> None:
+DAY_MS = 24 * 3600_000
+A_MONTH_MS = 30 * DAY_MS
+
+
+def test_a_clock_is_corrected_by_the_median_of_the_others_and_itself() -> None:
     assert agreed_offset_ms([], unix_ms=NOW_MS) == 0
-    assert agreed_offset_ms([700], unix_ms=NOW_MS) == 700
-    assert agreed_offset_ms([10**9, 300, -200], unix_ms=NOW_MS) == 300
-    assert agreed_offset_ms([10**9, 300], unix_ms=NOW_MS) == 300, "of two the one that changes less"
+    assert agreed_offset_ms([10**9, 300], unix_ms=NOW_MS) == 300
     assert agreed_offset_ms([-(10**9), -300], unix_ms=NOW_MS) == -300
+    assert agreed_offset_ms([-DAY_MS, -2 * DAY_MS], unix_ms=NOW_MS) == -DAY_MS
+    assert agreed_offset_ms([10**9, 300, -200, -400], unix_ms=NOW_MS) == 0
+
+
+def test_of_two_times_in_the_middle_that_counts_which_is_nearer_to_the_servers() -> None:
+    assert agreed_offset_ms([], unix_ms=NOW_MS, server_offset_ms=-DAY_MS) == -DAY_MS
+    assert agreed_offset_ms([DAY_MS], unix_ms=NOW_MS, server_offset_ms=10) == 10
+    assert agreed_offset_ms([DAY_MS, DAY_MS], unix_ms=NOW_MS, server_offset_ms=10) == 10
+    assert agreed_offset_ms([5], unix_ms=NOW_MS, server_offset_ms=DAY_MS) == 5, "two outvote a server"
+    assert agreed_offset_ms([40], unix_ms=NOW_MS, server_offset_ms=-NOW_MS) == 40, "a server without a clock has no say"
+
+
+def test_without_a_server_two_devices_take_the_later_time_unless_that_is_absurd() -> None:
+    assert agreed_offset_ms([700], unix_ms=NOW_MS) == 700
+    assert agreed_offset_ms([-700], unix_ms=NOW_MS) == 0
+    assert agreed_offset_ms([A_MONTH_MS], unix_ms=NOW_MS) == 0
+
+
+@given(st.lists(st.integers(-DAY_MS, DAY_MS), min_size=2, max_size=7), st.booleans())
+def test_devices_that_ask_each_other_come_to_the_same_time(errors: list[int], has_server: bool) -> None:
+    """Whatever their clocks say: or one would hold back what another writes."""
+    server_ms = NOW_MS + errors[0] if has_server else None
+    clocks = [NOW_MS + error for error in errors]
+    corrected = {
+        own
+        + agreed_offset_ms(
+            [other - own for other in clocks[:place] + clocks[place + 1 :]],
+            unix_ms=own,
+            server_offset_ms=None if server_ms is None else server_ms - own,
+        )
+        for place, own in enumerate(clocks)
+    }
+    assert len(corrected) == 1
+
+
+def test_stamps_made_by_a_wrong_clock_do_not_push_those_after_the_correction() -> None:
+    clock = HybridClock(last=make_hlc(NOW_MS - 10))
+    wrong = clock.tick(NOW_MS + DAY_MS)
+    clock.correct(-DAY_MS, NOW_MS + DAY_MS)
+    assert clock.tick(NOW_MS + DAY_MS) == make_hlc(NOW_MS, 1) < wrong
+    clock.observe(make_hlc(NOW_MS + 50_000))  # of another, not far ahead: an answer still comes after it
+    clock.correct(-DAY_MS, NOW_MS + DAY_MS)
+    assert clock.tick(NOW_MS + DAY_MS) == make_hlc(NOW_MS + 50_000, 1)
 
 
 def test_who_claims_an_impossible_time_is_not_asked() -> None:
     absurd = [2**64 - 1 - NOW_MS, -NOW_MS, EARLIEST_UNIX_MS - 1 - NOW_MS, LATEST_UNIX_MS - NOW_MS]
     assert agreed_offset_ms(absurd, unix_ms=NOW_MS) == 0
     assert agreed_offset_ms([*absurd, 40], unix_ms=NOW_MS) == 40
+    assert agreed_offset_ms([NOW_MS], unix_ms=0) == NOW_MS, "a device that believes in 1970 does not ask itself"
 
 
 @given(st.lists(st.integers(-(2**64), 2**64)), st.integers(0, 2**50))
 def test_a_corrected_clock_never_leaves_the_possible_and_the_honest_outvote_liars(lies: list[int], own: int) -> None:
     offset = agreed_offset_ms(lies, unix_ms=own)
     assert offset == 0 or EARLIEST_UNIX_MS <= own + offset < LATEST_UNIX_MS
-    honest = [NOW_MS - own] * (len(lies) + 1)
+    honest = [NOW_MS - own] * (len(lies) + 2)
     assert agreed_offset_ms([*lies, *honest], unix_ms=own) == NOW_MS - own
 
 

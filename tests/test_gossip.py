@@ -1,25 +1,27 @@
-"""Plumtree: the tree, its repair, catching up, and what a peer can do wrong."""
+"""Plumtree: the tree, its repair, what is fetched otherwise, and what a peer can do wrong."""
 
 from random import Random
 
 import pytest
 from blake3 import blake3
 
+from poolnet.errors import WireError
 from poolnet.ids import DeviceId, MsgId
 from poolnet.limits import (
-    CATCH_UP_DELAY_S,
-    GOSSIP_FLUSH_S,
     GRAFT_DELAY_S,
     GRAFT_RETRY_S,
     GRAFT_TRIES,
     GRAFT_WINDOW,
     MAX_GOSSIP_CACHE,
+    MAX_GOSSIP_FLUSH_S,
     MAX_IDS_PER_FRAME,
     MAX_MISSING_PER_LINK,
+    MIN_GOSSIP_FLUSH_S,
 )
 from poolnet.protocol import gossip as gossip_module
 from poolnet.protocol.gossip import (
     Deliver,
+    Fetched,
     Found,
     Gossip,
     GossipEffect,
@@ -43,15 +45,22 @@ def message_number(number: int) -> bytes:
 
 
 def id_of(message: bytes) -> MsgId:
-    return MsgId(blake3(message).digest())
+    """The id of a message without its signature, which is what follows a colon."""
+    if not message.startswith(b"message "):
+        raise WireError("not a message")
+    return MsgId(blake3(message.partition(b":")[0]).digest())
 
 
 def id_number(number: int) -> MsgId:
     return id_of(message_number(number))
 
 
+def forged_number(number: int) -> bytes:
+    return message_number(number) + b":not signed by its author"
+
+
 def push(number: int, hops: int = 1) -> frames.Gossip:
-    return frames.Gossip(msg_id=id_number(number), hops=hops, message=message_number(number))
+    return frames.Gossip(hops=hops, message=message_number(number))
 
 
 def have(*numbers: int) -> frames.GossipHave:
@@ -63,27 +72,29 @@ def sent(effects: list[GossipEffect], peer: DeviceId) -> list[GossipFrame]:
 
 
 class Node:
-    """A machine with links to A, B, … on which both sides have announced nothing."""
+    """A machine with links to A, B, …"""
 
     def __init__(self, *peers: DeviceId) -> None:
         self.checked: list[MsgId] = []
         self.verdicts: dict[MsgId, Verdict] = {}
-        self.machine = Gossip(Random(1), self.accept)
+        self.machine = Gossip(Random(1), id_of, self.accept)
         self.now = 0.0
         for peer in peers:
-            assert self.link_up(peer) == [SendFrame(peer, frames.GossipHave(ids=()))]
-            self.hear(peer, frames.GossipHave(ids=()))
+            assert self.link_up(peer) == []
 
     def accept(self, msg_id: MsgId, message: bytes) -> Verdict:
         self.checked.append(msg_id)
-        default = Verdict.ACCEPT if id_of(message) == msg_id else Verdict.REJECT
+        default = Verdict.REJECT if b":" in message else Verdict.ACCEPT
         return self.verdicts.get(msg_id, default)
 
-    def link_up(self, peer: DeviceId, *numbers: int) -> list[GossipEffect]:
-        return self.machine.handle(LinkUp(peer, tuple(id_number(number) for number in numbers)), self.now)
+    def link_up(self, peer: DeviceId) -> list[GossipEffect]:
+        return self.machine.handle(LinkUp(peer), self.now)
 
     def hear(self, peer: DeviceId, frame: GossipFrame) -> list[GossipEffect]:
         return self.machine.handle(Received(peer, frame), self.now)
+
+    def fetch(self, peer: DeviceId, message: bytes) -> list[GossipEffect]:
+        return self.machine.handle(Fetched(peer, id_of(message), message), self.now)
 
     def publish(self, number: int) -> list[GossipEffect]:
         return self.machine.handle(Publish(id_number(number), message_number(number)), self.now)
@@ -137,7 +148,7 @@ def test_a_duplicate_is_pruned_without_being_checked_again() -> None:
     assert node.hear(B, push(1)) == [SendFrame(B, frames.Prune())]
     assert node.checked == [id_number(1)]
     assert sent(node.hear(A, push(2)), B) == []
-    assert sent(node.wait(GOSSIP_FLUSH_S), B) == [have(2)]
+    assert sent(node.wait(MAX_GOSSIP_FLUSH_S), B) == [have(2)]
 
 
 def test_duplicates_that_were_under_way_do_not_bring_more_prunes() -> None:
@@ -162,7 +173,7 @@ def test_a_pruned_peer_is_told_of_messages_in_batches_and_without_delay_above_a_
     node.make_lazy(B)
     for number in range(3):
         assert sent(node.publish(number), B) == []
-    assert node.wait(GOSSIP_FLUSH_S) == [SendFrame(B, have(0, 1, 2))]
+    assert node.wait(MAX_GOSSIP_FLUSH_S) == [SendFrame(B, have(0, 1, 2))]
     announced = [frame for number in range(100, 100 + MAX_IDS_PER_FRAME) for frame in sent(node.publish(number), B)]
     assert announced == [have(*range(100, 100 + MAX_IDS_PER_FRAME))]
     assert node.wait(1.0) == []
@@ -175,7 +186,7 @@ def test_a_peer_known_to_have_a_message_is_not_told_of_it() -> None:
     effects = node.hear(A, push(1))
     assert sent(effects, B) == []
     node.hear(C, have(1))  # before our own announcement went out
-    assert node.wait(GOSSIP_FLUSH_S) == []
+    assert node.wait(MAX_GOSSIP_FLUSH_S) == []
 
 
 def test_a_lazy_peer_that_pushes_something_new_is_eager_again() -> None:
@@ -202,7 +213,7 @@ def test_a_message_that_does_not_come_is_grafted_and_the_link_is_eager_again() -
     node.make_lazy(B)
     node.hear(B, have(1))
     assert node.wait(GRAFT_DELAY_S - 0.01) == []
-    assert node.wait(0.01) == [SendFrame(B, frames.Graft(ids=(id_number(1),), eager=True))]
+    assert node.wait(0.01) == [SendFrame(B, frames.Graft(ids=(id_number(1),)))]
     assert Deliver(id_number(1), message_number(1), B, 1) in node.hear(B, push(1))
     assert sent(node.publish(2), B) == [push(2)]
 
@@ -225,7 +236,7 @@ def test_when_the_asked_peer_is_lost_another_is_asked_at_once() -> None:
     node.hear(B, have(1))
     assert sent(node.wait(GRAFT_DELAY_S), A) != []
     effects = node.machine.handle(LinkDown(A), node.now)
-    assert effects == [SendFrame(B, frames.Graft(ids=(id_number(1),), eager=True))]
+    assert effects == [SendFrame(B, frames.Graft(ids=(id_number(1),)))]
 
 
 def test_a_message_that_only_a_lost_peer_announced_is_forgotten() -> None:
@@ -248,13 +259,12 @@ def test_a_late_answer_is_not_pruned() -> None:
 # --- serving grafts ---------------------------------------------------------------------------------------------
 
 
-def test_a_graft_is_answered_and_makes_the_link_eager_if_it_says_so() -> None:
+def test_a_graft_is_answered_and_makes_the_link_eager() -> None:
     node = Node(A, B)
     node.make_lazy(A, B)
     node.publish(1)
-    assert node.hear(A, frames.Graft(ids=(id_number(1),), eager=True)) == [SendFrame(A, push(1))]
-    assert node.hear(B, frames.Graft(ids=(id_number(1),), eager=False)) == [SendFrame(B, push(1))]
-    assert node.wait(GOSSIP_FLUSH_S) == []  # both have it now
+    assert node.hear(A, frames.Graft(ids=(id_number(1),))) == [SendFrame(A, push(1))]
+    assert node.wait(MAX_GOSSIP_FLUSH_S) == [SendFrame(B, have(1))]
     effects = node.publish(2)
     assert sent(effects, A) == [push(2)]
     assert sent(effects, B) == []
@@ -263,7 +273,7 @@ def test_a_graft_is_answered_and_makes_the_link_eager_if_it_says_so() -> None:
 def test_what_is_no_longer_in_memory_is_looked_up_and_what_was_never_here_is_not() -> None:
     node = Node(A)
     node.machine.mark_seen([id_number(1)])
-    asked = frames.Graft(ids=(id_number(1), id_number(99)), eager=False)
+    asked = frames.Graft(ids=(id_number(1), id_number(99)))
     assert node.hear(A, asked) == [Lookup(A, (id_number(1),))]
     found = Found(A, ((id_number(1), message_number(1)),))
     assert node.machine.handle(found, 0.0) == [SendFrame(A, push(1))]
@@ -275,75 +285,26 @@ def test_the_cache_is_bounded_and_the_oldest_messages_come_from_the_database() -
     node = Node(A)
     for number in range(MAX_GOSSIP_CACHE + 1):
         node.publish(number)
-    assert node.hear(A, frames.Graft(ids=(id_number(0),), eager=False)) == [Lookup(A, (id_number(0),))]
-    assert node.hear(A, frames.Graft(ids=(id_number(1),), eager=False)) == [SendFrame(A, push(1))]
+    assert node.hear(A, frames.Graft(ids=(id_number(0),))) == [Lookup(A, (id_number(0),))]
+    assert node.hear(A, frames.Graft(ids=(id_number(1),))) == [SendFrame(A, push(1))]
 
 
 def test_one_graft_gets_at_most_a_window_of_answers() -> None:
     node = Node(A)
     for number in range(3 * GRAFT_WINDOW):
         node.publish(number)
-    greedy = frames.Graft(ids=tuple(id_number(number) for number in range(3 * GRAFT_WINDOW)), eager=False)
+    greedy = frames.Graft(ids=tuple(id_number(number) for number in range(3 * GRAFT_WINDOW)))
     assert len(node.hear(A, greedy)) == GRAFT_WINDOW
 
 
-# --- catching up ------------------------------------------------------------------------------------------------
+# --- much at once -----------------------------------------------------------------------------------------------
 
 
-def test_a_new_link_begins_with_what_is_here_of_late() -> None:
-    node = Node(A)
-    assert node.link_up(B, 1, 2) == [SendFrame(B, have(1, 2))]
-    many = node.link_up(C, *range(MAX_IDS_PER_FRAME + 5))
-    assert sent(many, C) == [have(*range(MAX_IDS_PER_FRAME)), have(*range(MAX_IDS_PER_FRAME, MAX_IDS_PER_FRAME + 5))]
-    full = node.link_up(D, *range(MAX_IDS_PER_FRAME))
-    assert sent(full, D) == [have(*range(MAX_IDS_PER_FRAME)), have()]
-
-
-def test_a_list_of_several_frames_is_a_catch_up_to_its_end_and_what_follows_is_not() -> None:
-    node = Node()
-    node.link_up(A)
-    node.hear(A, have(*range(MAX_IDS_PER_FRAME)))
-    node.hear(A, have(5000))
-    node.hear(A, have(5001))
-    for number in range(MAX_IDS_PER_FRAME):
-        node.hear(A, push(number))
-    assert node.wait(CATCH_UP_DELAY_S) == [SendFrame(A, frames.Graft(ids=(id_number(5000),), eager=False))]
-    node.hear(A, push(5000))
-    assert node.wait(GRAFT_DELAY_S) == [SendFrame(A, frames.Graft(ids=(id_number(5001),), eager=True))]
-    node.machine.handle(LinkDown(A), node.now)
-    node.link_up(A)
-    node.hear(A, have(*range(6000, 6000 + MAX_IDS_PER_FRAME)))
-    node.hear(A, have(7000))
-    for number in range(6000, 6000 + MAX_IDS_PER_FRAME):
-        node.hear(A, push(number))
-    assert node.wait(GRAFT_DELAY_S) == [SendFrame(A, frames.Graft(ids=(id_number(7000),), eager=False))]
-
-
-def test_a_catch_up_is_pulled_without_touching_the_tree() -> None:
-    node = Node(A)
-    node.link_up(B)
-    node.hear(B, have(1, 2))
-    node.hear(B, frames.Prune())
-    assert node.wait(GRAFT_DELAY_S) == [SendFrame(B, frames.Graft(ids=(id_number(1), id_number(2)), eager=False))]
-    node.hear(B, push(1))
-    assert sent(node.publish(9), B) == []  # still lazy
-
-
-def test_what_is_announced_later_is_repair_even_if_it_was_in_a_catch_up() -> None:
-    node = Node(A)
-    node.link_up(B)
-    node.hear(B, have(1))
-    node.hear(A, have(1))
-    graft = [effect.frame for effect in node.wait(GRAFT_DELAY_S) if isinstance(effect, SendFrame)]
-    assert graft == [frames.Graft(ids=(id_number(1),), eager=True)]
-
-
-def test_a_long_catch_up_is_pulled_window_by_window_each_message_from_one_peer() -> None:
-    node = Node()
+def test_much_that_is_missing_is_grafted_window_by_window_each_message_from_one_peer() -> None:
+    node = Node(A, B)
     numbers = range(100)
     asked: list[MsgId] = []
     for peer in (A, B):
-        node.link_up(peer)
         node.hear(peer, have(*numbers))
     effects = node.wait(GRAFT_DELAY_S)
     while effects:
@@ -362,11 +323,9 @@ def test_a_long_catch_up_is_pulled_window_by_window_each_message_from_one_peer()
 
 
 def test_a_peer_that_keeps_answering_slowly_is_not_given_up() -> None:
-    node = Node()
-    node.link_up(A)
-    node.link_up(B)
+    node = Node(A, B)
     node.hear(A, have(*range(20)))
-    assert len(sent(node.wait(CATCH_UP_DELAY_S), A)) == 1
+    assert len(sent(node.wait(GRAFT_DELAY_S), A)) == 1
     node.hear(B, have(*range(20)))
     for number in range(20):
         assert node.wait(0.9 * GRAFT_RETRY_S) == []
@@ -375,9 +334,7 @@ def test_a_peer_that_keeps_answering_slowly_is_not_given_up() -> None:
 
 
 def test_a_peer_that_answers_nothing_is_replaced_by_another() -> None:
-    node = Node()
-    node.link_up(A)
-    node.link_up(B)
+    node = Node(A, B)
     node.hear(A, have(1))
     node.hear(B, have(1))
     assert sent(node.wait(GRAFT_DELAY_S), A) != []
@@ -388,17 +345,89 @@ def test_a_link_that_comes_up_again_starts_anew() -> None:
     node = Node(A)
     node.make_lazy(A)
     node.hear(A, have(1))
-    assert node.link_up(A, 5) == [SendFrame(A, have(5))]
+    assert node.link_up(A) == []
     assert node.machine.statistics().missing == 0
     assert sent(node.publish(2), A) == [push(2)]
+
+
+def test_of_the_two_sides_of_a_lazy_link_the_second_to_announce_has_nothing_to_say() -> None:
+    node = Node(A)
+    node.make_lazy(A)
+    node.publish(1)
+    assert node.wait(MIN_GOSSIP_FLUSH_S) == []
+    node.hear(A, have(1))
+    assert node.wait(MAX_GOSSIP_FLUSH_S) == []
+
+
+def test_announcements_go_out_at_times_that_differ() -> None:
+    node = Node(A)
+    node.make_lazy(A)
+    waits = set()
+    for number in range(20):
+        node.publish(number)
+        deadline = node.machine.next_deadline()
+        assert deadline is not None
+        waits.add(round(deadline - node.now, 2))
+        node.wait(MAX_GOSSIP_FLUSH_S)
+    assert min(waits) >= MIN_GOSSIP_FLUSH_S
+    assert max(waits) <= MAX_GOSSIP_FLUSH_S
+    assert len(waits) > 5
+
+
+# --- what was fetched otherwise ---------------------------------------------------------------------------------
+
+
+def test_what_was_fetched_is_judged_and_delivered_and_not_spread() -> None:
+    node = Node(A, B, C)
+    node.make_lazy(C)
+    assert node.fetch(A, message_number(1)) == [Deliver(id_number(1), message_number(1), A, 0)]
+    assert node.checked == [id_number(1)]
+    assert node.machine.knows(id_number(1))
+    assert node.wait(60.0) == []
+
+
+def test_what_was_fetched_and_is_pushed_as_well_is_a_duplicate() -> None:
+    node = Node(A, B)
+    node.fetch(A, message_number(1))
+    assert node.hear(B, push(1)) == [SendFrame(B, frames.Prune())]
+
+
+def test_what_is_fetched_although_it_was_met_before_is_judged_again_and_prunes_nobody() -> None:
+    node = Node(A, B)
+    node.verdicts[id_number(1)] = Verdict.DROP  # its author seems to have left
+    node.hear(A, push(1))
+    node.verdicts[id_number(1)] = Verdict.ACCEPT  # but it was not so
+    assert node.fetch(B, message_number(1)) == [Deliver(id_number(1), message_number(1), B, 0)]
+    assert sent(node.publish(2), B) == [push(2)]
+
+
+def test_what_was_announced_and_is_fetched_is_not_grafted() -> None:
+    node = Node(A, B)
+    node.hear(A, have(1))
+    node.fetch(B, message_number(1))
+    assert node.machine.next_deadline() is None
+
+
+def test_a_forged_message_that_was_fetched_is_reported_and_a_good_copy_still_comes_through() -> None:
+    node = Node(A, B)
+    assert [type(effect) for effect in node.fetch(A, forged_number(1))] == [Misbehaved]
+    assert not node.machine.knows(id_number(1))
+    assert Deliver(id_number(1), message_number(1), B, 1) in node.hear(B, push(1))
 
 
 # --- what a peer can do wrong -----------------------------------------------------------------------------------
 
 
-def test_a_message_that_is_not_what_its_id_says_is_reported_and_a_good_copy_still_comes_through() -> None:
+def test_what_is_no_message_is_reported() -> None:
+    node = Node(A)
+    effects = node.hear(A, frames.Gossip(hops=1, message=b"nonsense"))
+    assert [type(effect) for effect in effects] == [Misbehaved]
+    assert node.checked == []
+
+
+def test_a_message_that_is_not_acceptable_is_reported_and_a_good_copy_still_comes_through() -> None:
     node = Node(A, B)
-    forged = frames.Gossip(msg_id=id_number(1), hops=1, message=b"forged")
+    forged = frames.Gossip(hops=1, message=forged_number(1))
     effects = node.hear(A, forged)
     assert [type(effect) for effect in effects] == [Misbehaved]
     assert Deliver(id_number(1), message_number(1), B, 1) in node.hear(B, push(1))
@@ -419,8 +448,8 @@ def test_after_a_forged_answer_another_announcer_is_asked_at_once() -> None:
     node.hear(A, have(1))
     node.hear(B, have(1))
     node.wait(GRAFT_DELAY_S)
-    effects = node.hear(A, frames.Gossip(msg_id=id_number(1), hops=1, message=b"forged"))
-    assert effects[1:] == [SendFrame(B, frames.Graft(ids=(id_number(1),), eager=True))]
+    effects = node.hear(A, frames.Gossip(hops=1, message=forged_number(1)))
+    assert effects[1:] == [SendFrame(B, frames.Graft(ids=(id_number(1),)))]
     later = node.wait(60.0)
     assert sent(later, A) == []
 
@@ -447,7 +476,7 @@ def test_a_link_that_comes_and_goes_cannot_make_announcements_pile_up() -> None:
 
 def test_frames_of_a_peer_without_a_link_are_ignored() -> None:
     node = Node(A)
-    for frame in (push(1), have(2), frames.Graft(ids=(id_number(1),), eager=True), frames.Prune()):
+    for frame in (push(1), have(2), frames.Graft(ids=(id_number(1),)), frames.Prune()):
         assert node.hear(D, frame) == []
     assert node.machine.next_deadline() is None
     assert node.checked == []

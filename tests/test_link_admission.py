@@ -19,13 +19,11 @@ from poolnet.wire.link_frames import Hello, Purpose
 
 
 @pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
-    pool = Pool()
-    monkeypatch.setattr("poolnet.pool.link_keeper.now_ms", lambda: pool.now_ms)
-    return pool
+def pool() -> Pool:
+    return Pool()
 
 
-def keeper(membership: Membership) -> LinkKeeper:
+def keeper(membership: Membership, now_ms: int) -> LinkKeeper:
     """The founder's; nothing in it is used but who may link."""
     unused: Any = None
     founder = key_of("founder").device_id
@@ -38,6 +36,7 @@ def keeper(membership: Membership) -> LinkKeeper:
         signal=unused,
         serve=unused,
         unreachable=unused,
+        corrected_ms=lambda: now_ms,
     )
 
 
@@ -51,9 +50,10 @@ def hello(pool: Pool, key: DeviceKey, *credentials: Statement) -> Hello:
     )
 
 
-def is_let_in(membership: Membership, first: Hello) -> bool:
+def is_let_in(pool: Pool, first: Hello, *, here: Membership | None = None) -> bool:
+    """Return what the founder says, who knows what `here` holds."""
     try:
-        keeper(membership).authorise(first)
+        keeper(pool.membership if here is None else here, pool.now_ms).authorise(first)
     except Refused as refused:
         if refused.code != "not_a_member":
             raise
@@ -64,7 +64,7 @@ def is_let_in(membership: Membership, first: Hello) -> bool:
 def test_a_newcomer_that_only_the_server_knows_so_far_is_let_in(pool: Pool) -> None:
     invite = pool.invite("founder", "i", uses=1)
     join = pool.join_statement("ann", "i")
-    assert is_let_in(pool.membership, hello(pool, key_of("ann"), join, invite))
+    assert is_let_in(pool, hello(pool, key_of("ann"), join, invite))
     assert not pool.membership.is_member(join.author), "it has proven nothing yet"
 
 
@@ -76,8 +76,8 @@ def test_the_guest_of_a_newcomer_is_let_in_with_the_chain_to_somebody_known(pool
     pool.join("bob", "for bob", at=1)
     credentials = pool.membership.credentials_of(key_of("bob").device_id)
     first = hello(pool, key_of("bob"))
-    assert not is_let_in(here, first)
-    assert is_let_in(here, Hello(**{**_fields(first), "credentials": credentials}))
+    assert not is_let_in(pool, first, here=here)
+    assert is_let_in(pool, Hello(**{**_fields(first), "credentials": credentials}), here=here)
 
 
 def test_a_backdated_join_through_an_invite_that_is_used_up_or_has_expired_lets_nobody_in(pool: Pool) -> None:
@@ -87,7 +87,7 @@ def test_a_backdated_join_through_an_invite_that_is_used_up_or_has_expired_lets_
     pool.now_ms += 2000
     for invite, name in ((used_up, "once"), (expired, "expired")):
         join = pool.join_statement("eve", name, at=2000)
-        assert not is_let_in(pool.membership, hello(pool, key_of("eve"), join, invite))
+        assert not is_let_in(pool, hello(pool, key_of("eve"), join, invite))
 
 
 def test_a_guest_of_an_invented_member_is_not_let_in(pool: Pool) -> None:
@@ -97,7 +97,7 @@ def test_a_guest_of_an_invented_member_is_not_let_in(pool: Pool) -> None:
     invented = pool.join("bob", "once", at=2000)
     own_invite = pool.invite("bob", "own")
     join = pool.join("eve", "own")
-    assert not is_let_in(here, hello(pool, key_of("eve"), join, own_invite, invented, invite))
+    assert not is_let_in(pool, hello(pool, key_of("eve"), join, own_invite, invented, invite), here=here)
 
 
 def test_credentials_with_nothing_new_cost_no_evaluation(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_credentials_with_nothing_new_cost_no_evaluation(pool: Pool, monkeypatch
     assert not pool.membership.is_member(key_of("eve").device_id)
     monkeypatch.setattr(Membership, "copy", lambda self: pytest.fail("copied for nothing"))
     first = hello(pool, key_of("eve"))
-    assert not is_let_in(pool.membership, Hello(**{**_fields(first), "credentials": tuple(join)}))
+    assert not is_let_in(pool, Hello(**{**_fields(first), "credentials": tuple(join)}))
 
 
 class FakeLink:

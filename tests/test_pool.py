@@ -1,6 +1,6 @@
 """Whole nodes in one process: real aioquic, SQLite and files, a lossy network in memory, a jumping clock."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from poolnet.identity.keys import DeviceKey
 from poolnet.identity.statements import make_removal
 from poolnet.limits import MAX_TEXT_CHARS
 from poolnet.node import Node
-from poolnet.pool.message_flow import now_ms
 from poolnet.pool_net import PoolNet
 from poolnet.protocol.gossip import Verdict
+from poolnet.steady_time import WallClock
+from poolnet.steady_time import read_system_ms as now_ms
 from poolnet.testing.memory_udp import MemoryNetwork
 from poolnet.wire.bodies import TextBody
 from poolnet.wire.message import encode_message
@@ -27,12 +28,15 @@ pytestmark = pytest.mark.timeout(240)
 
 
 class World:
-    """Devices on one network, each at an address of its own."""
+    """Devices on one network, each at an address of its own; `clocks` are of those that do not have the system's."""
 
-    def __init__(self, directory: Path, *, seed: int = 1, loss: float = 0.0) -> None:
+    def __init__(
+        self, directory: Path, *, seed: int = 1, loss: float = 0.0, clocks: Mapping[str, WallClock] | None = None
+    ) -> None:
         self.network = MemoryNetwork(seed, latency_s=0.01, jitter_s=0.005, loss=loss)
         self.directory = directory
         self._hosts = 0
+        self._clocks = {} if clocks is None else clocks
 
     @asynccontextmanager
     async def node(self, name: str) -> AsyncIterator[Node]:
@@ -40,7 +44,10 @@ class World:
         self._hosts += 1
         listen = (f"10.0.0.{self._hosts}", 0)
         async with poolnet.open_node(
-            self.directory / name, listen=listen, open_socket=self.network.open_socket
+            self.directory / name,
+            listen=listen,
+            open_socket=self.network.open_socket,
+            wall_clock=self._clocks.get(name),
         ) as node:
             yield node
 
@@ -48,7 +55,10 @@ class World:
     async def server(self, port: int = 7665) -> AsyncIterator[poolnet.SyncServer]:
         """Run a sync server at 10.0.1.1."""
         async with poolnet.open_sync_server(
-            data_dir=self.directory / "server", listen=("10.0.1.1", port), open_socket=self.network.open_socket
+            data_dir=self.directory / "server",
+            listen=("10.0.1.1", port),
+            open_socket=self.network.open_socket,
+            wall_clock=self._clocks.get("server"),
         ) as server:
             yield server
 
@@ -95,9 +105,9 @@ class Member:
         """Return the texts heard so far."""
         return [event.text for event in self.events if isinstance(event, poolnet.MessageReceived)]
 
-    async def hears(self, *texts: str) -> None:
+    async def hears(self, *texts: str, within_s: float = 60) -> None:
         """Wait until all these texts were heard."""
-        with trio.fail_after(60):
+        with trio.fail_after(within_s):
             while not set(texts) <= set(self.texts()):
                 await self._heard.park()
 
@@ -239,7 +249,7 @@ async def test_a_removed_member_is_cut_off_and_cannot_come_back(tmp_path: Path, 
             pool_id=ada.pool.pool_id,
             device=bob.node.device_id,
             keep=(),
-            hlc=ada.pool._clock.tick(0),
+            hlc=ada.pool._time.clock.tick(0),
         )
         await ada.pool.add_statement(statement)
         with trio.fail_after(60):
@@ -337,12 +347,14 @@ async def test_a_server_that_lies_about_the_time_neither_stops_a_node_nor_moves_
 
 async def test_a_neighbour_outvotes_a_server_whose_time_is_a_day_off(tmp_path: Path, jumping_clock: MockClock) -> None:
     async with World(tmp_path).pool("ada", "bob") as (ada, bob):
-        ada.pool._links.links[bob.node.device_id].clock_offset_ms = 5
+        says = ada.pool._links.links[bob.node.device_id]._their_clock.says
+        elapsed_ms = ada.node._time.elapsed_ms()
+        says(ada.node._time.now_ms() + 5000, at_elapsed_ms=elapsed_ms)
         ada.pool.observed(Address(host="192.0.2.1", port=1), now_ms() + 24 * 3600_000)
-        assert ada.pool._clock.offset_ms == 5
-        ada.pool._links.links[bob.node.device_id].clock_offset_ms = 50
+        assert round(ada.pool._time.clock.offset_ms, -2) == 5000
+        says(ada.node._time.now_ms() + 9000, at_elapsed_ms=elapsed_ms)
         await ada.pool.send("corrected anew")
-        assert ada.pool._clock.offset_ms == 50
+        assert round(ada.pool._time.clock.offset_ms, -2) == 9000
 
 
 async def test_what_a_removed_member_says_after_it_costs_nobody_a_link(
@@ -350,19 +362,19 @@ async def test_what_a_removed_member_says_after_it_costs_nobody_a_link(
 ) -> None:
     """The removal voids how bob had come in; cyd, who has not heard of it, passes his message on."""
     async with World(tmp_path).pool("ada", "bob", "cyd") as (ada, bob, cyd):
-        before, hlc, after = (ada.pool._clock.tick(now_ms()) for _ in range(3))
+        before, hlc, after = (ada.pool._time.clock.tick(now_ms()) for _ in range(3))
         old, new = (
             sign_message(bob.node._key, pool_id=ada.pool.pool_id, hlc=at, body=TextBody(text="hi"))
             for at in (before, after)
         )
         removal = make_removal(ada.node._key, pool_id=ada.pool.pool_id, device=bob.node.device_id, keep=(), hlc=hlc)
         ada.pool._membership.add(removal)
-        assert ada.pool._flow._judge(new.msg_id, encode_message(new)) is Verdict.DROP
-        assert ada.pool._flow._judge(old.msg_id, encode_message(old)) is Verdict.ACCEPT
+        assert ada.pool._flow._inbox.judge(new.msg_id, encode_message(new)) is Verdict.DROP
+        assert ada.pool._flow._inbox.judge(old.msg_id, encode_message(old)) is Verdict.ACCEPT
         stranger = sign_message(
             DeviceKey.from_seed(bytes(32)), pool_id=ada.pool.pool_id, hlc=hlc, body=TextBody(text="x")
         )
-        assert ada.pool._flow._judge(stranger.msg_id, encode_message(stranger)) is Verdict.REJECT
+        assert ada.pool._flow._inbox.judge(stranger.msg_id, encode_message(stranger)) is Verdict.REJECT
         assert ada.node.device_id in cyd.pool._links.links
 
 
@@ -374,7 +386,7 @@ async def test_leaving_comes_after_everything_that_was_said_even_by_a_clock_that
         invite = await ada.create_pool("garden", server=server.address)
         async with enter(ada, "garden", "ada") as founder:
             async with enter(bob, invite, "bob") as guest:
-                guest.pool._clock.observe(make_hlc(now_ms() + 50_000))
+                guest.pool._time.clock.observe(make_hlc(now_ms() + 50_000))
                 await guest.pool.send("from the future")
                 await founder.hears("from the future")
                 last = await guest.pool.messages.last_hlc()

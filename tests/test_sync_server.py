@@ -23,6 +23,7 @@ from poolnet.net.link import Link
 from poolnet.protocol import attachment
 from poolnet.server import SyncServer, open_sync_server
 from poolnet.server.store import open_pool_store
+from poolnet.steady_time import SteadyTime
 from poolnet.wire.link_frames import Purpose
 from poolnet.wire.pool_frames import WantStatements
 from poolnet.wire.sync_frames import Attached, RosterJoined, RosterLeft, SendSignal
@@ -281,7 +282,7 @@ class HandLink:
 async def server_by_hand(path) -> AsyncIterator[tuple[SyncServer, trio.MemorySendChannel]]:
     """Run a server that accepts what the test puts into a channel."""
     send, receive = trio.open_memory_channel(100)
-    endpoint = SimpleNamespace(accept=receive.receive, statistics=lambda: None)
+    endpoint = SimpleNamespace(accept=receive.receive, statistics=lambda: None, time=SteadyTime())
     address = ServerAddress(host="127.0.0.1", port=1, key=PublicKey(b"k" * 32))
     async with open_pool_store(path / "server.db") as store, trio.open_nursery() as nursery:
         server = SyncServer(endpoint, store, address=address)

@@ -43,6 +43,7 @@ from poolnet.protocol.link_auth import (
     Started,
     TurnedAway,
 )
+from poolnet.steady_time import SteadyTime
 from poolnet.wire.framing import encode_frame
 from poolnet.wire.link_frames import Goodbye
 
@@ -59,6 +60,10 @@ _ROUNDING_S = 1e-6
 
 class ConnectionHost(Protocol):
     """What a connection needs of its endpoint."""
+
+    @property
+    def time(self) -> SteadyTime:
+        """This device's time."""
 
     def route(self, connection_id: bytes, connection: "Connection") -> None:
         """Give datagrams with this connection ID to `connection`."""
@@ -301,7 +306,7 @@ class Connection:
                     self.write_control(data)
                 case Proven(hello, rest):
                     self._quic.open_windows()
-                    self.link = Link(self, hello, is_dialler=self.is_dialler, now=now)
+                    self.link = Link(self, hello, is_dialler=self.is_dialler, now=now, time=self._host.time)
                     self._host.proven(self, self.link)
                     self.settled.set()
                     self.link.control_received(rest)

@@ -35,6 +35,7 @@ from poolnet.net.udp import DatagramSocket, OpenSocket, UdpStatistics, open_udp_
 from poolnet.protocol.link_auth import NONCE_SIZE, Authorise, LinkAuth
 from poolnet.protocol.randomness import RandomSource
 from poolnet.service import open_service_nursery
+from poolnet.steady_time import SteadyTime
 from poolnet.wire.link_frames import Purpose
 from poolnet.wire.sync_frames import Address
 
@@ -69,6 +70,7 @@ async def open_endpoint(
     rng: RandomSource,
     max_datagram_size: int = MAX_DATAGRAM_SIZE,
     open_socket: OpenSocket = open_udp_socket,
+    time: SteadyTime | None = None,
 ) -> AsyncIterator["Endpoint"]:
     """Open the endpoint of one device. On leaving, every link says Goodbye and is closed.
 
@@ -80,6 +82,7 @@ async def open_endpoint(
         rng: for probe packets; nothing secret comes from it.
         max_datagram_size: never send larger ones, whatever a path carries; at least `MIN_DATAGRAM_SIZE`.
         open_socket: makes the socket; a simulated one in tests.
+        time: this device's time, told to whoever asks; of its own by default.
 
     Raises:
         AddressInUse: another program has that port.
@@ -89,7 +92,12 @@ async def open_endpoint(
     try:
         async with open_service_nursery() as nursery:
             endpoint = Endpoint(
-                key=key, socket=socket, authorise=authorise, rng=rng, max_datagram_size=max_datagram_size
+                key=key,
+                socket=socket,
+                authorise=authorise,
+                rng=rng,
+                max_datagram_size=max_datagram_size,
+                time=SteadyTime() if time is None else time,
             )
             services = trio.CancelScope(shield=True)  # they outlive a cancelled caller, to say Goodbye
             nursery.start_soon(endpoint.run, services)
@@ -103,7 +111,11 @@ async def open_endpoint(
 
 
 class Endpoint:
-    """All links of one device. Made by `open_endpoint`."""
+    """All links of one device. Made by `open_endpoint`.
+
+    Attributes:
+        time: this device's time.
+    """
 
     def __init__(
         self,
@@ -113,7 +125,9 @@ class Endpoint:
         authorise: Authorise,
         rng: RandomSource,
         max_datagram_size: int = MAX_DATAGRAM_SIZE,
+        time: SteadyTime,
     ) -> None:
+        self.time = time
         self._key = key
         self._socket = socket
         self._authorise = authorise

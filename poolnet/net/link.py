@@ -10,7 +10,6 @@ loses the link; the application sees `LinkClosed` with the code in `close_reason
 """
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -31,6 +30,7 @@ from poolnet.limits import (
 from poolnet.net.chunk_streams import ChunkReceiver, ChunkSender, ReceivedChunk, StreamWriter
 from poolnet.net.rate_meter import RateMeter
 from poolnet.protocol.flow_credit import ReceiveCredit, SendCredit
+from poolnet.steady_time import MeasuredClock, SteadyTime
 from poolnet.wire.framing import LENGTH_SIZE, Frame, FrameBuffer, FrameSet, UnknownFrame, encode_frame
 from poolnet.wire.framing import frame_number_untrusted as frame_number
 from poolnet.wire.link_frames import LINK_FRAMES, Credit, Goodbye, Hello, Ping, Pong, Purpose
@@ -103,10 +103,11 @@ class Link:
         peer_credentials: the statements that the other side showed.
         close_reason: `None` while it is open; then "code: reason".
         rtt_s: the last round trip of a ping through both applications' event loops, once known.
-        clock_offset_ms: by how much the other side's clock is ahead of ours, once known.
     """
 
-    def __init__(self, transport: LinkTransport, hello: Hello, *, is_dialler: bool, now: float) -> None:
+    def __init__(
+        self, transport: LinkTransport, hello: Hello, *, is_dialler: bool, now: float, time: SteadyTime
+    ) -> None:
         self.peer_key: PublicKey = hello.public_key
         self.peer: DeviceId = device_id_of(hello.public_key)
         self.pool_id: PoolId = hello.pool_id
@@ -115,7 +116,6 @@ class Link:
         self.peer_credentials = hello.credentials
         self.close_reason: str | None = None
         self.rtt_s: float | None = None
-        self.clock_offset_ms: int | None = None
 
         self._transport = transport
         self._frames = _FRAMES[self.purpose]
@@ -131,6 +131,8 @@ class Link:
         self._chunks_out = ChunkSender(transport)
         self._chunks_in = ChunkReceiver(transport, tell=self._tell_credit)
 
+        self._time = time
+        self._their_clock = MeasuredClock(time)
         self._next_ping = now
         self._pings: tuple[int, float, int] = (0, 0.0, 0)
         self._last_pong = -_MIN_PONG_INTERVAL_S
@@ -151,6 +153,11 @@ class Link:
     def is_closed(self) -> bool:
         """Whether it ended."""
         return self.close_reason is not None
+
+    @property
+    def clock_offset_ms(self) -> int | None:
+        """By how many milliseconds the other side's clock is ahead of ours; asked with every ping."""
+        return self._their_clock.ahead_ms
 
     def post_frame(self, frame: Frame) -> None:
         """Send a frame without waiting.
@@ -332,8 +339,8 @@ class Link:
             return
         self._next_ping = now + PING_INTERVAL_S
         if not self.is_closed and not self._is_closing:
-            self._pings = (self._pings[0] + 1, now, unix_ms())
-            self._write(Ping(number=self._pings[0], unix_ms=self._pings[2]))
+            self._pings = (self._pings[0] + 1, now, self._time.elapsed_ms())
+            self._write(Ping(number=self._pings[0], unix_ms=self._time.now_ms()))
 
     def connection_lost(self, code: str, reason: str) -> None:
         """Take note that the connection ended under the link."""
@@ -372,13 +379,14 @@ class Link:
         now = trio.current_time()
         if now - self._last_pong >= _MIN_PONG_INTERVAL_S:
             self._last_pong = now
-            self._write(Pong(number=ping.number, unix_ms=unix_ms()))
+            self._write(Pong(number=ping.number, unix_ms=self._time.now_ms()))
 
     def _take_pong(self, pong: Pong) -> None:
-        number, sent_at, sent_ms = self._pings
+        number, sent_at, sent_at_elapsed_ms = self._pings
         if pong.number == number:
             self.rtt_s = trio.current_time() - sent_at
-            self.clock_offset_ms = pong.unix_ms - sent_ms - round(500 * self.rtt_s)
+            half_way_ms = sent_at_elapsed_ms + round(500 * self.rtt_s)
+            self._their_clock.says(pong.unix_ms, at_elapsed_ms=half_way_ms)
 
     def _write_frame(self, data: bytes) -> None:
         """Send a frame that counts against the credit."""
@@ -425,8 +433,3 @@ class Link:
         self._arrived.unpark_all()
         self._acknowledged.unpark_all()
         self._closed.set()
-
-
-def unix_ms() -> int:
-    """Return this device's clock, in milliseconds since 1970."""
-    return int(time.time() * 1000)

@@ -11,6 +11,7 @@ from poolnet.limits import DEFAULT_SERVER_PORT
 from poolnet.net.udp import OpenSocket
 from poolnet.pool.records import HostedServer, PoolRecord
 from poolnet.server import SyncServer, open_sync_server
+from poolnet.steady_time import WallClock
 
 #: How often the system is asked for a free port before none is believed to be there.
 _ARBITRARY_PORTS = 3
@@ -54,7 +55,9 @@ async def choose_hosting(
 
 
 @asynccontextmanager
-async def open_servers(record: PoolRecord, *, open_socket: OpenSocket) -> AsyncIterator[tuple[ServerAddress, ...]]:
+async def open_servers(
+    record: PoolRecord, *, open_socket: OpenSocket, wall_clock: WallClock | None = None
+) -> AsyncIterator[tuple[ServerAddress, ...]]:
     """Run the pool's own sync server, if it has one; yield where its servers are to be dialled from here.
 
     Raises:
@@ -64,16 +67,19 @@ async def open_servers(record: PoolRecord, *, open_socket: OpenSocket) -> AsyncI
     if record.hosted is None:
         yield record.servers
         return
-    async with _open(record, record.hosted, open_socket) as server:
+    async with _open(record, record.hosted, open_socket, wall_clock) as server:
         local_host = _LOCAL_HOSTS.get(record.hosted.listen_host, record.hosted.listen_host)
         yield (attrs.evolve(server.address, host=local_host), *record.servers[1:])
 
 
-def _open(record: PoolRecord, hosted: HostedServer, open_socket: OpenSocket) -> AbstractAsyncContextManager[SyncServer]:
+def _open(
+    record: PoolRecord, hosted: HostedServer, open_socket: OpenSocket, wall_clock: WallClock | None = None
+) -> AbstractAsyncContextManager[SyncServer]:
     return open_sync_server(
         data_dir=record.server_directory,
         listen=(hosted.listen_host, hosted.port),
         public_host=hosted.public_host,
         allowed_pools=frozenset({record.pool_id}),
         open_socket=open_socket,
+        wall_clock=wall_clock,
     )

@@ -20,7 +20,6 @@ from poolnet.ids import ID_SIZE, DeviceId, short_id
 from poolnet.limits import DIAL_TIMEOUT_S, MAX_TEMPORARY_LINKS
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
-from poolnet.pool.message_flow import now_ms
 from poolnet.protocol import mesh
 from poolnet.timer import Timer
 from poolnet.wire.link_frames import Hello, Purpose
@@ -44,6 +43,7 @@ class LinkKeeper:
         signal: sends a signal body to a member, by whatever way there is.
         serve: runs a link until it closes; raises LinkClosed, ProtocolError or WireError when it does.
         unreachable: called with a peer to which no link comes up.
+        corrected_ms: returns what time it is by all that is known.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class LinkKeeper:
         signal: Callable[[DeviceId, bytes], None],
         serve: Callable[[Link], Awaitable[None]],
         unreachable: Callable[[DeviceId], None],
+        corrected_ms: Callable[[], int],
     ) -> None:
         self.links: dict[DeviceId, Link] = {}
         self.observed: Address | None = None
@@ -68,6 +69,7 @@ class LinkKeeper:
         self._signal = signal
         self._serve = serve
         self._unreachable = unreachable
+        self._corrected_ms = corrected_ms
         self._since: dict[DeviceId, float] = {}
         self._direct: set[DeviceId] = set()
         self._answers: dict[bytes, tuple[DeviceId, trio.MemorySendChannel[Signal]]] = {}
@@ -126,7 +128,7 @@ class LinkKeeper:
         if all(statement.statement_id in self._membership for statement in shown):
             return False  # nothing new, and by what we have it is no member: not worth an evaluation
         candidate = self._membership.copy()
-        candidate.add_in_time(shown, now_ms())
+        candidate.add_in_time(shown, self._corrected_ms())
         return candidate.is_member(device_id_of(hello.public_key))
 
     async def adopt(self, link: Link) -> None:

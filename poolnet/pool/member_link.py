@@ -1,4 +1,4 @@
-"""One link to another member, from its first frame to its last: statements, then gossip; files at any time."""
+"""One link to another member, from its first frame to its last: statements, then messages; files at any time."""
 
 import logging
 from collections import deque
@@ -11,11 +11,24 @@ from poolnet.file_manager import FileManager
 from poolnet.identity.membership import Membership
 from poolnet.limits import MAX_QUEUED_FRAMES
 from poolnet.net.link import Link
+from poolnet.pool.agreement_keeper import AgreementFrame
 from poolnet.pool.message_flow import GossipFrame, MessageFlow
 from poolnet.pool.statement_keeper import StatementKeeper
 from poolnet.protocol.statement_exchange import Exchanged, StatementExchange
 from poolnet.service import open_service_nursery
-from poolnet.wire.pool_frames import Gossip, GossipHave, Graft, Prune, StatementIds, Statements, WantStatements
+from poolnet.wire.pool_frames import (
+    Compare,
+    Gossip,
+    GossipHave,
+    Graft,
+    Messages,
+    OpenComparison,
+    Prune,
+    StatementIds,
+    Statements,
+    WantMessages,
+    WantStatements,
+)
 from poolnet.wire.swarm_frames import Have, Interest, Promise, Unwant, Want, Withdraw
 
 logger = logging.getLogger(__name__)
@@ -24,8 +37,8 @@ logger = logging.getLogger(__name__)
 class MemberLink:
     """Dispatches the frames of one link.
 
-    Gossip waits until the peer has all our statements, and its gossip until then is kept: whoever judges a message must
-    know its author.
+    Messages wait until the peer has all our statements, and what it sends of them until then is kept: whoever judges a
+    message must know its author.
     """
 
     def __init__(
@@ -38,7 +51,7 @@ class MemberLink:
         self._files = files
         self._membership = membership
         self._is_ready = False
-        self._early: deque[GossipFrame] = deque()
+        self._early: deque[GossipFrame | AgreementFrame] = deque()
 
     def check_peer(self) -> None:
         """Take the credentials that the peer has shown, which are proven to be its own by now, and judge it by them.
@@ -77,8 +90,10 @@ class MemberLink:
 
     async def _handle(self, frame: Any) -> None:
         match frame:
-            case Gossip() | GossipHave() | Graft() | Prune():
-                await self._gossip(frame)
+            case (
+                Gossip() | GossipHave() | Graft() | Prune() | OpenComparison() | Compare() | WantMessages() | Messages()
+            ):
+                await self._talk(frame)
             case Interest() | Have() | Want() | Promise() | Withdraw() | Unwant():
                 self._files.handle_frame(self._link.peer, frame)
             case StatementIds():
@@ -91,13 +106,13 @@ class MemberLink:
             case _:
                 logger.debug("ignoring a %s", type(frame).__name__)  # of a newer version
 
-    async def _gossip(self, frame: GossipFrame) -> None:
+    async def _talk(self, frame: GossipFrame | AgreementFrame) -> None:
         if self._is_ready:
             await self._flow.handle_frame(self._link, frame)
         elif len(self._early) < MAX_QUEUED_FRAMES:
             self._early.append(frame)
         else:
-            raise ProtocolError("gossip without taking our statements first")
+            raise ProtocolError("messages without taking our statements first")
 
     async def _answer(self, answers: trio.MemoryReceiveChannel[Exchanged]) -> None:
         """Send what the peer lacks, one answer at a time; a task of its own, because a long one waits for credit."""
@@ -106,13 +121,13 @@ class MemberLink:
                 for reply in answer.replies:
                     await self._link.send_frame(reply)
                 if answer.peer_is_ready:
-                    await self._begin_gossip()
+                    await self._begin_talk()
         except LinkClosed:
             return  # `serve` notices
         except (ProtocolError, WireError) as exc:
             self._link.close_now(code="protocol", reason=str(exc))
 
-    async def _begin_gossip(self) -> None:
+    async def _begin_talk(self) -> None:
         self._flow.link_up(self._link)
         while self._early:
             await self._flow.handle_frame(self._link, self._early.popleft())

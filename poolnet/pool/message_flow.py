@@ -1,57 +1,41 @@
 """How a message travels through this device: out from the application, in from the links, onto disk, to the events.
 
-Drives the pure `Gossip` machine. Out: sign, store durably, push. In: the machine drops duplicates, `_judge` decides
-once whether a new message is passed on, `run_inbox` stores in batches what was, and hands what is new to `apply`.
+Out: sign, store durably, push along the gossip tree. In: gossip drops duplicates and pushes on what the `Inbox`
+accepts; the inbox stores it in batches and hands what is new to `apply`. What gossip cannot bring, because one side was
+not there, the `AgreementKeeper` finds by comparing histories, and it goes through the same inbox.
 """
 
 import logging
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import attrs
 import trio
 
-from poolnet.clock import HybridClock
-from poolnet.errors import DiskFull, LinkClosed, PoolnetError, ProtocolError, Unreachable, WireError
-from poolnet.identity.authorship import sign_message, signature_is_valid
+from poolnet.errors import LinkClosed, PoolnetError, ProtocolError, StoreError
+from poolnet.identity.authorship import sign_message
 from poolnet.identity.keys import DeviceKey
 from poolnet.identity.membership import Membership
 from poolnet.ids import DeviceId, MsgId
-from poolnet.limits import MAX_QUEUED_FRAMES, RECENT_MESSAGES
-from poolnet.message_db import MessageDB
+from poolnet.limits import EXPIRY_INTERVAL_S, RECENT_MESSAGES
+from poolnet.message_db import STANDING_KINDS, MessageDB
 from poolnet.net.link import Link
+from poolnet.pool.agreement_keeper import AgreementFrame, AgreementKeeper
+from poolnet.pool.clock_keeper import ClockKeeper
+from poolnet.pool.delivery import DeliveryBook
+from poolnet.pool.inbox import Inbox
 from poolnet.protocol import gossip
-from poolnet.protocol.holding import HeldMessages
 from poolnet.protocol.randomness import RandomSource
 from poolnet.timer import Timer
-from poolnet.wire.bodies import (
-    EPHEMERAL_KINDS,
-    Body,
-    OfferBody,
-    ProfileBody,
-    RetractOfferBody,
-    decode_body_untrusted,
-)
-from poolnet.wire.message import Message, decode_message_untrusted, encode_message
+from poolnet.wire.bodies import Body
+from poolnet.wire.claims import LOWEST, Bound
+from poolnet.wire.message import Message, MessageKey, encode_message, message_id_untrusted
 from poolnet.wire.pool_frames import Gossip as GossipPush
 from poolnet.wire.pool_frames import GossipHave, Graft, Prune
 
 logger = logging.getLogger(__name__)
 
-#: Kinds that a newcomer needs however old they are: who is called what, and what is on offer.
-_STANDING_KINDS = (ProfileBody.KIND, OfferBody.KIND, RetractOfferBody.KIND)
-_LARGEST_BATCH = 200
-_DISK_FULL_RETRY_S = 5.0
-#: How long `delivered` waits for messages of earlier sessions: two round trips of a slow path.
-_BACKLOG_S = 1.0
-
 GossipFrame = GossipPush | GossipHave | Graft | Prune
-
-
-def now_ms() -> int:
-    """Return this device's own idea of the time."""
-    return time.time_ns() // 1_000_000
 
 
 @attrs.frozen(kw_only=True)
@@ -63,14 +47,16 @@ class MessageStatistics:
     rejected: int
     held: int
     dropped: int
+    runs: int
+    fetched: int
 
 
 class MessageFlow:
     """Messages of one pool on this device.
 
     Args:
-        nursery: owns the tasks that confirm delivery; outlives this object.
-        correct_clock: called before a message is stamped, to bring `clock` up to date.
+        nursery: owns the tasks that confirm delivery and answer peers; outlives this object.
+        time: what time it is, for stamping and judging messages.
         apply: called with each message that is new here, in the order in which they were stored.
         apply_ephemeral: called with each message of a kind that is neither stored nor ordered.
         report: called with what goes wrong without anybody having asked.
@@ -83,49 +69,74 @@ class MessageFlow:
         key: DeviceKey,
         membership: Membership,
         db: MessageDB,
-        clock: HybridClock,
-        correct_clock: Callable[[], None],
+        time: ClockKeeper,
         rng: RandomSource,
         apply: Callable[[Message], None],
         apply_ephemeral: Callable[[Message], None],
         report: Callable[[PoolnetError], None],
     ) -> None:
-        self._nursery = nursery
         self._key = key
         self._membership = membership
         self._db = db
-        self._clock = clock
-        self._correct_clock = correct_clock
+        self._time = time
         self._apply = apply
-        self._apply_ephemeral = apply_ephemeral
         self._report = report
-        self._gossip = gossip.Gossip(rng, self._judge)
         self._links: dict[DeviceId, Link] = {}
-        self._judged: dict[MsgId, Message] = {}  # accepted and not yet delivered: nothing is decoded twice
-        self._held = HeldMessages(clock)
-        self._recent: deque[MsgId] = deque(maxlen=RECENT_MESSAGES)
-        self._standing: dict[MsgId, None] = {}
-        self._unconfirmed: set[MsgId] = set()  # own messages that no neighbour is known to have
-        self._backlog: set[MsgId] = set()  # those of them from earlier sessions
-        self._confirming: dict[DeviceId, set[MsgId]] = {}
-        self._confirmed = trio.Condition()
-        self._to_inbox, self._inbox = trio.open_memory_channel[Message](MAX_QUEUED_FRAMES)
+        self._book = DeliveryBook(nursery)
+        self._inbox = Inbox(
+            membership=membership,
+            db=db,
+            clock=time.clock,
+            unix_ms=time.unix_ms,
+            apply=self._took,
+            apply_ephemeral=apply_ephemeral,
+            settled=self._settled,
+            report=report,
+        )
+        self._gossip = gossip.Gossip(rng, partial(message_id_untrusted, pool_id=membership.pool_id), self._inbox.judge)
+        self._agreement = AgreementKeeper(
+            nursery=nursery,
+            db=db,
+            rng=rng,
+            corrected_ms=time.corrected_ms,
+            inbox=self._inbox,
+            book=self._book,
+            pool_id=membership.pool_id,
+            mark_seen=self._gossip.mark_seen,
+            report=report,
+        )
         self._timer = Timer(self._next_deadline)
-        self._sent = self._received = self._rejected = 0
+        self._membership_changed = trio.Event()
+        self._sent = 0
 
-    async def load(self) -> None:
-        """Read from the database what was seen lately and what stands, and apply the latter."""
-        standing = await self._db.of_kinds(_STANDING_KINDS)
+    async def load(self) -> MessageKey | None:
+        """Read from the database what was seen lately and what stands, apply the latter, return the newest place."""
+        await self._db.delete_after(self._membership.gone())
+        await self._db.recheck_retractions()
+        founder = next((member.device_id for member in self._membership.members().values() if member.rank == 0), None)
+        if founder == self._key.device_id and await self._db.known_from() is None:
+            await self._db.set_known_from(LOWEST)
+        self._db.bind(self.fetch_older)
+        self._time.clock.observe(await self._db.last_hlc())
+        standing = await self._db.of_kinds(STANDING_KINDS)
         recent = await self._db.latest(RECENT_MESSAGES)
-        self._clock.observe(await self._db.last_hlc())
-        for message in [*standing, *recent]:
-            self._remember(message)
+        for message in recent:
             if message.author == self._key.device_id:
-                self._unconfirmed.add(message.msg_id)
-        self._backlog = self._unconfirmed.copy()
-        self._gossip.mark_seen([*self._standing, *self._recent])
+                self._book.add(message)
+        self._gossip.mark_seen([message.msg_id for message in recent])
+        await self._agreement.load(standing)
         for message in standing:
             self._apply(message)
+        return recent[-1].key if recent else None
+
+    async def run(self) -> None:
+        """Store what arrives and do what is due. Runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._inbox.run)
+            nursery.start_soon(self._run_timer)
+            nursery.start_soon(self._agreement.run)
+            nursery.start_soon(self._follow_membership)
+            nursery.start_soon(self._expire)
 
     # --- out ----------------------------------------------------------------------------------------------------
 
@@ -134,12 +145,12 @@ class MessageFlow:
 
         Cancelling before it is stored leaves nothing; after, it is in the history and goes out with the next link.
         """
+        await self._time.told()
         message = self._sign(body)
         await self._db.append([message], durable=True)
         self._sent += 1
-        self._remember(message)
-        self._unconfirmed.add(message.msg_id)
-        self._apply(message)
+        self._book.add(message)
+        self._took(message)
         self._push(message)
         return message.msg_id
 
@@ -148,66 +159,98 @@ class MessageFlow:
         self._push(self._sign(body))
 
     async def delivered(self, timeout_s: float) -> None:
-        """Wait until every message published so far has been consumed by at least one neighbour.
-
-        Recent messages of earlier sessions are waited for as well, but only for a moment: a neighbour that has them may
-        have no reason to say so.
+        """Wait until every message published so far, lately or now, is known to be at some neighbour.
 
         Raises:
             Unreachable: not within `timeout_s`.
         """
-        with trio.move_on_after(timeout_s):
-            await self._wait_confirmed(self._unconfirmed - self._backlog)
-            with trio.move_on_after(_BACKLOG_S):
-                await self._wait_confirmed(self._backlog)
-            return
-        raise Unreachable(
-            f"no other member confirmed the message within {round(timeout_s, 1):g} s; "
-            "it is kept and goes out when one is there"
-        )
-
-    async def _wait_confirmed(self, messages: Set[MsgId]) -> None:
-        async with self._confirmed:
-            while messages & self._unconfirmed:
-                await self._confirmed.wait()
-
-    async def _confirm_all(self, messages: Iterable[MsgId]) -> None:
-        if not self._unconfirmed.isdisjoint(messages):
-            async with self._confirmed:
-                self._unconfirmed.difference_update(messages)
-                self._backlog &= self._unconfirmed
-                self._confirmed.notify_all()
+        await self._book.delivered(timeout_s)
 
     def _sign(self, body: Body) -> Message:
-        self._correct_clock()
-        hlc = self._clock.tick(now_ms())
+        hlc = self._time.clock.tick(self._time.unix_ms())
         return sign_message(self._key, pool_id=self._membership.pool_id, hlc=hlc, body=body)
 
     def _push(self, message: Message) -> None:
-        self._feed(gossip.Publish(message.msg_id, encode_message(message)))
+        for effect in self._feed(gossip.Publish(message.msg_id, encode_message(message))):
+            if isinstance(effect, gossip.SendFrame) and (link := self._links.get(effect.peer)) is not None:
+                self._book.sent(link, message.msg_id)
+
+    # --- agreement ----------------------------------------------------------------------------------------------
+
+    async def fetch_older(self, before: Bound, count: int) -> None:
+        """Ask neighbours for the `count` messages before a place in the order, and store what is new."""
+        await self._agreement.fetch_older(before, count)
+
+    async def synced(self, timeout_s: float) -> None:
+        """Wait until all neighbours have the same history as this node, up to this moment.
+
+        Raises:
+            Unreachable: not within `timeout_s`.
+        """
+        await self._agreement.synced((self._time.clock.tick(self._time.unix_ms()), b""), timeout_s)
+
+    def retracted(self, msg_id: MsgId) -> None:
+        """Take note that the database deleted a message."""
+        self._book.forget(msg_id)
+
+    def membership_changed(self) -> None:
+        """Take note that statements came: a member may be gone, or another be an admin."""
+        self._membership_changed.set()
+
+    async def _follow_membership(self) -> None:
+        while True:
+            await self._membership_changed.wait()
+            self._membership_changed = trio.Event()
+            try:
+                await self._obey_membership()
+            except StoreError as exc:
+                self._report(exc)
+
+    async def _obey_membership(self) -> None:
+        """Delete what members wrote after they were removed, and what retractions by admins retract."""
+        await self._db.delete_after(self._membership.gone())
+        await self._db.recheck_retractions()
+        await self._agreement.reload_standing()
+
+    async def _expire(self) -> None:
+        """Delete now and then what is older than this device keeps."""
+        await self._time.told()  # by a clock that is far ahead, everything is old
+        while True:
+            try:
+                if await self._db.expire(self._time.corrected_ms()):
+                    self._agreement.floor_moved(await self._db.floor())
+            except StoreError as exc:
+                self._report(exc)
+            await trio.sleep(EXPIRY_INTERVAL_S)
+
+    def clock_changed(self) -> None:
+        """Take note that it is another time now: messages that were held may be due."""
+        self._timer.rearm()
 
     # --- in -----------------------------------------------------------------------------------------------------
 
     def link_up(self, link: Link) -> None:
-        """Begin to gossip with a peer that has all our statements."""
+        """Begin to gossip and to compare with a peer that has all our statements."""
         self._links[link.peer] = link
-        known = (*self._standing, *self._recent)
-        self._feed(gossip.LinkUp(link.peer, tuple(dict.fromkeys(known))))
+        self._feed(gossip.LinkUp(link.peer))
+        self._agreement.link_up(link)
 
     def link_down(self, link: Link) -> None:
-        """Stop gossiping over a link that closed."""
+        """Stop with a link that closed."""
         if self._links.get(link.peer) is link:
             del self._links[link.peer]
             self._feed(gossip.LinkDown(link.peer))
+            self._agreement.link_down(link)
 
-    async def handle_frame(self, link: Link, frame: GossipFrame) -> None:
-        """Take a gossip frame; waits while the inbox is full, which holds back that link.
+    async def handle_frame(self, link: Link, frame: GossipFrame | AgreementFrame) -> None:
+        """Take a frame about messages; waits while the inbox is full, which holds back that link.
 
         Raises:
             ProtocolError: the peer passed on something that no honest node passes on.
         """
-        if isinstance(frame, GossipHave):
-            await self._confirm_all(frame.ids)
+        if not isinstance(frame, GossipFrame):
+            await self._agreement.handle_frame(link, frame)
+            return
         effects = self._feed(gossip.Received(link.peer, frame))
         await self._deliver(effects)
         for effect in effects:
@@ -218,9 +261,7 @@ class MessageFlow:
         for effect in effects:
             match effect:
                 case gossip.Deliver(msg_id=msg_id):
-                    message = self._judged.pop(msg_id, None)
-                    if message is not None:
-                        await self._to_inbox.send(message)
+                    await self._inbox.put(msg_id)
                 case gossip.Lookup(peer=peer, ids=ids):
                     found = tuple((m.msg_id, encode_message(m)) for m in await self._db.get(ids))
                     self._feed(gossip.Found(peer, found))
@@ -241,100 +282,27 @@ class MessageFlow:
                     link.post_frame(effect.frame)
                 except LinkClosed:
                     continue  # its own task notices and reports it
-                if isinstance(effect.frame, GossipPush) and effect.frame.msg_id in self._unconfirmed:
-                    self._confirm_later(link, effect.frame.msg_id)
 
-    def _confirm_later(self, link: Link, msg_id: MsgId) -> None:
-        if link.peer in self._confirming:
-            self._confirming[link.peer].add(msg_id)
-        else:
-            self._confirming[link.peer] = {msg_id}
-            self._nursery.start_soon(self._confirm, link)
+    def _took(self, message: Message) -> None:
+        """Do what follows from a message that is in the history now."""
+        self._agreement.stored(message)
+        self._apply(message)
 
-    async def _confirm(self, link: Link) -> None:
-        pending = self._confirming[link.peer]
-        try:
-            while pending:
-                batch = frozenset(pending)
-                pending.clear()
-                await link.flushed()
-                await self._confirm_all(batch)
-        except LinkClosed:
-            pass  # another link may confirm them
-        finally:
-            del self._confirming[link.peer]
+    def _settled(self, ids: Sequence[MsgId]) -> None:
+        self._agreement.settled(ids)
+        self._timer.rearm()
 
-    def _judge(self, msg_id: MsgId, encoded: bytes) -> gossip.Verdict:
-        """Decide once about a message that is new here; called by the gossip machine."""
-        try:
-            message = decode_message_untrusted(encoded, self._membership.pool_id)
-            if message.msg_id != msg_id:
-                raise WireError("not the message it is said to be, or of another pool")
-            if not self._membership.was_member(message.author):
-                raise WireError("a message by somebody who never was a member")
-            if not self._membership.may_have_written(message.author, message.content.hlc):
-                return gossip.Verdict.DROP  # removed or left meanwhile, and the forwarder does not know yet
-            if not signature_is_valid(message):
-                raise WireError("a message that its author did not sign")
-            decode_body_untrusted(message.content.kind, message.content.body)
-        except WireError as exc:
-            self._rejected += 1
-            logger.info("rejected a message: %s", exc)
-            return gossip.Verdict.REJECT
-        if message.content.kind in EPHEMERAL_KINDS:
-            self._apply_ephemeral(message)
-        else:
-            self._judged[msg_id] = message
-        return gossip.Verdict.ACCEPT
-
-    async def run_inbox(self) -> None:
-        """Store what arrives, in batches, and apply what is new. Runs until cancelled."""
-        async for first in self._inbox:
-            batch = [first]
-            while len(batch) < _LARGEST_BATCH:
-                try:
-                    batch.append(self._inbox.receive_nowait())
-                except trio.WouldBlock:
-                    break
-            time_ms = now_ms()
-            await self._store([message for message in batch if self._held.admit(message, time_ms)])
-            self._timer.rearm()
-
-    async def _store(self, messages: Sequence[Message]) -> None:
-        for message in await self._append(messages):
-            self._received += 1
-            self._remember(message)
-            self._apply(message)
-
-    async def _append(self, messages: Sequence[Message]) -> list[Message]:
-        """Append, trying again while the disk is full: meanwhile the inbox fills and holds back the links."""
-        while True:
-            try:
-                return await self._db.append(messages)
-            except DiskFull as exc:
-                self._report(exc)
-                await trio.sleep(_DISK_FULL_RETRY_S)
-
-    def _remember(self, message: Message) -> None:
-        if message.content.kind in _STANDING_KINDS:
-            self._standing[message.msg_id] = None
-        else:
-            self._recent.append(message.msg_id)
-
-    # --- time ---------------------------------------------------------------------------------------------------
-
-    async def run_timer(self) -> None:
+    async def _run_timer(self) -> None:
         """Graft what is missing, flush announcements, release held messages. Runs until cancelled."""
         while True:
             await self._timer.wait()
             effects = self._gossip.tick(trio.current_time())
             self._send_frames(effects)
             await self._deliver(effects)
-            if due := self._held.release(now_ms()):
-                await self._store(due)
+            await self._inbox.release()
 
     def _next_deadline(self) -> float | None:
-        held_s = self._held.wait_s(now_ms())
+        held_s = self._inbox.wait_s()
         held = None if held_s is None else trio.current_time() + held_s
         return min((at for at in (self._gossip.next_deadline(), held) if at is not None), default=None)
 
@@ -342,8 +310,10 @@ class MessageFlow:
         """Return the counts since the pool was joined."""
         return MessageStatistics(
             sent=self._sent,
-            received=self._received,
-            rejected=self._rejected,
-            held=len(self._held),
-            dropped=self._held.dropped,
+            received=self._inbox.received,
+            rejected=self._inbox.rejected,
+            held=self._inbox.held,
+            dropped=self._inbox.dropped,
+            runs=self._agreement.runs,
+            fetched=self._agreement.fetched,
         )

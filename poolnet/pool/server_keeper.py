@@ -100,6 +100,11 @@ class ServerKeeper:
         """Whether a server holds this node in its roster."""
         return self._machine.is_attached
 
+    @property
+    def clock_offset_ms(self) -> int | None:
+        """By how many milliseconds the clock of the server is ahead of ours; None if it was not asked yet."""
+        return None if self._link is None else self._link.clock_offset_ms
+
     async def wait_attached(self, timeout_s: float) -> None:
         """Wait until a server has let this node in.
 

@@ -5,15 +5,13 @@ announced over *lazy* ones. Links start eager; one that brings a duplicate is pr
 a tree. A message that was announced and does not come is grafted: asked for, and its link made eager again, which
 mends the tree. So a message costs one payload a node, and a lost link or node costs a delay, not the message.
 
-Additions to the paper:
+Additions to the paper: a message is neither pushed nor announced to a peer known to have it; an answer that was asked
+for is never pruned; asking is paced and bounded (missing.py).
 
-- Each side begins a new link with `GossipHave` frames that list what it has of late; the first that is not full ends
-  the list (it may be empty). A newcomer and the two halves of a healed partition catch up by it. What is known only
-  from such lists is pulled without touching the tree.
-- A message is neither pushed nor announced to a peer known to have it; an answer that was asked for is never pruned.
-- Asking is paced and bounded (missing.py).
+What was said while somebody was away does not come this way: histories are compared (agreement.py), and what is fetched
+then is told here (`Fetched`), so that it is judged like any message, but it is not spread along the tree.
 
-Ids are compared before anything is decoded; `judge` decodes and verifies, once for each message. History is not kept
+Ids are compared before a message is decoded; `judge` decodes and verifies, once for each message. History is not kept
 here beyond a cache: older messages that are grafted come from the database through `Lookup` and `Found`.
 """
 
@@ -24,15 +22,16 @@ from typing import assert_never
 
 import attrs
 
+from poolnet.errors import WireError
 from poolnet.ids import DeviceId, MsgId
 from poolnet.limits import (
-    GOSSIP_FLUSH_S,
     GRAFT_RETRY_S,
     GRAFT_WINDOW,
     MAX_GOSSIP_CACHE,
+    MAX_GOSSIP_FLUSH_S,
     MAX_IDS_PER_FRAME,
-    MAX_MISSING_PER_LINK,
     MAX_SEEN_IDS,
+    MIN_GOSSIP_FLUSH_S,
 )
 from poolnet.protocol.missing import MissingMessages
 from poolnet.protocol.randomness import RandomSource
@@ -59,14 +58,9 @@ class Verdict(enum.Enum):
 
 @attrs.frozen
 class LinkUp:
-    """A proven link to `peer`; replaces an earlier one.
-
-    `recent`: what this node has of late, in the order in which others should fetch it. Of more than
-    `MAX_MISSING_PER_LINK`, which is what others take note of, the last are announced.
-    """
+    """A proven link to `peer`; replaces an earlier one."""
 
     peer: DeviceId
-    recent: tuple[MsgId, ...] = ()
 
 
 @attrs.frozen
@@ -93,6 +87,19 @@ class Publish:
 
 
 @attrs.frozen
+class Fetched:
+    """A message that `peer` was asked for because the history here lacks it.
+
+    Judged like any other, whether or not it was met before, and delivered. It is not spread: neighbours that lack it
+    find that out by comparing histories.
+    """
+
+    peer: DeviceId
+    msg_id: MsgId
+    message: bytes
+
+
+@attrs.frozen
 class Found:
     """The answer to `Lookup`: those of the messages that the database has."""
 
@@ -113,7 +120,7 @@ class SendFrame:
 
 @attrs.frozen
 class Deliver:
-    """A message of another node, accepted, for the first time. `peer` brought it, over `hops` links in all."""
+    """A message of another node, accepted. `peer` brought it, over `hops` links in all (0: it was fetched)."""
 
     msg_id: MsgId
     message: bytes
@@ -137,7 +144,7 @@ class Misbehaved:
     reason: str
 
 
-GossipEvent = LinkUp | LinkDown | Received | Publish | Found
+GossipEvent = LinkUp | LinkDown | Received | Publish | Fetched | Found
 GossipEffect = SendFrame | Deliver | Lookup | Misbehaved
 
 
@@ -161,7 +168,6 @@ class GossipStatistics:
 @attrs.define
 class _Peer:
     is_eager: bool = True
-    has_announced: bool = False  # the list that begins a link has come
     pruned_at: float = float("-inf")
     to_announce: dict[MsgId, None] = attrs.Factory(dict)
 
@@ -170,13 +176,22 @@ class Gossip:
     """The gossip of one node in one pool.
 
     Args:
-        rng: for the order in which links are served, so that no neighbour is always the first.
+        rng: for the order in which links are served, so that no neighbour is always the first, and for when
+            announcements go out.
+        identify: returns the id of an encoded message, without checking more of it than that takes. Raises `WireError`
+            if it is none.
         judge: decodes and verifies a message; called for each copy of a message until one is accepted or dropped. Must
             not raise.
     """
 
-    def __init__(self, rng: RandomSource, judge: Callable[[MsgId, bytes], Verdict]) -> None:
+    def __init__(
+        self,
+        rng: RandomSource,
+        identify: Callable[[bytes], MsgId],
+        judge: Callable[[MsgId, bytes], Verdict],
+    ) -> None:
         self._rng = rng
+        self._identify = identify
         self._judge = judge
         self._peers: dict[DeviceId, _Peer] = {}
         self._missing = MissingMessages()
@@ -192,15 +207,20 @@ class Gossip:
                 return self._on_frame(peer, frame, now) if peer in self._peers else []
             case Publish(msg_id, message):
                 return self._on_publish(msg_id, message, now)
-            case LinkUp(peer, recent):
-                return self._on_link_up(peer, recent)
+            case LinkUp(peer):
+                self._drop_link(peer)
+                self._peers[peer] = _Peer()
+                self._missing.link_up(peer)
+                return self._ask(now)
             case LinkDown(peer):
                 self._drop_link(peer)
                 return self._ask(now)
+            case Fetched(peer, msg_id, message):
+                return self._on_fetched(peer, msg_id, message)
             case Found(peer, messages):
                 if peer not in self._peers:
                     return []
-                return [_push(peer, msg_id, message, 0) for msg_id, message in messages]
+                return [_push(peer, message, 0) for _, message in messages]
             case _:
                 assert_never(event)
 
@@ -209,6 +229,10 @@ class Gossip:
         for msg_id in ids:
             self._missing.arrived(msg_id)
             self._remember(msg_id)
+
+    def knows(self, msg_id: MsgId) -> bool:
+        """Return whether a message was met, or told by `mark_seen`, not too many others ago."""
+        return msg_id in self._seen
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do, or None."""
@@ -243,18 +267,6 @@ class Gossip:
             ignored_announcements=self._missing.ignored,
         )
 
-    # --- links --------------------------------------------------------------------------------------------------
-
-    def _on_link_up(self, peer: DeviceId, recent: tuple[MsgId, ...]) -> list[GossipEffect]:
-        self._drop_link(peer)
-        self._peers[peer] = _Peer()
-        self._missing.link_up(peer)
-        recent = recent[-MAX_MISSING_PER_LINK:]
-        for msg_id in recent:
-            self._remember(msg_id)
-        starts = range(0, len(recent) + 1, MAX_IDS_PER_FRAME)
-        return [SendFrame(peer, frames.GossipHave(ids=recent[start : start + MAX_IDS_PER_FRAME])) for start in starts]
-
     def _drop_link(self, peer: DeviceId) -> None:
         if self._peers.pop(peer, None) is not None:
             self._missing.link_down(peer)
@@ -268,8 +280,8 @@ class Gossip:
             case frames.GossipHave(ids=ids):
                 self._on_have(peer, ids, now)
                 return []
-            case frames.Graft(ids=ids, eager=eager):
-                self._peers[peer].is_eager |= eager
+            case frames.Graft(ids=ids):
+                self._peers[peer].is_eager = True
                 return self._on_graft(peer, ids)
             case frames.Prune():
                 self._peers[peer].is_eager = False
@@ -279,7 +291,11 @@ class Gossip:
 
     def _on_gossip(self, peer: DeviceId, frame: frames.Gossip, now: float) -> list[GossipEffect]:
         state = self._peers[peer]
-        msg_id = frame.msg_id
+        try:
+            msg_id = self._identify(frame.message)
+        except WireError as exc:
+            self._refused += 1
+            return [Misbehaved(peer, str(exc))]
         state.to_announce.pop(msg_id, None)
         was_asked = self._missing.answered(peer, msg_id, now)
         if msg_id in self._seen:
@@ -299,16 +315,30 @@ class Gossip:
                     effects = []
                 case Verdict.ACCEPT:
                     state.is_eager |= not was_asked  # it pushes to us, so we push to it
-                    effects = self._on_new(peer, frame, now)
+                    effects = self._on_new(peer, msg_id, frame, now)
         if was_asked and self._missing.has_room(peer):
             effects += self._ask(now)
         return effects
 
-    def _on_new(self, peer: DeviceId, frame: frames.Gossip, now: float) -> list[GossipEffect]:
+    def _on_new(self, peer: DeviceId, msg_id: MsgId, frame: frames.Gossip, now: float) -> list[GossipEffect]:
         self._delivered += 1
-        knowing = {peer, *self._missing.arrived(frame.msg_id)}
-        effects: list[GossipEffect] = [Deliver(frame.msg_id, frame.message, peer, frame.hops)]
-        return effects + self._spread(frame.msg_id, frame.message, frame.hops, knowing, now)
+        knowing = {peer, *self._missing.arrived(msg_id)}
+        effects: list[GossipEffect] = [Deliver(msg_id, frame.message, peer, frame.hops)]
+        return effects + self._spread(msg_id, frame.message, frame.hops, knowing, now)
+
+    def _on_fetched(self, peer: DeviceId, msg_id: MsgId, message: bytes) -> list[GossipEffect]:
+        match self._judge(msg_id, message):
+            case Verdict.REJECT:
+                self._refused += 1
+                return [Misbehaved(peer, "a message that is not acceptable")]
+            case Verdict.DROP:
+                self._refused += 1
+                self.mark_seen([msg_id])
+                return []
+            case Verdict.ACCEPT:
+                self._delivered += 1
+                self.mark_seen([msg_id])
+                return [Deliver(msg_id, message, peer, 0)]
 
     def _on_publish(self, msg_id: MsgId, message: bytes, now: float) -> list[GossipEffect]:
         if msg_id in self._seen:
@@ -321,8 +351,7 @@ class Gossip:
         for msg_id in ids:
             state.to_announce.pop(msg_id, None)
         lacking = [msg_id for msg_id in ids if msg_id not in self._seen]
-        self._missing.announced(peer, lacking, now, is_catch_up=not state.has_announced)
-        state.has_announced |= len(ids) < MAX_IDS_PER_FRAME
+        self._missing.announced(peer, lacking, now)
 
     def _on_graft(self, peer: DeviceId, ids: tuple[MsgId, ...]) -> list[GossipEffect]:
         """Answer the first `GRAFT_WINDOW` ids; whoever asks for more at once does not keep to the protocol."""
@@ -332,7 +361,7 @@ class Gossip:
             self._peers[peer].to_announce.pop(msg_id, None)
             cached = self._cache.get(msg_id)
             if cached is not None:
-                effects.append(_push(peer, msg_id, *cached))
+                effects.append(_push(peer, *cached))
             elif msg_id in self._seen:
                 elsewhere.append(msg_id)
         if elsewhere:
@@ -350,7 +379,7 @@ class Gossip:
         if len(self._cache) > MAX_GOSSIP_CACHE:
             self._cache.popitem(last=False)
         effects: list[GossipEffect] = []
-        frame = frames.Gossip(msg_id=msg_id, hops=min(hops + 1, _MAX_HOPS), message=message)
+        frame = frames.Gossip(hops=min(hops + 1, _MAX_HOPS), message=message)
         peers = [peer for peer in self._peers if peer not in knowing]
         self._rng.shuffle(peers)
         for peer in peers:
@@ -362,7 +391,8 @@ class Gossip:
             if len(state.to_announce) >= MAX_IDS_PER_FRAME:
                 self._announce(peer, effects)
             elif self._flush_at is None:
-                self._flush_at = now + GOSSIP_FLUSH_S
+                wait_s = MIN_GOSSIP_FLUSH_S + (MAX_GOSSIP_FLUSH_S - MIN_GOSSIP_FLUSH_S) * self._rng.random()
+                self._flush_at = now + wait_s
         return effects
 
     def _announce(self, peer: DeviceId, effects: list[GossipEffect]) -> None:
@@ -385,8 +415,8 @@ class Gossip:
         effects: list[GossipEffect] = []
         for ask in self._missing.to_ask(now):
             self._grafts += 1
-            self._peers[ask.peer].is_eager |= ask.is_repair
-            effects.append(SendFrame(ask.peer, frames.Graft(ids=ask.ids, eager=ask.is_repair)))
+            self._peers[ask.peer].is_eager = True
+            effects.append(SendFrame(ask.peer, frames.Graft(ids=ask.ids)))
         return effects
 
     def _remember(self, msg_id: MsgId) -> None:
@@ -396,5 +426,5 @@ class Gossip:
             self._seen.popitem(last=False)
 
 
-def _push(peer: DeviceId, msg_id: MsgId, message: bytes, hops: int) -> SendFrame:
-    return SendFrame(peer, frames.Gossip(msg_id=msg_id, hops=min(hops + 1, _MAX_HOPS), message=message))
+def _push(peer: DeviceId, message: bytes, hops: int) -> SendFrame:
+    return SendFrame(peer, frames.Gossip(hops=min(hops + 1, _MAX_HOPS), message=message))

@@ -6,10 +6,10 @@ others to get there. Its messages are passed on like any other, but shown and st
 
 import heapq
 
-from poolnet.clock import Hlc, HybridClock, hlc_ms
+from poolnet.clock import HybridClock, hlc_ms
 from poolnet.ids import MsgId
 from poolnet.limits import MAX_CLOCK_AHEAD_S, MAX_HELD_MESSAGES
-from poolnet.wire.message import Message
+from poolnet.wire.message import Message, MessageKey
 
 
 class HeldMessages:
@@ -17,7 +17,8 @@ class HeldMessages:
 
     def __init__(self, clock: HybridClock) -> None:
         self._clock = clock
-        self._heap: list[tuple[tuple[Hlc, MsgId], Message]] = []
+        self._heap: list[tuple[MessageKey, Message]] = []
+        self._ids: set[MsgId] = set()
         self.dropped = 0
 
     def admit(self, message: Message, unix_ms: int) -> bool:
@@ -25,8 +26,11 @@ class HeldMessages:
         if self._clock.ahead_s(message.content.hlc, unix_ms) <= MAX_CLOCK_AHEAD_S:
             self._clock.observe(message.content.hlc)
             return True
+        if message.msg_id in self._ids:
+            return False
         if len(self._heap) < MAX_HELD_MESSAGES:
             heapq.heappush(self._heap, (message.key, message))
+            self._ids.add(message.msg_id)
         else:
             self.dropped += 1
         return False
@@ -36,6 +40,7 @@ class HeldMessages:
         due = []
         while self._heap and self._clock.ahead_s(self._heap[0][0][0], unix_ms) <= MAX_CLOCK_AHEAD_S:
             message = heapq.heappop(self._heap)[1]
+            self._ids.remove(message.msg_id)
             self._clock.observe(message.content.hlc)
             due.append(message)
         return due
@@ -46,6 +51,9 @@ class HeldMessages:
             return None
         due_ms = hlc_ms(self._heap[0][0][0]) - MAX_CLOCK_AHEAD_S * 1000
         return max(0.0, (due_ms - self._clock.now_ms(unix_ms)) / 1000)
+
+    def __contains__(self, msg_id: MsgId) -> bool:
+        return msg_id in self._ids
 
     def __len__(self) -> int:
         return len(self._heap)

@@ -1,6 +1,6 @@
 """Messages that were announced and have not come: when to ask for them, and whom.
 
-The timers of Plumtree (gossip.py) with two additions that keep a catch-up from becoming a storm. At most `GRAFT_WINDOW`
+The timers of Plumtree (gossip.py) with two additions that keep a repair from becoming a storm. At most `GRAFT_WINDOW`
 messages are asked of one peer at a time, so a long list is pulled in steps, from all who announced it at once and each
 message from one of them. And a peer that keeps answering is not given up because its answers take time.
 
@@ -14,7 +14,6 @@ import attrs
 
 from poolnet.ids import DeviceId, MsgId
 from poolnet.limits import (
-    CATCH_UP_DELAY_S,
     GRAFT_DELAY_S,
     GRAFT_RETRY_S,
     GRAFT_TRIES,
@@ -25,11 +24,10 @@ from poolnet.limits import (
 
 @attrs.frozen
 class Ask:
-    """Ask `peer` for these messages. `is_repair`: at least one of them should have come by itself."""
+    """Ask `peer` for these messages."""
 
     peer: DeviceId
     ids: tuple[MsgId, ...]
-    is_repair: bool
 
 
 @attrs.define
@@ -42,7 +40,6 @@ class _Peer:
 @attrs.define
 class _Missing:
     owner: DeviceId
-    is_catch_up: bool
     tries: dict[DeviceId, int]  # by announcer, the first to announce first
 
 
@@ -73,18 +70,17 @@ class MissingMessages:
             elif msg_id in gone.asked:
                 self._ready[msg_id] = None
 
-    def announced(self, peer: DeviceId, ids: Iterable[MsgId], now: float, *, is_catch_up: bool) -> None:
-        """Take note that `peer` has messages that are not here. `is_catch_up`: it had them when its link came up."""
+    def announced(self, peer: DeviceId, ids: Iterable[MsgId], now: float) -> None:
+        """Take note that `peer` has messages that are not here."""
         state = self._peers[peer]
         for msg_id in ids:
             missing = self._missing.get(msg_id)
             if missing is not None:
                 missing.tries.setdefault(peer, 0)
-                missing.is_catch_up &= is_catch_up
             elif state.owned < MAX_MISSING_PER_LINK:
                 state.owned += 1
-                self._missing[msg_id] = _Missing(peer, is_catch_up, {peer: 0})
-                self._set_timer(now + (CATCH_UP_DELAY_S if is_catch_up else GRAFT_DELAY_S), msg_id, None)
+                self._missing[msg_id] = _Missing(peer, {peer: 0})
+                self._set_timer(now + GRAFT_DELAY_S, msg_id, None)
             else:
                 self.ignored += 1
 
@@ -127,7 +123,6 @@ class MissingMessages:
             _, _, msg_id, peer = heappop(self._timers)
             self._on_timer(msg_id, peer, now)
         asks: dict[DeviceId, list[MsgId]] = {}
-        repairs: set[DeviceId] = set()
         room = sum(GRAFT_WINDOW - len(state.asked) for state in self._peers.values())
         for msg_id in list(self._ready):
             if room == 0:
@@ -137,10 +132,8 @@ class MissingMessages:
                 continue
             room -= 1
             asks.setdefault(chosen, []).append(msg_id)
-            if not self._missing[msg_id].is_catch_up:
-                repairs.add(chosen)
             self._asked(chosen, msg_id, now)
-        return [Ask(peer, tuple(ids), peer in repairs) for peer, ids in asks.items()]
+        return [Ask(peer, tuple(ids)) for peer, ids in asks.items()]
 
     def __len__(self) -> int:
         return len(self._missing)

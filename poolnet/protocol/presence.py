@@ -6,14 +6,26 @@ that goes before it was announced is never mentioned; one that is only moved on 
 server restart, neither.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
 from poolnet.clock import Hlc
-from poolnet.events import MessageReceived, NodeJoined, NodeLeft
+from poolnet.events import (
+    AnnouncementReceived,
+    AppMessageReceived,
+    Mentioned,
+    MessageReceived,
+    NodeJoined,
+    NodeLeft,
+    NodeRenamed,
+    UnknownMessageReceived,
+)
 from poolnet.ids import DeviceId, MsgId, short_id
 from poolnet.limits import MAX_HELD_TEXTS, NAME_GRACE_S
+
+#: What somebody said: events with a name that may still be unknown.
+Said = MessageReceived | Mentioned | AnnouncementReceived | AppMessageReceived | UnknownMessageReceived
 
 
 class Presence:
@@ -28,23 +40,30 @@ class Presence:
         self._names: dict[DeviceId, tuple[tuple[Hlc, MsgId], str]] = {}
         self._announced: set[DeviceId] = set()
         self._waiting: dict[DeviceId, float] = {}  # node -> when it is announced without a name
-        self._held: dict[DeviceId, tuple[float, list[MessageReceived]]] = {}  # likewise, what it said
+        self._held: dict[DeviceId, tuple[float, list[Said]]] = {}  # likewise, what it said
 
     def name_of(self, node: DeviceId) -> str:
         """Return the display name of a node, or a short form of its id while it has none."""
         known = self._names.get(node)
         return short_id(node) if known is None else known[1]
 
-    def set_name(self, node: DeviceId, name: str, key: tuple[Hlc, MsgId]) -> list[NodeJoined | MessageReceived]:
-        """Take a name from a profile message at place `key` in the order; the latest one counts."""
+    def set_name(self, node: DeviceId, name: str, key: tuple[Hlc, MsgId]) -> list[NodeJoined | NodeRenamed | Said]:
+        """Take a name from a profile message at place `key` in the order; the latest one counts.
+
+        Of a device that is here and had another name, it is news.
+        """
         known = self._names.get(node)
         if known is not None and known[0] >= key:
             return []
         self._names[node] = (key, name)
-        arrival = [self._announce(node)] if self._waiting.pop(node, None) is not None else []
-        return [*arrival, *self._release(node)]
+        events: list[NodeJoined | NodeRenamed | Said] = []
+        if known is not None and known[1] != name and (node in self._announced or node == self._self_id):
+            events.append(NodeRenamed(node=node, old_name=known[1], name=name))
+        if self._waiting.pop(node, None) is not None:
+            events.append(self._announce(node))
+        return [*events, *self._release(node)]
 
-    def said(self, message: MessageReceived, now: float) -> list[MessageReceived]:
+    def said(self, message: Said, now: float) -> Sequence[Said]:
         """Take a message; return it, or nothing while its author's name may still come."""
         node = message.node
         if node == self._self_id or node in self._names:
@@ -80,9 +99,9 @@ class Presence:
         held = (deadline for deadline, _ in self._held.values())
         return min((*self._waiting.values(), *held), default=None)
 
-    def tick(self, now: float) -> list[NodeJoined | MessageReceived]:
+    def tick(self, now: float) -> list[NodeJoined | Said]:
         """Announce the nodes whose names did not come in time, and what they said."""
-        events: list[NodeJoined | MessageReceived] = []
+        events: list[NodeJoined | Said] = []
         for node in [node for node, deadline in self._waiting.items() if deadline <= now]:
             del self._waiting[node]
             events.append(self._announce(node))
@@ -94,7 +113,7 @@ class Presence:
         """Return all display names that are known."""
         return {node: name for node, (_, name) in self._names.items()}
 
-    def _release(self, node: DeviceId) -> list[MessageReceived]:
+    def _release(self, node: DeviceId) -> list[Said]:
         _, messages = self._held.pop(node, (0.0, []))
         return [attrs.evolve(message, name=self.name_of(node)) for message in messages]
 

@@ -8,7 +8,6 @@ when its last one was dealt with: when a link is flushed, the server has done, a
 import itertools
 import logging
 import random
-import time
 from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,7 +23,7 @@ from poolnet.errors import Refused as RefusedError
 from poolnet.identity.invite_link import ServerAddress
 from poolnet.identity.keys import DeviceKey
 from poolnet.ids import PoolId, short_id
-from poolnet.limits import CLOSE_TIMEOUT_S, DEFAULT_SERVER_PORT, MAX_CLIENT_BACKLOG
+from poolnet.limits import CLOCK_CHECK_INTERVAL_S, CLOSE_TIMEOUT_S, DEFAULT_SERVER_PORT, MAX_CLIENT_BACKLOG
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from poolnet.net.link import Link
 from poolnet.net.udp import OpenSocket, open_udp_socket
@@ -47,6 +46,7 @@ from poolnet.server.events import (
 from poolnet.server.store import PoolStore, open_pool_store
 from poolnet.server.wanted import ClientId
 from poolnet.service import open_service_nursery
+from poolnet.steady_time import SteadyTime, WallClock
 from poolnet.storage.home import open_home
 from poolnet.storage.sqlite_worker import SqliteStatistics
 from poolnet.wire.link_frames import Hello, Purpose
@@ -126,6 +126,7 @@ class SyncServer:
         """Serve until cancelled. For `open_sync_server`."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_timer)
+            nursery.start_soon(self._keep_time)
             while True:
                 nursery.start_soon(self._serve, await self._endpoint.accept())
 
@@ -147,7 +148,7 @@ class SyncServer:
         try:
             while True:
                 frame = cast(ClientFrame, await link.receive_frame())  # a link for Purpose.SYNC brings no others
-                await self._feed(FrameReceived(client=client, frame=frame, unix_ms=time.time_ns() // 1_000_000))
+                await self._feed(FrameReceived(client=client, frame=frame, unix_ms=self._endpoint.time.now_ms()))
         except LinkClosed:
             return
 
@@ -165,6 +166,12 @@ class SyncServer:
                 await self._deadline_moved.wait()
             async with self._turn:
                 await self._perform(self._core.tick(trio.current_time()))
+
+    async def _keep_time(self) -> None:
+        """Follow this machine's clock, also when it is set: there are no others that a server asks."""
+        while True:
+            await trio.sleep(CLOCK_CHECK_INTERVAL_S)
+            self._endpoint.time.adopt_system_clock()
 
     async def _perform(self, effects: Sequence[ServerEffect]) -> None:
         """Store, then send: what is said has been stored."""
@@ -230,6 +237,7 @@ async def open_sync_server(
     public_host: str | None = None,
     allowed_pools: Set[PoolId] | None = None,
     open_socket: OpenSocket = open_udp_socket,
+    wall_clock: WallClock | None = None,
 ) -> AsyncIterator[SyncServer]:
     """Run a sync server until the block ends. Pools that are attached go on without it, and it goes on where it was.
 
@@ -239,6 +247,7 @@ async def open_sync_server(
         public_host: the name or address in `SyncServer.address`, if it is not this machine's own.
         allowed_pools: serve only these, and tell others that they are not known here; without it, any.
         open_socket: makes the UDP socket; that of a simulated network in tests.
+        wall_clock: the system's clock; another one in tests.
 
     Raises:
         AddressInUse: another program listens there.
@@ -258,7 +267,12 @@ async def open_sync_server(
         authorise = partial(_authorise, allowed_pools)
         async with (
             open_endpoint(
-                key=key, listen=listen, authorise=authorise, rng=random.SystemRandom(), open_socket=open_socket
+                key=key,
+                listen=listen,
+                authorise=authorise,
+                rng=random.SystemRandom(),
+                open_socket=open_socket,
+                time=SteadyTime(wall_clock),
             ) as endpoint,
             open_service_nursery() as nursery,
         ):

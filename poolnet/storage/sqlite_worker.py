@@ -1,23 +1,29 @@
 """SQLite for trio: one connection, used by one thread at a time, in WAL mode, with versioned schemas.
 
 A transaction is a plain function that gets the connection; it runs in a thread, alone, and is committed as a whole or
-not at all. What it raises of SQLite's errors becomes `StoreError` and `DiskFull`.
+not at all. What it raises of SQLite's errors becomes `StoreError`, `DiskFull` and `StoreDamaged`.
+
+A database that turns out to be damaged is renamed when it is closed, so that opening it again begins a new one.
 """
 
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 import attrs
 import trio
 
-from poolnet.errors import DiskFull, StoreError
+from poolnet.errors import DiskFull, StoreDamaged, StoreError
 from poolnet.storage.durable import PRIVATE_FILE, keep_aside, store_errors
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: What brings a database from one version of its schema to the next: an SQL script, or a function in a transaction.
+Upgrade = str | Callable[[sqlite3.Connection], None]
 
 #: "pool" in ASCII: tells our databases from other programs'.
 APPLICATION_ID = 0x706F6F6C
@@ -49,6 +55,7 @@ class SqliteWorker:
         self._transactions = 0
         self._failed = 0
         self._peak_waiting = 0
+        self._is_damaged = False
 
     async def run(
         self, transaction: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -60,6 +67,8 @@ class SqliteWorker:
 
         Raises:
             StoreError: SQLite failed (`DiskFull` for want of space); nothing of it was stored.
+            StoreDamaged: the database is damaged, or the transaction says so of what it read; it is set aside when it
+                is closed.
         """
         return await self._in_turn(True, lambda: transaction(self._connection, *args, **kwargs))
 
@@ -69,23 +78,42 @@ class SqliteWorker:
         """Like `run`, without waiting for the disk: a power cut (not a crash) may undo the last few of them."""
         return await self._in_turn(False, lambda: transaction(self._connection, *args, **kwargs))
 
+    async def run_erasing(
+        self, transaction: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Like `run`; and what was deleted is in no file any more when it returns, if opened with `erase`."""
+        return await self._in_turn(True, lambda: transaction(self._connection, *args, **kwargs), self._empty_log)
+
     def statistics(self) -> SqliteStatistics:
         """Return counts since opening."""
         return SqliteStatistics(transactions=self._transactions, failed=self._failed, peak_waiting=self._peak_waiting)
 
-    async def _in_turn(self, durable: bool, call: Callable[[], T]) -> T:
+    async def _in_turn(self, durable: bool, call: Callable[[], T], then: Callable[[], None] | None = None) -> T:
         self._peak_waiting = max(self._peak_waiting, self._turn.statistics().tasks_waiting + 1)
-        return await trio.to_thread.run_sync(self._transact, durable, call, limiter=self._turn)
+        return await trio.to_thread.run_sync(self._transact, durable, call, then, limiter=self._turn)
 
-    def _transact(self, durable: bool, call: Callable[[], T]) -> T:
+    def _transact(self, durable: bool, call: Callable[[], T], then: Callable[[], None] | None) -> T:
         self._transactions += 1
         try:
             with _sqlite_errors(self.path):
                 self._set_durable(durable)
-                return _in_transaction(self._connection, call)
-        except BaseException:
+                result = _in_transaction(self._connection, call)
+                if then is not None:
+                    then()
+                return result
+        except BaseException as exc:
             self._failed += 1
+            self._is_damaged |= isinstance(exc, StoreDamaged)
             raise
+
+    def _empty_log(self) -> None:
+        """Bring everything from the WAL, which holds old pages, to the database, and cut it to nothing."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _close(self) -> None:
+        self._connection.close()
+        if self._is_damaged:
+            _set_aside(self.path, "is damaged")
 
     def _set_durable(self, durable: bool) -> None:
         """Choose whether a commit waits for the disk; SQLite takes this only between transactions."""
@@ -95,52 +123,59 @@ class SqliteWorker:
 
 
 @contextlib.asynccontextmanager
-async def open_sqlite(path: Path, *, schema: Sequence[str]) -> AsyncIterator[SqliteWorker]:
+async def open_sqlite(path: Path, *, schema: Sequence[Upgrade], erase: bool = False) -> AsyncIterator[SqliteWorker]:
     """Open, or create, the database at `path` and bring its schema up to date.
 
     Args:
         path: the database file; its directory must exist.
-        schema: one SQL script a version, the oldest first. The database remembers how many it has run; the rest is run
-            now, each in a transaction. A script that was released is never changed.
+        schema: one `Upgrade` a version, the oldest first. The database remembers how many it has run; the rest is run
+            now, each in a transaction. One that was released is never changed.
+        erase: overwrite what is deleted with zeros. What an earlier process left in the WAL is gone when this has
+            opened.
 
     Raises:
-        StoreError: it cannot be opened, or a newer poolnet wrote it. A file that is damaged or not ours is kept aside,
-            so that the next try creates a new one.
+        StoreError: it cannot be opened, or a newer poolnet wrote it.
+        StoreDamaged: it is damaged, or not ours; it is kept aside, so that the next try creates a new one.
     """
-    connection = await trio.to_thread.run_sync(_open, path, tuple(schema))
+    connection = await trio.to_thread.run_sync(_open, path, tuple(schema), erase)
     worker = SqliteWorker(path, connection)
     try:
         yield worker
     finally:
         with trio.CancelScope(shield=True):  # no deadline needed: at most one transaction and a checkpoint
-            await trio.to_thread.run_sync(connection.close, limiter=worker._turn)
+            await trio.to_thread.run_sync(worker._close, limiter=worker._turn)
 
 
 class _Foreign(Exception):
     """The database belongs to another program."""
 
 
-def _open(path: Path, schema: Sequence[str]) -> sqlite3.Connection:
+def _open(path: Path, schema: Sequence[Upgrade], erase: bool) -> sqlite3.Connection:
     with store_errors("open", path):
         path.touch(mode=PRIVATE_FILE)
     try:
-        return _connect(path, schema)
+        return _connect(path, schema, erase)
     except _Foreign:
-        raise StoreError(_set_aside(path, "is not a poolnet database")) from None
+        raise StoreDamaged(_set_aside(path, "is not a poolnet database")) from None
+    except StoreDamaged as exc:
+        raise StoreDamaged(_set_aside(path, "is damaged")) from exc
     except sqlite3.Error as exc:
         if not _is_damaged(exc):
             raise _translated(exc, path) from exc
-        raise StoreError(_set_aside(path, "is damaged")) from exc
+        raise StoreDamaged(_set_aside(path, "is damaged")) from exc
 
 
-def _connect(path: Path, schema: Sequence[str]) -> sqlite3.Connection:
+def _connect(path: Path, schema: Sequence[Upgrade], erase: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=128)
     try:
         _check_ours(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA secure_delete = {'ON' if erase else 'OFF'}")
         _migrate(connection, path, schema)
+        if erase:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except BaseException:
         connection.close()
         raise
@@ -154,14 +189,24 @@ def _check_ours(connection: sqlite3.Connection) -> None:
         raise _Foreign
 
 
-def _migrate(connection: sqlite3.Connection, path: Path, schema: Sequence[str]) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path, schema: Sequence[Upgrade]) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(schema):
         raise StoreError(f"{path} was written by a newer version of poolnet; please update")
-    for number, script in enumerate(schema[version:], start=version + 1):
-        connection.executescript(
-            f"BEGIN; {script}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
-        )
+    for number, upgrade in enumerate(schema[version:], start=version + 1):
+        marks = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {number}")
+        if isinstance(upgrade, str):
+            connection.executescript(f"BEGIN; {upgrade}; {'; '.join(marks)}; COMMIT;")
+        else:
+            _in_transaction(connection, partial(_run_upgrade, connection, upgrade, marks))
+
+
+def _run_upgrade(
+    connection: sqlite3.Connection, upgrade: Callable[[sqlite3.Connection], None], marks: Sequence[str]
+) -> None:
+    upgrade(connection)
+    for mark in marks:
+        connection.execute(mark)
 
 
 def _in_transaction(connection: sqlite3.Connection, call: Callable[[], T]) -> T:
@@ -189,7 +234,7 @@ def _translated(exc: sqlite3.Error, path: Path) -> StoreError:
     if code in _NO_SPACE:
         return DiskFull(f"no space left to write {path}; free some and try again")
     if _is_damaged(exc):
-        return StoreError(f"{path} is damaged: {exc}; move it away to start a new one")
+        return StoreDamaged(f"{path} is damaged: {exc}; it is kept aside when it is closed, so open it again")
     return StoreError(f"cannot use {path}: {exc}")
 
 

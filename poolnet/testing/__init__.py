@@ -22,10 +22,11 @@ The parts, each usable alone:
   costs a retransmission delay, frames stay in order; latency, jitter, bandwidth of a path and uplink of a host are set
   with `PathConditions` and `set_uplink`. What can go wrong: `reset_link` (frames under way are lost), `partition` and
   `heal`, `block` (a pair that never gets a path), `crash`.
-- `SimHost`: what an object must offer to live in the network: six methods. `SimNode` is one (roster, mesh and gossip);
-  a test of another machine brings its own.
+- `SimHost`: what an object must offer to live in the network: six methods. `SimNode` is one (roster, mesh, gossip,
+  agreement, and a clock that may be wrong); a test of another machine brings its own.
 - `SimSyncServer`: gives its clients roster events, with delay; can be stopped and started.
-- `SimPool`: a server and nodes, and the questions that tests ask: what was missed, how many hops, how many duplicates.
+- `SimPool`: a server and nodes, and the questions that tests ask: what was missed, how many hops, how many duplicates,
+  how long until all agree.
 """
 
 from poolnet.testing.sim_network import PathConditions, SimHost, SimLink, SimNetwork

@@ -42,10 +42,16 @@ class SimPool:
         for _ in range(node_count):
             self.add_node()
 
-    def add_node(self) -> SimNode:
-        """Let a new node join."""
+    def add_node(self, *, clock_error_ms: int = 0) -> SimNode:
+        """Let a new node join, whose clock is so much ahead. The first of all is the founder."""
         name = f"node {len(self.nodes)} of {self.network.seed}"
-        node = SimNode(self.network, self.server, DeviceId(blake3(name.encode()).digest()))
+        node = SimNode(
+            self.network,
+            self.server,
+            DeviceId(blake3(name.encode()).digest()),
+            clock_error_ms=clock_error_ms,
+            is_founder=not self.nodes,
+        )
         self.nodes.append(node)
         node.join()
         return node
@@ -54,9 +60,9 @@ class SimPool:
         """Let `duration_s` seconds of virtual time pass."""
         self.network.run_for(duration_s)
 
-    def publish(self, node: SimNode, message: bytes) -> MsgId:
-        """Let a node send a message; `message` must not have been sent before."""
-        msg_id = node.publish(message)
+    def publish(self, node: SimNode, text: bytes) -> MsgId:
+        """Let a node send a message."""
+        msg_id = node.publish(text)
         self._published[msg_id] = (node, self.network.now)
         return msg_id
 
@@ -71,7 +77,19 @@ class SimPool:
 
     def duplicates(self) -> int:
         """Return how many payloads have reached a node that had them already, so far."""
-        return sum(node.gossip.statistics().duplicates for node in self.nodes)
+        return sum(node.gossip.statistics().duplicates + node.fetched_twice for node in self.nodes)
+
+    def agree(self, nodes: Sequence[SimNode]) -> bool:
+        """Return whether these nodes have the same messages in the same order."""
+        first = list(nodes[0].keys)
+        return all(list(node.keys) == first for node in nodes[1:])
+
+    def time_to_agree(self, nodes: Sequence[SimNode], timeout_s: float) -> float:
+        """Let time pass until these nodes agree; return how long it took, or more than `timeout_s` if they do not."""
+        start = self.network.now
+        while not self.agree(nodes) and self.network.now <= start + timeout_s:
+            self.network.run_for(1.0)
+        return self.network.now - start
 
     def figures(self, messages: Iterable[MsgId], nodes: Sequence[SimNode]) -> SpreadFigures:
         """Return how `messages` spread over `nodes`."""

@@ -3,7 +3,7 @@
 from typing import Final
 
 from poolnet_cli.command import Command
-from poolnet_cli.commands import files, pools, talk
+from poolnet_cli.commands import files, history, pools, talk
 from poolnet_cli.commands.join import join
 
 #: Every command that works on a home, by name. `serve` and `demo` do not.
@@ -16,7 +16,10 @@ COMMANDS: Final[dict[str, Command]] = {
         Command(name="leave", run=pools.leave),
         Command(name="join", run=join, holds_home=True, takes_lines=True),
         Command(name="send", run=talk.send),
-        Command(name="history", run=talk.history),
+        Command(name="announce", run=talk.announce),
+        Command(name="wait", run=talk.wait),
+        Command(name="history", run=history.history),
+        Command(name="keep", run=history.keep),
         Command(name="peers", run=talk.peers),
         Command(name="offer", run=files.offer, holds_home=True),
         Command(name="files", run=files.files),

@@ -11,6 +11,7 @@ import trio
 from poolnet import (
     DownloadProgress,
     FileId,
+    MessageRetracted,
     OfferInfo,
     OutputExists,
     PoolNet,
@@ -18,10 +19,11 @@ from poolnet import (
     UnknownFile,
     Unreachable,
     encode_id,
+    short_id,
 )
 from poolnet_cli.command import Call
 from poolnet_cli.patience import told_if_slow
-from poolnet_cli.records import complete_record, file_record, progress_record
+from poolnet_cli.records import complete_record, event_record, file_record, progress_record
 from poolnet_cli.reporter import Record, Reporter, latest_progress
 from poolnet_cli.session import PoolUse
 
@@ -164,26 +166,45 @@ async def _watch_progress(
 
 
 async def retract(call: Call) -> None:
-    """Withdraw an offer of this device. Params: pool, file, timeout_s.
+    """Withdraw an offer of this device, or take a message back. Params: pool, file, message (one is None), timeout_s.
 
     Entering the pool for it, this waits until a neighbour knows; if nobody is there, others hear of it later.
     """
     info = call.session.node.find_pool(call.params["pool"])
     async with call.session.use_pool(info) as use:
-        item = use.net.files.find(call.params["file"])
-        is_own = use.net.node_id in item.nodes
-        await use.net.files.retract(item.file_id)
-        await call.reporter.record(_retracted(item.file_id))
-        if not is_own:
-            await call.reporter.note(
-                f"this device no longer gives {item.name} to others; somebody else's offer of it stays"
-            )
-        elif use.is_shared or await _is_told(use.net, call.params["timeout_s"]):
-            await call.reporter.note(f"{item.name} is withdrawn; the file itself stays")
+        if call.params["message"] is not None:
+            await _retract_message(call, use)
         else:
-            await call.reporter.note(
-                f"{item.name} is withdrawn; nobody is there now, others will hear of it when they meet this device"
-            )
+            await _retract_offer(call, use)
+
+
+async def _retract_message(call: Call, use: PoolUse) -> None:
+    net = use.net
+    msg_id = await net.history.find(call.params["message"])
+    await net.retract_message(msg_id)
+    own_name = net.name_of(net.node_id)
+    await call.reporter.record(event_record(MessageRetracted(msg_id=msg_id, node=net.node_id, name=own_name)))
+    await _tell_retracted(call, use, f"the message {short_id(msg_id)} is taken back; its text is deleted here")
+
+
+async def _retract_offer(call: Call, use: PoolUse) -> None:
+    item = use.net.files.find(call.params["file"])
+    is_own = use.net.node_id in item.nodes
+    await use.net.files.retract(item.file_id)
+    await call.reporter.record(_retracted(item.file_id))
+    if is_own:
+        await _tell_retracted(call, use, f"{item.name} is withdrawn; the file itself stays")
+    else:
+        await call.reporter.note(
+            f"this device no longer gives {item.name} to others; somebody else's offer of it stays"
+        )
+
+
+async def _tell_retracted(call: Call, use: PoolUse, what: str) -> None:
+    if use.is_shared or await _is_told(use.net, call.params["timeout_s"]):
+        await call.reporter.note(what)
+    else:
+        await call.reporter.note(f"{what}; nobody is there now, others will hear of it when they meet this device")
 
 
 async def _is_told(net: PoolNet, timeout_s: float) -> bool:

@@ -2,53 +2,33 @@
 
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Final, assert_never
 
 import trio
 
-from poolnet import (
-    DeviceId,
-    EventsDropped,
-    FileId,
-    FileOffered,
-    MessageReceived,
-    MsgId,
-    Node,
-    NodeJoined,
-    NodeLeft,
-    PoolEvent,
-    PoolId,
-    PoolNet,
-    UnknownPool,
-    encode_id,
-    parse_invite_link,
-    short_id,
-)
-from poolnet.limits import NAME_GRACE_S, RECENT_MESSAGES
+from poolnet import HistoryEntry, MsgId, Node, PoolId, PoolNet, UnknownPool, encode_id, parse_invite_link
+from poolnet.clock import Hlc
+from poolnet.limits import RECENT_MESSAGES
 from poolnet_cli import feed
 from poolnet_cli.command import Call
 from poolnet_cli.commands.files import check_output, check_source, fetch_file, hash_and_offer
+from poolnet_cli.commands.history import lacks_older, session_records
+from poolnet_cli.commands.showing import EventTalk, PrintedTalk, Showing
 from poolnet_cli.outcome import failure_of
-from poolnet_cli.patience import until_reached
-from poolnet_cli.records import (
-    error_record,
-    event_record,
-    failure_record,
-    file_record,
-    history_record,
-    joined_record,
-    node_record,
-    offer_record,
-    peer_record,
-)
+from poolnet_cli.patience import told_if_slow, until_reached
+from poolnet_cli.records import error_record, failure_record, file_record, history_record, offer_record, peer_record
 from poolnet_cli.reporter import Record, Reporter
 from poolnet_cli.session import PoolLeft
 
-#: Typed /offer and /get that may run at once; more are refused.
+#: Typed /offer, /get and /older that may run at once; more are refused.
 MAX_JOBS: Final = 16
+#: Messages that a program gets for /older and /search; for people as many as fit on the screen.
+OLDER_PAGE: Final = 50
+
+Key = tuple[Hlc, MsgId]
 
 
 def is_invite(text: str) -> bool:
@@ -57,9 +37,10 @@ def is_invite(text: str) -> bool:
 
 
 async def join(call: Call) -> None:
-    """Enter a pool and stay until /quit. Params: pool (a name, an id or an invite), name (or None), cwd, timeout_s.
+    """Enter a pool and stay until /quit. Params: pool (a name, an id or an invite), name (or None), cwd, timeout_s, rows.
 
-    The end of input only ends the typing.
+    `rows` are those of the screen that shows the feed; None for a program, which gets events as they are. The end of
+    input only ends the typing.
     """
     text = call.params["pool"]
     node = call.session.node
@@ -85,88 +66,38 @@ async def _known_messages(node: Node, pool_id: PoolId) -> set[MsgId]:
 
 
 class _Feed:
-    """One feed: what was missed between entering and listening comes first, then events as they happen.
+    """One feed: what happens comes out, what is typed goes in.
 
     Args:
-        known: messages that are no news.
+        known: messages that are no news to a program.
     """
 
     def __init__(self, call: Call, net: PoolNet, known: set[MsgId]) -> None:
         self._call = call
         self._net = net
-        self._info = call.session.node.find_pool(encode_id(net.pool_id))
         self._cwd = call.params["cwd"]
-        self._shown_messages = known
-        self._shown_offers: set[tuple[FileId, DeviceId]] = set()
-        self._here: set[DeviceId] = set()
+        self._rows: int | None = call.params["rows"]
+        self._older_than: Key | None = None
         self._jobs = 0
+        self._talk: EventTalk | PrintedTalk
+        if self._rows is None:
+            self._talk = EventTalk(net, call.reporter, known)
+        else:
+            self._talk = PrintedTalk(net, call.reporter, self._rows)
 
     async def run(self) -> None:
         """Show events and obey what is typed, until /quit or cancelled."""
-        net = self._net
-        async with net.subscribe() as events:
-            await self._record(joined_record(self._info, net.node_id, net.display_name))
-            async with trio.open_nursery() as nursery:
-                await self._catch_up()
-                nursery.start_soon(self._show, events)
-                nursery.start_soon(self._announce_nameless)
-                await self._obey(nursery)
-                nursery.cancel_scope.cancel()
+        info = self._call.session.node.find_pool(encode_id(self._net.pool_id))
+        showing = Showing(self._net, info, self._call.reporter, self._talk)
+        async with self._net.subscribe() as events, trio.open_nursery() as nursery:
+            await showing.begin()
+            nursery.start_soon(showing.run, events)
+            nursery.start_soon(showing.announce_nameless)
+            await self._obey(nursery)
+            nursery.cancel_scope.cancel()
 
     async def _record(self, record: Record) -> None:
         await self._call.reporter.record(record)
-
-    # --- what comes out -----------------------------------------------------------------------------------------
-
-    async def _catch_up(self) -> None:
-        """Show who is here, what is offered, and messages that came before this feed listened."""
-        for member in self._net.members():
-            if member.online and not member.is_self and member.name != short_id(member.node):
-                await self._show_event(NodeJoined(node=member.node, name=member.name))
-        for offer in self._net.files.offers():
-            for node in offer.nodes:
-                self._shown_offers.add((offer.file_id, node))
-                await self._record(offer_record(offer.file_id, offer.name, offer.size_bytes, node))
-        for entry in await self._call.session.node.history(self._info, limit=RECENT_MESSAGES):
-            if entry.msg_id not in self._shown_messages:
-                self._shown_messages.add(entry.msg_id)
-                await self._record(history_record(entry))
-
-    async def _show(self, events: AsyncIterator[PoolEvent | EventsDropped]) -> None:
-        async for event in events:
-            await self._show_event(event)
-
-    async def _show_event(self, event: PoolEvent | EventsDropped) -> None:
-        if self._is_news(event):
-            await self._record(event_record(event))
-
-    def _is_news(self, event: PoolEvent | EventsDropped) -> bool:
-        """Return whether an event is not yet shown; the catching up may have been faster."""
-        match event:
-            case NodeJoined(node=node):
-                is_new = node not in self._here
-                self._here.add(node)
-                return is_new
-            case NodeLeft(node=node):
-                was_here = node in self._here
-                self._here.discard(node)
-                return was_here
-            case MessageReceived(msg_id=msg_id):
-                return msg_id not in self._shown_messages
-            case FileOffered(file_id=file_id, node=node):
-                is_new = (file_id, node) not in self._shown_offers
-                self._shown_offers.discard((file_id, node))
-                return is_new
-            case _:
-                return True
-
-    async def _announce_nameless(self) -> None:
-        """Show those who were here before this feed and whose names did not come."""
-        await trio.sleep(NAME_GRACE_S + 1)
-        for member in self._net.members():
-            if member.online and not member.is_self and member.node not in self._here:
-                self._here.add(member.node)
-                await self._record(node_record("node_joined", member.node, member.name))
 
     # --- what goes in -------------------------------------------------------------------------------------------
 
@@ -195,6 +126,16 @@ class _Feed:
             case feed.ListPeers():
                 others = [m for m in self._net.members() if not m.is_self]
                 await self._record({"event": "who", "nodes": [peer_record(member) for member in others]})
+            case feed.ShowOlder():
+                await self._start_job(nursery, self._show_older)
+            case feed.Search(words=words):
+                await self._attempt(lambda: self._search(words))
+            case feed.ListSessions():
+                await self._attempt(self._list_sessions)
+            case feed.RetractMessage(message=message):
+                await self._attempt(lambda: self._retract(message))
+            case feed.Announce(text=text):
+                await self._attempt(lambda: self._net.announce(text))
             case feed.ShowHelp():
                 await self._call.reporter.note(feed.HELP)
             case feed.Nothing() | feed.Quit():
@@ -210,7 +151,9 @@ class _Feed:
 
     async def _start_job(self, nursery: trio.Nursery, job: Callable[[], Awaitable[None]]) -> None:
         if self._jobs >= MAX_JOBS:
-            await self._record(error_record("busy", f"{MAX_JOBS} files are on their way already; wait for one of them"))
+            await self._record(
+                error_record("busy", f"{MAX_JOBS} things are on their way already; wait for one of them")
+            )
             return
         self._jobs += 1
         nursery.start_soon(self._run_job, job)
@@ -220,6 +163,37 @@ class _Feed:
             await self._attempt(job)
         finally:
             self._jobs -= 1
+
+    async def _show_older(self) -> None:
+        """Show the page before what was shown, also what only others have."""
+        history, count = self._net.history, self._rows or OLDER_PAGE
+        start = self._talk.oldest_key if isinstance(self._talk, PrintedTalk) else None
+        place = self._older_than or start
+
+        async def read() -> list[HistoryEntry]:
+            return await (history.latest(count) if place is None else history.before(place, count))
+
+        entries = await read()
+        if await lacks_older(history.messages, entries, count):
+            async with told_if_slow(self._call.reporter, "asking the others for what is older"):
+                await history.messages.fetch_older(place, count)
+                entries = await read()
+        if entries:
+            self._older_than = entries[0].key
+        records = [history_record(entry) for entry in entries]
+        await self._record({"event": "older", "entries": records, "is_start": len(entries) < count})
+
+    async def _search(self, words: str) -> None:
+        entries = await self._net.history.search(words, limit=self._rows or OLDER_PAGE)
+        records = [history_record(entry) for entry in entries]
+        await self._record({"event": "found", "search": words, "entries": records})
+
+    async def _list_sessions(self) -> None:
+        sessions = await session_records(self._net.history, limit=self._rows or OLDER_PAGE)
+        await self._record({"event": "sessions", "sessions": sessions})
+
+    async def _retract(self, message: str) -> None:
+        await self._net.retract_message(await self._net.history.find(message))
 
     async def _offer(self, path: str) -> None:
         target = self._resolve(path)

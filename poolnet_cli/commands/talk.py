@@ -1,75 +1,89 @@
-"""``send``, ``history`` and ``peers``: messages, and who is there to read them."""
+"""``send``, ``announce``, ``wait`` and ``peers``: what reaches the others, and who is there to read it."""
+
+from collections.abc import Awaitable, Callable
 
 import trio
 
-from poolnet import MsgId, Node, PoolInfo, PoolNet, TextTooLong, UnknownMessage, encode_id
+from poolnet import MsgId, PoolInfo, PoolNet, Refused, TextTooLong, encode_id
 from poolnet.limits import MAX_TEXT_CHARS
 from poolnet_cli.command import Call
 from poolnet_cli.patience import told_if_slow
-from poolnet_cli.records import history_record, peer_record
+from poolnet_cli.records import peer_record
+from poolnet_cli.units import format_duration
 
-#: Messages looked through at a time for one whose id begins as asked.
-_SEARCH_PAGE = 500
-#: The shortest beginning of an id that names a message.
-_MIN_PREFIX = 4
 #: After the first link, how long to wait for those to the others.
 _MORE_LINKS_S = 2.0
 _LINK_POLL_S = 0.05
 
 
 async def send(call: Call) -> None:
-    """Send a text. Params: pool, text, timeout_s.
+    """Send a text. Params: pool, text, timeout_s."""
+    text = _checked(call.params["text"])
+    info = call.session.node.find_pool(call.params["pool"])
+    await _publish(call, info, lambda net: net.send(text))
 
-    Where the pool is joined already, the message is on its way at once. Otherwise the pool is entered, and nothing is
-    sent before somebody is linked who can take it.
+
+async def announce(call: Call) -> None:
+    """Announce a text, as an admin. Params: pool, text, timeout_s."""
+    text = _checked(call.params["text"])
+    info = call.session.node.find_pool(call.params["pool"])
+    if info.role != "admin":
+        raise Refused(f"only an admin of {info.name} can announce; send it as a message", code="not_admin")
+    await _publish(call, info, lambda net: net.announce(text))
+
+
+async def _publish(call: Call, info: PoolInfo, publish: Callable[[PoolNet], Awaitable[MsgId]]) -> None:
+    """Make a message of it, and report its id.
+
+    Where the pool is joined already, it is on its way at once. Otherwise the pool is entered, and nothing is made before
+    somebody is linked who can take it.
     """
-    text, timeout_s = call.params["text"], call.params["timeout_s"]
+    give_up_at = trio.current_time() + call.params["timeout_s"]
+    async with call.session.use_pool(info) as use:
+        if use.is_shared:
+            msg_id = await publish(use.net)
+        else:
+            async with told_if_slow(call.reporter, "waiting until another member is there"):
+                await use.net.wait_linked(_left(give_up_at))
+            msg_id = await publish(use.net)
+            await use.net.delivered(_left(give_up_at))
+        await call.reporter.record({"id": encode_id(msg_id)})
+
+
+def _checked(text: str) -> str:
     if not text:
         raise TextTooLong("the text is empty; there is nothing to send")
     if len(text) > MAX_TEXT_CHARS:
         raise TextTooLong(f"the text has {len(text)} characters, at most {MAX_TEXT_CHARS} fit; split it or send a file")
-    info = call.session.node.find_pool(call.params["pool"])
-    give_up_at = trio.current_time() + timeout_s
-    async with call.session.use_pool(info) as use:
-        if use.is_shared:
-            msg_id = await use.net.send(text)
-        else:
-            async with told_if_slow(call.reporter, "waiting until another member is there"):
-                await use.net.wait_linked(_left(give_up_at))
-            msg_id = await use.net.send(text)
-            await use.net.delivered(_left(give_up_at))
-        await call.reporter.record({"id": encode_id(msg_id)})
+    return text
 
 
 def _left(give_up_at: float) -> float:
     return round(max(0.0, give_up_at - trio.current_time()), 1)
 
 
-async def history(call: Call) -> None:
-    """List messages that this device has, oldest first. Params: pool, limit, before (a message id or its beginning)."""
-    node = call.session.node
-    info = node.find_pool(call.params["pool"])
-    before = call.params["before"]
-    anchor = None if before is None else await _find_message(node, info, before.lower())
-    for entry in await node.history(info, limit=call.params["limit"], before=anchor):
-        await call.reporter.record(history_record(entry))
+async def wait(call: Call) -> None:
+    """Wait until this device and all its neighbours have the same history. Params: pool, timeout_s.
 
-
-async def _find_message(node: Node, info: PoolInfo, prefix: str) -> MsgId:
-    """Return the newest message whose id begins with `prefix`.
+    Entering the pool for it, this waits first until somebody is linked.
 
     Raises:
-        UnknownMessage: there is none, or the beginning is too short to mean one.
+        Unreachable: that took longer, or nobody is there.
     """
-    if len(prefix) < _MIN_PREFIX:
-        raise UnknownMessage(f"{prefix!r} is too short; give at least {_MIN_PREFIX} characters of a message id")
-    before = None
-    while page := await node.history(info, limit=_SEARCH_PAGE, before=before):
-        for entry in reversed(page):
-            if encode_id(entry.msg_id).startswith(prefix):
-                return entry.msg_id
-        before = page[0].msg_id
-    raise UnknownMessage(f"no message on this device has an id that begins with {prefix!r}; poolnet history shows ids")
+    info = call.session.node.find_pool(call.params["pool"])
+    began_at = trio.current_time()
+    give_up_at = began_at + call.params["timeout_s"]
+    async with call.session.use_pool(info) as use:
+        async with told_if_slow(call.reporter, "waiting until this device and its neighbours agree"):
+            await use.net.wait_linked(_left(give_up_at))
+            if not use.is_shared:
+                await _wait_for_more_links(use.net)
+            await use.net.synced(_left(give_up_at))
+        links = sum(member.linked for member in use.net.members())
+        took_s = trio.current_time() - began_at
+        await call.reporter.record({"event": "synced", "neighbours": links, "seconds": round(took_s, 3)})
+        whom = "its neighbour" if links == 1 else f"its {links} neighbours"
+        await call.reporter.note(f"this device and {whom} have the same history (after {format_duration(took_s)})")
 
 
 async def peers(call: Call) -> None:

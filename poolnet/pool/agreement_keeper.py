@@ -1,0 +1,303 @@
+"""Brings the histories of this device and its neighbours together: drives the pure `Agreement` machines.
+
+Two sets are kept in agreement, each by a machine of its own: the history, in a window of it; and what stands however
+old it is (names, offers, what was taken back), as a whole. Keys are compared where they are, in the database's thread
+or in memory; messages that come go the way of all others, through the inbox.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+
+import attrs
+import trio
+
+from poolnet.errors import LinkClosed, PoolnetError, ProtocolError, StoreError, Unreachable
+from poolnet.ids import DeviceId, MsgId, PoolId
+from poolnet.message_db import STANDING_KINDS, MessageDB
+from poolnet.net.link import Link
+from poolnet.pool.delivery import DeliveryBook
+from poolnet.pool.inbox import Inbox
+from poolnet.protocol import agreement
+from poolnet.protocol.agreement import Agreement
+from poolnet.protocol.fetching import pack_messages
+from poolnet.protocol.gossip import Verdict
+from poolnet.protocol.key_set import MemoryKeys
+from poolnet.protocol.randomness import RandomSource
+from poolnet.timer import Timer
+from poolnet.wire.claims import HIGHEST, LOWEST, Bound
+from poolnet.wire.message import Message, encode_message, message_id_untrusted
+from poolnet.wire.pool_frames import HISTORY, STANDING, Compare, Messages, OpenComparison, WantMessages
+
+logger = logging.getLogger(__name__)
+
+AgreementFrame = OpenComparison | Compare | WantMessages | Messages
+
+
+@attrs.define(eq=False)
+class _Request:
+    done: trio.Event = attrs.Factory(trio.Event)
+    ok: bool = False
+
+
+class AgreementKeeper:
+    """The agreement of one pool with this device's neighbours.
+
+    Args:
+        nursery: owns the tasks that compare and answer; outlives this object.
+        corrected_ms: the time that the pool agrees on.
+        book: learns what neighbours are found to have.
+        mark_seen: tells gossip of messages that came this way.
+        report: called with what goes wrong without anybody having asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        nursery: trio.Nursery,
+        db: MessageDB,
+        rng: RandomSource,
+        corrected_ms: Callable[[], int],
+        inbox: Inbox,
+        book: DeliveryBook,
+        pool_id: PoolId,
+        mark_seen: Callable[[Iterable[MsgId]], None],
+        report: Callable[[PoolnetError], None],
+    ) -> None:
+        self._nursery = nursery
+        self._db = db
+        self._rng = rng
+        self._corrected_ms = corrected_ms
+        self._inbox = inbox
+        self._book = book
+        self._pool_id = pool_id
+        self._mark_seen = mark_seen
+        self._report = report
+        self._links: dict[DeviceId, Link] = {}
+        self._linked = trio.Event()
+        self._machines: dict[int, Agreement] = {}
+        self._standing = MemoryKeys(())
+        self._requests: dict[int, _Request] = {}
+        self._numbers = count(1)
+        self._timer = Timer(self._next_deadline)
+
+    async def load(self, standing: Iterable[Message]) -> None:
+        """Begin with what the database says, and the messages that stand."""
+        self._standing = MemoryKeys(message.key for message in standing)
+        self._machines = {
+            STANDING: self._machine(STANDING, known_from=LOWEST, floor=LOWEST),
+            HISTORY: self._machine(HISTORY, known_from=await self._db.known_from(), floor=await self._db.floor()),
+        }
+
+    def _machine(self, scope: int, *, known_from: Bound | None, floor: Bound) -> Agreement:
+        return Agreement(
+            self._rng,
+            is_whole=scope == STANDING,
+            unix_ms=self._corrected_ms,
+            is_pending=self._inbox.is_pending,
+            is_held=self._inbox.is_held,
+            known_from=known_from,
+            floor=floor,
+        )
+
+    async def run(self) -> None:
+        """Compare when it is time to. Runs until cancelled."""
+        while True:
+            await self._timer.wait()
+            for scope, machine in self._machines.items():
+                self._perform(scope, machine.tick(trio.current_time()))
+
+    # --- what applications ask for ------------------------------------------------------------------------------
+
+    async def fetch_older(self, before: Bound, number: int) -> None:
+        """Have the `number` messages before a place here, as far as a neighbour has them."""
+        await self._ask(HISTORY, lambda request: agreement.FetchOlder(request, before, number))
+
+    async def synced(self, upper: Bound, timeout_s: float) -> None:
+        """Wait until every neighbour has the same as this node below `upper`.
+
+        Raises:
+            Unreachable: not within `timeout_s`.
+        """
+        with trio.move_on_after(timeout_s):
+            while True:
+                await self._linked.wait()
+                stand = await self._ask(STANDING, lambda request: agreement.Check(request, HIGHEST))
+                if stand and await self._ask(HISTORY, lambda request: agreement.Check(request, upper)):
+                    return
+                await trio.lowlevel.checkpoint()
+        raise Unreachable(
+            f"this device and its {len(self._links)} neighbours did not agree within {round(timeout_s, 1):g} s"
+            if self._links
+            else f"no other member was there within {round(timeout_s, 1):g} s; try again when somebody is online"
+        )
+
+    async def _ask(self, scope: int, event: Callable[[int], agreement.AgreementEvent]) -> bool:
+        number, request = next(self._numbers), _Request()
+        self._requests[number] = request
+        try:
+            self._feed(scope, event(number))
+            await request.done.wait()
+        finally:
+            if not request.done.is_set():
+                self._feed(scope, agreement.Cancel(number))
+            del self._requests[number]
+        return request.ok
+
+    # --- what happens here --------------------------------------------------------------------------------------
+
+    def stored(self, message: Message) -> None:
+        """Take note of a message that is in the history now."""
+        if message.content.kind in STANDING_KINDS:
+            self._standing.add(message.key)
+
+    async def reload_standing(self) -> None:
+        """Take note that messages were deleted."""
+        self._standing = MemoryKeys(await self._db.standing_keys())
+
+    def settled(self, ids: Sequence[MsgId]) -> None:
+        """Take note that the inbox is done with messages."""
+        self._feed_all(agreement.Stored(tuple(ids)))
+
+    def floor_moved(self, floor: Bound) -> None:
+        """Take note that this device keeps nothing below `floor`."""
+        self._feed(HISTORY, agreement.FloorMoved(floor))
+
+    def link_up(self, link: Link) -> None:
+        """Begin to compare with a peer that has all our statements."""
+        self._links[link.peer] = link
+        self._linked.set()
+        self._feed_all(agreement.LinkUp(link.peer, link.is_dialler))
+
+    def link_down(self, link: Link) -> None:
+        """Stop with a link that closed."""
+        del self._links[link.peer]
+        if not self._links:
+            self._linked = trio.Event()
+        self._feed_all(agreement.LinkDown(link.peer))
+
+    async def handle_frame(self, link: Link, frame: AgreementFrame) -> None:
+        """Take a frame from a peer; waits while the inbox is full, which holds back that link.
+
+        Raises:
+            ProtocolError: the peer does not keep to the protocol.
+            WireError: a message that is malformed.
+        """
+        if frame.scope not in self._machines:
+            return  # of a newer version
+        if isinstance(frame, Messages):
+            await self._take(link, frame)
+        else:
+            self._receive(link, frame.scope, agreement.Received(link.peer, frame))
+
+    async def _take(self, link: Link, frame: Messages) -> None:
+        ids, accepted = [], []
+        for encoded in frame.messages:
+            msg_id = message_id_untrusted(encoded, self._pool_id)
+            ids.append(msg_id)
+            if not (self._inbox.is_pending(msg_id) or self._inbox.is_held(msg_id)):
+                verdict = self._inbox.judge(msg_id, encoded)
+                if verdict is Verdict.REJECT:
+                    raise ProtocolError("a message that is not acceptable")
+                if verdict is Verdict.ACCEPT:
+                    accepted.append(msg_id)
+        self._mark_seen(accepted)
+        self._receive(link, frame.scope, agreement.Arrived(link.peer, frame.number, tuple(ids), frame.is_last))
+        for msg_id in accepted:
+            await self._inbox.put(msg_id)
+
+    def _receive(self, link: Link, scope: int, event: agreement.AgreementEvent) -> None:
+        for effect in self._feed(scope, event):
+            if isinstance(effect, agreement.Misbehaved) and effect.peer == link.peer:
+                raise ProtocolError(effect.reason)
+
+    # --- the machines -------------------------------------------------------------------------------------------
+
+    def _feed_all(self, event: agreement.AgreementEvent) -> None:
+        for scope in self._machines:
+            self._feed(scope, event)
+
+    def _feed(self, scope: int, event: agreement.AgreementEvent) -> list[agreement.AgreementEffect]:
+        effects = self._machines[scope].handle(event, trio.current_time())
+        self._perform(scope, effects)
+        self._timer.rearm()
+        return effects
+
+    def _perform(self, scope: int, effects: Iterable[agreement.AgreementEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case agreement.SendFrame(peer, frame):
+                    self._post(peer, attrs.evolve(frame, scope=scope))
+                case agreement.Step():
+                    self._nursery.start_soon(self._step, scope, effect)
+                case agreement.Serve():
+                    self._nursery.start_soon(self._serve, scope, effect)
+                case agreement.Finished(request, ok):
+                    self._finish(request, ok=ok)
+                case agreement.KnownFrom(bound):
+                    self._nursery.start_soon(self._remember, bound)
+                case agreement.Agreed(_, _, upper):
+                    if scope == HISTORY:
+                        self._nursery.start_soon(self._book.agreed, upper)
+                case agreement.Misbehaved(peer, reason):
+                    if (link := self._links.get(peer)) is not None:
+                        link.close_now(code="protocol", reason=reason)
+
+    def _post(self, peer: DeviceId, frame: AgreementFrame) -> None:
+        if (link := self._links.get(peer)) is not None:
+            try:
+                link.post_frame(frame)
+            except LinkClosed:
+                return  # its own task notices and reports it
+
+    def _finish(self, number: int, *, ok: bool) -> None:
+        request = self._requests[number]
+        request.ok = ok
+        request.done.set()
+
+    async def _step(self, scope: int, effect: agreement.Step) -> None:
+        result = None
+        try:
+            if scope == STANDING:
+                result = effect.call(self._standing)
+            else:
+                result = await self._db.with_keys(effect.call)
+        except StoreError as exc:
+            self._report(exc)
+        self._feed(scope, agreement.Stepped(effect.step, result))
+
+    async def _serve(self, scope: int, effect: agreement.Serve) -> None:
+        """Send messages that a peer lacks; waits for the credit of its link."""
+        link = self._links.get(effect.peer)
+        try:
+            if link is not None:
+                messages = await self._db.get(effect.ids)
+                for frame in pack_messages(effect.number, map(encode_message, messages)):
+                    await link.send_frame(attrs.evolve(frame, scope=scope))
+                for message in messages:
+                    self._book.sent(link, message.msg_id)
+        except LinkClosed:
+            pass  # its own task notices and reports it
+        except StoreError as exc:
+            self._report(exc)
+        self._feed(scope, agreement.Served(effect.peer, effect.number))
+
+    async def _remember(self, bound: Bound) -> None:
+        try:
+            await self._db.set_known_from(bound)
+        except StoreError as exc:
+            self._report(exc)
+
+    def _next_deadline(self) -> float | None:
+        deadlines = (machine.next_deadline() for machine in self._machines.values())
+        return min((at for at in deadlines if at is not None), default=None)
+
+    @property
+    def runs(self) -> int:
+        """Comparisons that this node began."""
+        return sum(machine.statistics().runs for machine in self._machines.values())
+
+    @property
+    def fetched(self) -> int:
+        """Messages that came because comparing showed that they were lacking."""
+        return sum(machine.statistics().fetched for machine in self._machines.values())

@@ -1,0 +1,167 @@
+"""Messages that neighbours have and this node lacks: whom to ask for which, each of one neighbour at a time.
+
+Comparisons (reconcile.py) note what is lacking and who has it. One neighbour gets at most `MAX_UNANSWERED_WANTS`
+requests of `MAX_IDS_PER_WANT` ids that it has not answered to the last frame. What a neighbour turns out not to have
+(any more), and what it was asked for when it fell silent, is asked of another that has it, or is *lost*: forgotten, and
+found again by a later comparison.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from poolnet.ids import DeviceId, MsgId
+from poolnet.limits import KIB, MAX_IDS_PER_WANT, MAX_UNANSWERED_WANTS, MAX_WANTED_PER_LINK, RECONCILE_TIMEOUT_S
+from poolnet.wire.pool_frames import Messages, WantMessages
+
+#: Encoded messages in one frame: with one of the largest on top it stays well below a frame.
+_BATCH_SIZE = 32 * KIB
+
+
+@attrs.define
+class _Peer:
+    listed: dict[MsgId, None] = attrs.Factory(dict)  # what it has and we lack, asked for or not
+    unanswered: dict[int, set[MsgId]] = attrs.Factory(dict)  # by number of the request: what has not come yet
+    heard_at: float = 0.0
+    is_silent: bool = False  # it owes an answer for too long
+
+
+class Fetching:
+    """What is wanted of all neighbours of one node."""
+
+    def __init__(self) -> None:
+        self._peers: dict[DeviceId, _Peer] = {}
+        self._wanted: dict[MsgId, DeviceId | None] = {}  # who is asked for it now
+        self._number = 0
+
+    def link_up(self, peer: DeviceId) -> None:
+        """A new link; it has listed nothing yet."""
+        self._peers[peer] = _Peer()
+
+    def link_down(self, peer: DeviceId) -> list[MsgId]:
+        """Forget what only `peer` has. Returns what is lost by that."""
+        state = self._peers[peer]
+        lost = self._drop_listed(peer, list(state.listed))
+        del self._peers[peer]
+        return lost
+
+    def note(self, peer: DeviceId, ids: Iterable[MsgId]) -> None:
+        """Take note that `peer` has messages that are lacking here and wanted."""
+        listed = self._peers[peer].listed
+        for msg_id in ids:
+            listed[msg_id] = None
+            self._wanted.setdefault(msg_id, None)
+
+    def has_room(self, peer: DeviceId) -> bool:
+        """Return whether more that `peer` has may be noted."""
+        return len(self._peers[peer].listed) < MAX_WANTED_PER_LINK
+
+    def to_ask(self, now: float) -> list[tuple[DeviceId, WantMessages]]:
+        """Return what to ask of whom now."""
+        asks = []
+        for peer, state in self._peers.items():
+            while len(state.unanswered) < MAX_UNANSWERED_WANTS and (ids := self._choose(state)):
+                self._number = (self._number + 1) % 2**32
+                if not state.unanswered:
+                    state.heard_at = now
+                state.unanswered[self._number] = set(ids)
+                self._wanted.update(dict.fromkeys(ids, peer))
+                asks.append((peer, WantMessages(number=self._number, ids=tuple(ids))))
+        return asks
+
+    def arrived(
+        self, peer: DeviceId, number: int, ids: Iterable[MsgId], now: float, *, is_last: bool
+    ) -> tuple[list[MsgId], list[MsgId]]:
+        """Take note of a `Messages` frame. Returns which of its messages were wanted, and what is lost by it."""
+        state = self._peers[peer]
+        state.heard_at = now
+        state.is_silent = False
+        wanted = [msg_id for msg_id in ids if msg_id in self._wanted]
+        self.forget(wanted)
+        asked = state.unanswered.get(number)
+        if asked is None:
+            return wanted, []
+        asked.difference_update(wanted)
+        if not is_last:
+            return wanted, []
+        del state.unanswered[number]
+        return wanted, self._drop_listed(peer, [msg_id for msg_id in asked if msg_id in state.listed])
+
+    def forget(self, ids: Iterable[MsgId]) -> dict[MsgId, DeviceId]:
+        """Do not want these any more. Returns those that were asked for, and of whom."""
+        asked = {}
+        for msg_id in ids:
+            if msg_id in self._wanted:
+                peer = self._wanted.pop(msg_id)
+                if peer is not None:
+                    asked[msg_id] = peer
+                for state in self._peers.values():
+                    state.listed.pop(msg_id, None)
+        return asked
+
+    def next_deadline(self) -> float | None:
+        """Return when `tick` has something to do, or None."""
+        return min((self._patience_ends(state) for state in self._peers.values() if _is_awaited(state)), default=None)
+
+    def tick(self, now: float) -> list[MsgId]:
+        """Give up on neighbours that owe an answer for too long; returns what is lost by that.
+
+        Such a neighbour is not asked again before it has answered.
+        """
+        lost = []
+        for peer, state in self._peers.items():
+            if _is_awaited(state) and self._patience_ends(state) <= now:
+                state.is_silent = True
+                lost += self._drop_listed(peer, list(state.listed))
+        return lost
+
+    def __contains__(self, msg_id: object) -> bool:
+        return msg_id in self._wanted
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    def _choose(self, state: _Peer) -> list[MsgId]:
+        """Return what to ask of a neighbour next: what it has and nobody is asked for."""
+        if state.is_silent:
+            return []
+        ids = []
+        for msg_id in state.listed:
+            if self._wanted[msg_id] is None:
+                ids.append(msg_id)
+                if len(ids) == MAX_IDS_PER_WANT:
+                    break
+        return ids
+
+    def _drop_listed(self, peer: DeviceId, ids: list[MsgId]) -> list[MsgId]:
+        """Take note that `peer` will not bring these. Returns those that nobody else has."""
+        lost = []
+        listed = self._peers[peer].listed
+        for msg_id in ids:
+            del listed[msg_id]
+            if self._wanted[msg_id] == peer:
+                self._wanted[msg_id] = None
+            if not any(msg_id in state.listed for state in self._peers.values()):
+                del self._wanted[msg_id]
+                lost.append(msg_id)
+        return lost
+
+    def _patience_ends(self, state: _Peer) -> float:
+        return state.heard_at + RECONCILE_TIMEOUT_S
+
+
+def _is_awaited(state: _Peer) -> bool:
+    return bool(state.unanswered) and not state.is_silent
+
+
+def pack_messages(number: int, encoded: Iterable[bytes]) -> Iterator[Messages]:
+    """Yield the answer to a `WantMessages` of that number: as few frames as hold these messages, at least one."""
+    batch: list[bytes] = []
+    size = 0
+    for item in encoded:
+        if batch and (size + len(item) > _BATCH_SIZE or len(batch) == MAX_IDS_PER_WANT):
+            yield Messages(number=number, is_last=False, messages=tuple(batch))
+            batch, size = [], 0
+        batch.append(item)
+        size += len(item)
+    yield Messages(number=number, is_last=True, messages=tuple(batch))

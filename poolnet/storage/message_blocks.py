@@ -1,0 +1,199 @@
+"""Sums over the history: blocks of consecutive messages, each with its count, the sum of its ids and its authors.
+
+The blocks hold exactly the messages from the floor on, those that nodes keep in agreement; each is a run without a gap
+of a session in it, of at most `BLOCK_SIZE` messages. They are kept exact in the transaction of every change. So what a
+long range comes to is the sum of a few thousand rows, sessions are read from these rows too, and nothing has to be
+computed again when a history is opened.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final
+
+import attrs
+
+from poolnet.clock import hlc_ms
+from poolnet.limits import SESSION_GAP_S
+from poolnet.protocol.key_set import Summary
+from poolnet.storage.message_tables import after_key, sql_bound
+from poolnet.wire.claims import HIGHEST, LOWEST, Bound
+from poolnet.wire.message import MessageKey
+
+#: Messages in a block at most: sums of a million are then over 4000 rows, and a part of a block is 256 rows.
+BLOCK_SIZE: Final = 256
+_GAP_MS: Final = SESSION_GAP_S * 1000
+_MODULUS: Final = 2**256
+_COLUMNS: Final = "first_hlc, first_id, last_hlc, last_id, count, total, authors"
+
+
+@attrs.define
+class Block:
+    """Consecutive messages of one session. `authors` are numbers."""
+
+    first: MessageKey
+    last: MessageKey
+    count: int = 0
+    total: int = 0
+    authors: set[int] = attrs.Factory(set)
+
+    @property
+    def summary(self) -> Summary:
+        """Count and sum of ids."""
+        return Summary(self.count, self.total)
+
+    def add(self, key: MessageKey, author: int) -> None:
+        """Count one more message."""
+        self.first, self.last = min(self.first, key), max(self.last, key)
+        self.count += 1
+        self.total = (self.total + int.from_bytes(key[1], "big")) % _MODULUS
+        self.authors.add(author)
+
+
+def is_new_session(before: MessageKey, after: MessageKey) -> bool:
+    """Return whether a session ends between two consecutive messages."""
+    return hlc_ms(after[0]) - hlc_ms(before[0]) > _GAP_MS
+
+
+def add_keys(connection: sqlite3.Connection, authors: Mapping[MessageKey, int]) -> None:
+    """Add messages, which are in their table, with the numbers of their authors."""
+    adder = _Adder(connection)
+    for key in sorted(authors):
+        adder.add(key, authors[key])
+    adder.write()
+
+
+def remove_keys(connection: sqlite3.Connection, keys: Collection[MessageKey]) -> None:
+    """Take out messages, which are no longer in their table."""
+    done = LOWEST
+    for key in sorted(keys):
+        if key >= done and (block := block_at(connection, key)) is not None and key <= block.last:
+            _rewrite(connection, block, block.first)
+            done = after_key(block.last)
+
+
+def remove_below(connection: sqlite3.Connection, floor: Bound) -> None:
+    """Take out all messages below `floor`."""
+    cut = block_at(connection, floor)
+    connection.execute("DELETE FROM blocks WHERE (first_hlc, first_id) < (?, ?)", sql_bound(floor))
+    if cut is not None and cut.first < floor <= cut.last:
+        _rewrite(connection, cut, floor)
+
+
+def block_at(connection: sqlite3.Connection, key: Bound) -> Block | None:
+    """Return the last block that begins at or before `key`."""
+    return next(read_blocks(connection, LOWEST, after_key(key), descending=True), None)
+
+
+def read_blocks(
+    connection: sqlite3.Connection, lower: Bound, upper: Bound, *, descending: bool = False
+) -> Iterator[Block]:
+    """Yield the blocks that begin in a range. Nothing is to change meanwhile."""
+    direction = "DESC" if descending else "ASC"
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM blocks"  # noqa: S608 - only words from here
+        " WHERE (first_hlc, first_id) >= (?, ?) AND (first_hlc, first_id) < (?, ?)"
+        f" ORDER BY first_hlc {direction}, first_id {direction}",
+        (*sql_bound(lower), *sql_bound(upper)),
+    )
+    for first_hlc, first_id, last_hlc, last_id, count, total, authors in rows:
+        yield Block(
+            (first_hlc, first_id),
+            (last_hlc, last_id),
+            count,
+            int.from_bytes(total, "big"),
+            set(map(int, authors.split())),
+        )
+
+
+class _Adder:
+    """Adds ascending keys, with one look at each block that they touch."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._block: Block | None = None
+        self._stored: MessageKey | None = None  # what the block began with when it was read
+        self._next: Block | None = None
+        self._is_placed = False
+
+    def add(self, key: MessageKey, author: int) -> None:
+        if not self._is_placed or (self._next is not None and key >= self._next.first):
+            self._turn_to(key)
+        if not self._takes(key):
+            self.write()
+            if self._next is not None and self._next.count < BLOCK_SIZE and not is_new_session(key, self._next.first):
+                self._block, self._stored = self._next, self._next.first
+                self._next = self._read_next(self._next.first)
+            else:
+                self._block, self._stored = Block(key, key), None
+        assert self._block is not None
+        self._block.add(key, author)
+
+    def write(self) -> None:
+        """Store the block at hand; all keys that lie in it have been added."""
+        block = self._block
+        if block is None:
+            return
+        if self._stored is not None and self._stored != block.first:
+            _delete(self._connection, self._stored)
+        if block.count > BLOCK_SIZE:
+            _rewrite(self._connection, block, block.first)
+        else:
+            _save(self._connection, block)
+
+    def _turn_to(self, key: MessageKey) -> None:
+        self.write()
+        self._block = block_at(self._connection, key)
+        self._stored = None if self._block is None else self._block.first
+        self._next = self._read_next(key)
+        self._is_placed = True
+
+    def _takes(self, key: MessageKey) -> bool:
+        """Return whether a key is in the block at hand, or may be appended to it."""
+        block = self._block
+        return block is not None and (
+            key <= block.last or (block.count < BLOCK_SIZE and not is_new_session(block.last, key))
+        )
+
+    def _read_next(self, key: MessageKey) -> Block | None:
+        return next(read_blocks(self._connection, after_key(key), HIGHEST), None)
+
+
+def _rewrite(connection: sqlite3.Connection, block: Block, lower: Bound) -> None:
+    """Replace a block by blocks of what is in the table of messages between `lower` and where the block ends."""
+    _delete(connection, block.first)
+    rows = connection.execute(
+        "SELECT hlc, msg_id, author FROM messages INDEXED BY messages_by_key"
+        " WHERE (hlc, msg_id) >= (?, ?) AND (hlc, msg_id) <= (?, ?) ORDER BY hlc, msg_id",
+        (*sql_bound(lower), *block.last),
+    ).fetchall()
+    run: list[tuple[MessageKey, int]] = []
+    for hlc, msg_id, author in rows:
+        key = (hlc, msg_id)
+        if run and is_new_session(run[-1][0], key):
+            _save_run(connection, run)
+            run = []
+        run.append((key, author))
+    _save_run(connection, run)
+
+
+def _save_run(connection: sqlite3.Connection, run: list[tuple[MessageKey, int]]) -> None:
+    """Store consecutive messages of one session in as few blocks as they need, of equal size."""
+    pieces = -(-len(run) // BLOCK_SIZE)
+    for piece in range(pieces):
+        some = run[len(run) * piece // pieces : len(run) * (piece + 1) // pieces]
+        block = Block(some[0][0], some[0][0])
+        for key, author in some:
+            block.add(key, author)
+        _save(connection, block)
+
+
+def _save(connection: sqlite3.Connection, block: Block) -> None:
+    total, authors = block.total.to_bytes(32, "big"), " ".join(map(str, sorted(block.authors)))
+    connection.execute(
+        f"INSERT OR REPLACE INTO blocks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        (*block.first, *block.last, block.count, total, authors),
+    )
+
+
+def _delete(connection: sqlite3.Connection, first: MessageKey) -> None:
+    connection.execute("DELETE FROM blocks WHERE (first_hlc, first_id) = (?, ?)", first)

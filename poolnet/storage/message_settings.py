@@ -1,0 +1,85 @@
+"""What is kept beside the messages of a history: how much of it to keep, where it begins, since when it is complete.
+
+The *floor* is where the kept history begins: older messages are not taken, except those of standing kinds, and none is
+compared with others' histories.
+"""
+
+import json
+import sqlite3
+from typing import Any, Final
+
+import attrs
+
+from poolnet.errors import LocalError
+from poolnet.wire.claims import LOWEST, Bound
+
+_FLOOR: Final = "floor"
+_KNOWN_FROM: Final = "known_from"
+_RETENTION: Final = "retention"
+
+
+@attrs.frozen(kw_only=True)
+class Retention:
+    """What a device keeps of a history: messages that are not older, and the newest so many. None: all."""
+
+    max_age_s: float | None = attrs.field(default=None)
+    max_count: int | None = attrs.field(default=None)
+
+    @max_age_s.validator
+    @max_count.validator
+    def _is_positive(self, attribute: "attrs.Attribute[float | None]", value: float | None) -> None:
+        if value is not None and value <= 0:
+            raise LocalError(f"{attribute.name} must be more than 0, or None")
+
+
+def read_floor(connection: sqlite3.Connection) -> Bound:
+    """Return where the kept history begins."""
+    return _read_bound(connection, _FLOOR) or LOWEST
+
+
+def move_floor(connection: sqlite3.Connection, floor: Bound) -> None:
+    """Let the history begin at `floor`; what is known of it does not begin earlier."""
+    _write_bound(connection, _FLOOR, floor)
+    known_from = read_known_from(connection)
+    if known_from is not None:
+        write_known_from(connection, known_from)
+
+
+def read_known_from(connection: sqlite3.Connection) -> Bound | None:
+    """Return from where on this history is kept in agreement with others, None if that was never said."""
+    return _read_bound(connection, _KNOWN_FROM)
+
+
+def write_known_from(connection: sqlite3.Connection, bound: Bound) -> Bound:
+    """Keep it, or the floor if that is higher; return which."""
+    known_from = max(bound, read_floor(connection))
+    _write_bound(connection, _KNOWN_FROM, known_from)
+    return known_from
+
+
+def read_retention(connection: sqlite3.Connection) -> Retention:
+    """Return what was set, or that everything is kept."""
+    return Retention(**(_read(connection, _RETENTION) or {}))
+
+
+def write_retention(connection: sqlite3.Connection, retention: Retention) -> None:
+    """Keep it."""
+    _write(connection, _RETENTION, attrs.asdict(retention))
+
+
+def _read_bound(connection: sqlite3.Connection, name: str) -> Bound | None:
+    value = _read(connection, name)
+    return None if value is None else (value[0], bytes.fromhex(value[1]))
+
+
+def _write_bound(connection: sqlite3.Connection, name: str, bound: Bound) -> None:
+    _write(connection, name, [bound[0], bound[1].hex()])
+
+
+def _read(connection: sqlite3.Connection, name: str) -> Any:
+    found = connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+    return None if found is None else json.loads(found[0])
+
+
+def _write(connection: sqlite3.Connection, name: str, value: Any) -> None:
+    connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value)))

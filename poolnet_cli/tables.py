@@ -1,0 +1,82 @@
+"""Lists as tables of text: files, members and links, pools, sessions."""
+
+from poolnet_cli.entry_text import SHORT, full_time
+from poolnet_cli.ink import Ink
+from poolnet_cli.reporter import Record
+from poolnet_cli.units import format_long_duration, format_rate, format_size
+
+#: Participants of a session that its row names.
+_MAX_NAMES = 6
+
+
+def files_table(ink: Ink, records: list[Record]) -> str:
+    """Return the table of offered files."""
+    rows = [(r["file_id"][:SHORT], r["name"], format_size(r["size"]), str(len(r["nodes"])), _state(r)) for r in records]
+    return ink.table(("FILE", "NAME", "SIZE>", "NODES>", "HERE"), rows)
+
+
+def _state(record: Record) -> str:
+    if record["state"] == "downloading":
+        return f"{100 * record['bytes'] // max(record['size'], 1)} %"
+    words = {"offered": "-", "seeding": "offered by this device"}
+    return words.get(record["state"]) or str(record["path"] or record["state"])
+
+
+def peers_table(ink: Ink, records: list[Record]) -> str:
+    """Return the table of members and links."""
+    rows = [
+        (
+            record["node"][:SHORT],
+            record["name"],
+            _link_word(record),
+            record["address"] or "-",
+            "-" if record["rtt_ms"] is None else f"{record['rtt_ms']:.1f} ms",
+            format_rate(record["rate_in"]),
+            format_rate(record["rate_out"]),
+            str(record["datagram_size"] or "-"),
+        )
+        for record in records
+    ]
+    return ink.table(("NODE", "NAME", "LINK", "ADDRESS", "RTT>", "IN>", "OUT>", "DATAGRAM>"), rows)
+
+
+def _link_word(record: Record) -> str:
+    if record["linked"]:
+        return "linked"
+    return "here" if record["online"] else "away"
+
+
+def pools_table(ink: Ink, records: list[Record]) -> str:
+    """Return the table of this home's pools."""
+    rows = [
+        (
+            record["pool"][:SHORT],
+            record["name"],
+            record["role"],
+            "joined" if record["joined"] else "-",
+            ", ".join(record["servers"]) or "-",
+        )
+        for record in records
+    ]
+    return ink.table(("POOL", "NAME", "ROLE", "NOW", "SYNC SERVER"), rows)
+
+
+def sessions_table(ink: Ink, records: list[Record]) -> str:
+    """Return the table of sessions."""
+    rows = [
+        (
+            str(record["number"]),
+            full_time(record["start"]),
+            format_long_duration(record["end"] - record["start"]),
+            str(record["messages"]),
+            _names(record["nodes"]),
+        )
+        for record in records
+    ]
+    return ink.table(("SESSION>", "BEGAN", "LASTED>", "MESSAGES>", "WHO"), rows)
+
+
+def _names(nodes: list[Record]) -> str:
+    names = [node["name"] for node in nodes[:_MAX_NAMES]]
+    others = len(nodes) - len(names)
+    return ", ".join(names) + (f" and {others} more" if others else "")
