@@ -4,7 +4,7 @@ import json
 
 import trio
 
-from benchmarks import latency, transfer
+from benchmarks import history, latency, transfer
 
 TRANSFERS = (
     # size in MiB, receivers, datagram, runs
@@ -20,6 +20,7 @@ def main() -> None:
     for size_mib, receivers, datagram, runs in TRANSFERS:
         print(json.dumps(transfer.measure(size_mib, receivers, datagram, runs)), flush=True)
     print(json.dumps(trio.run(latency.measure, 100, 0.05)), flush=True)
+    trio.run(history.report, 1_000_000)
 
 
 if __name__ == "__main__":

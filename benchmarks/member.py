@@ -11,11 +11,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import trio
 
 import poolnet
 
 LOOPBACK = ("127.0.0.1", 0)
+#: What a text that carries its time begins with.
+_STAMP = "bench"
+#: More texts than any benchmark sends.
+_MANY = 1_000_000
 
 
 def report(event: str, **fields: Any) -> None:
@@ -29,15 +34,59 @@ async def commands() -> AsyncIterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-async def report_messages(pool: poolnet.PoolNet, task_status: trio.TaskStatus[None]) -> None:
+@attrs.define
+class Recorder:
+    """Keeps how long texts that carry their time took to arrive, instead of reporting each."""
+
+    latencies_ms: list[float] = attrs.Factory(list)
+    missed: int = 0
+    last: float = 0.0
+
+    @staticmethod
+    def stamped(number: int, size: int) -> str:
+        """Return a text of `size` characters with a number and the time."""
+        return f"{_STAMP} {time.monotonic_ns()} {number} ".ljust(size, "x")
+
+    def take(self, text: str) -> None:
+        """Take note of such a text."""
+        self.last = time.monotonic()
+        self.latencies_ms.append((time.monotonic_ns() - int(text.split(" ", 2)[1])) / 1e6)
+
+    def report(self) -> None:
+        """Report what was recorded since the last report."""
+        report("recorded", latencies_ms=self.latencies_ms, missed=self.missed, last=self.last)
+        self.latencies_ms, self.missed = [], 0
+
+
+async def report_messages(pool: poolnet.PoolNet, recorder: Recorder, task_status: trio.TaskStatus[None]) -> None:
     """Report every text and every offer as it arrives."""
     async with pool.subscribe() as events:
         task_status.started()
         async for event in events:
-            if isinstance(event, poolnet.MessageReceived):
-                report("message", text=event.text)
-            elif isinstance(event, poolnet.FileOffered):
-                report("offer", file_id=poolnet.encode_id(event.file_id))
+            match event:
+                case poolnet.MessageReceived(node=pool.node_id, text=text) if text.startswith(_STAMP):
+                    pass  # our own
+                case poolnet.MessageReceived(text=text) if text.startswith(_STAMP):
+                    recorder.take(text)
+                case poolnet.MessageReceived(text=text):
+                    report("message", text=text)
+                case poolnet.FileOffered(file_id=file_id):
+                    report("offer", file_id=poolnet.encode_id(file_id))
+                case poolnet.EventsDropped(count=count):
+                    recorder.missed += count
+
+
+async def publish(pool: poolnet.PoolNet, *, rate: float, count: int, size: int, first: int) -> None:
+    """Send `count` stamped texts: each when it is due, or (rate 0) one after another as fast as they are taken."""
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for number in range(first, first + count):
+            if rate:
+                await trio.sleep_until(start + (number - first) / rate)
+                nursery.start_soon(pool.send, Recorder.stamped(number, size))
+            else:
+                await pool.send(Recorder.stamped(number, size))
+    report("published", seconds=trio.current_time() - start)
 
 
 def usage() -> dict[str, float]:
@@ -54,9 +103,9 @@ def peak_rss_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # bytes on macOS
 
 
-async def perform(pool: poolnet.PoolNet, command: dict[str, Any]) -> None:
+async def perform(pool: poolnet.PoolNet, recorder: Recorder, command: dict[str, Any]) -> None:
     """Do one command."""
-    match command["do"]:
+    match command.pop("do"):
         case "wait_links":
             while sum(member.linked for member in pool.members()) < command["count"]:  # noqa: ASYNC110
                 await trio.sleep(0.02)  # links have no event of their own
@@ -70,6 +119,12 @@ async def perform(pool: poolnet.PoolNet, command: dict[str, Any]) -> None:
             report("complete", path=str(path))
         case "send":
             await pool.send(command["text"])
+        case "publish":
+            await publish(pool, **command)
+        case "recorded":
+            recorder.report()
+        case "stored":
+            report("stored", count=len(await pool.messages.latest(_MANY, kinds=("text",))))
         case "stats":
             files = pool.files.statistics().exchange
             report("stats", bytes_out=files.bytes_out, bytes_in=files.bytes_in, **usage())
@@ -83,10 +138,11 @@ async def run(home: Path, target: str, name: str, max_datagram_size: int) -> Non
             report("invite", invite=poolnet.format_invite_link(invite))
             target = "bench"
         async with node.join(target, name=name) as pool, trio.open_nursery() as nursery:
-            await nursery.start(report_messages, pool)
+            recorder = Recorder()
+            await nursery.start(report_messages, pool, recorder)
             report("joined")
             async for command in commands():
-                nursery.start_soon(perform, pool, command)
+                nursery.start_soon(perform, pool, recorder, command)
             nursery.cancel_scope.cancel()
 
 

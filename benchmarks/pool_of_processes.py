@@ -65,9 +65,13 @@ async def open_member(
 
 @asynccontextmanager
 async def open_pool(
-    directory: Path, count: int, *, max_datagram_size: int = MAX_DATAGRAM_SIZE
+    directory: Path, count: int, *, max_datagram_size: int = MAX_DATAGRAM_SIZE, links: int | None = None
 ) -> AsyncIterator[list[MemberProcess]]:
-    """Start `count` members of one pool, all linked with each other; the first one hosts its server."""
+    """Start `count` members of one pool; the first one hosts its server.
+
+    Args:
+        links: wait until each has at least so many; None: until all are linked with each other.
+    """
     async with AsyncExitStack() as stack:
 
         async def start(target: str, number: int) -> MemberProcess:
@@ -80,7 +84,7 @@ async def open_pool(
         members.extend([await start(invite, number) for number in range(1, count)])
         for member in members:
             await member.hear("joined")
-            await member.tell("wait_links", count=count - 1)
+            await member.tell("wait_links", count=count - 1 if links is None else links)
         for member in members:
             await member.hear("linked")
         yield members

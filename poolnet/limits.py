@@ -185,6 +185,8 @@ MAX_CLAIMS_PER_FRAME = 1000
 #: Ids in one request for messages, and requests on one link that are not answered.
 MAX_IDS_PER_WANT = 128
 MAX_UNANSWERED_WANTS = 2
+#: What is lacking may be on its way by gossip: so long it may take before it is asked for.
+WANT_DELAY_S = 0.25
 #: Messages that one neighbour has and we lack; more of the comparison waits until some of them are here.
 MAX_WANTED_PER_LINK = 2000
 #: Fetched messages that are not stored yet; of more, other neighbours do not hear before the next regular comparison.

@@ -23,14 +23,13 @@ from poolnet.storage import message_changes as changes
 from poolnet.storage import message_settings as settings
 from poolnet.storage import message_tables as tables
 from poolnet.storage.message_changes import STANDING_KINDS, Tombstone, retraction_target
-from poolnet.storage.message_export import ExportFormat, make_writer, open_export
+from poolnet.storage.message_export import ExportFormat, make_writer, names_of, open_export
 from poolnet.storage.message_keys import DatabaseKeys, Session, read_sessions
 from poolnet.storage.message_schema import VERSION_1, make_version_2
 from poolnet.storage.message_search import search
-from poolnet.storage.message_settings import Retention
-from poolnet.storage.message_volumes import count_messages
+from poolnet.storage.message_settings import Retention, State, read_state
 from poolnet.storage.sqlite_worker import SqliteWorker, open_sqlite
-from poolnet.wire.bodies import ProfileBody, decode_body_untrusted
+from poolnet.wire.bodies import ProfileBody
 from poolnet.wire.claims import HIGHEST, LOWEST, Bound
 from poolnet.wire.message import Message, MessageKey
 
@@ -127,7 +126,7 @@ class MessageDB:
         worker: SqliteWorker,
         pool_id: PoolId,
         *,
-        state: "_State",
+        state: State,
         was_admin: WasAdmin,
         retracted: Retracted | None,
     ) -> None:
@@ -147,7 +146,7 @@ class MessageDB:
 
         Not stored, and not returned: late copies of what was retracted, and what is from before the `floor` and not of
         a standing kind (profile, offer, retract_offer, retract_message). What a tombstone among them retracts is
-        deleted, and nothing of it is in a file any more when this returns.
+        deleted, and nothing of it is in a file any more when this returns (on a full disk: once there is room).
 
         Args:
             messages: in any order, as a whole or not at all.
@@ -218,12 +217,10 @@ class MessageDB:
         Raises:
             UnknownMessage: it is not in this history.
         """
-        found = await self.get([msg_id])
+        found = await self._worker.run_relaxed(tables.select_around, self._pool_id, msg_id, count, kinds)
         if not found:
             raise UnknownMessage("that message is not in this device's history")
-        key = found[0].key
-        earlier = await self.before(key, count, kinds=kinds)
-        return earlier + found + await self.after(key, count, kinds=kinds)
+        return found
 
     async def get(self, ids: Iterable[MsgId]) -> list[Message]:
         """Return those of the messages with these ids that are here."""
@@ -365,7 +362,8 @@ class MessageDB:
             OutputExists: something is there.
             StoreError: it cannot be written.
         """
-        writer = make_writer(format, await self._names(), self._was_admin)
+        names = names_of(await self.of_kinds((ProfileBody.KIND,)))
+        writer = make_writer(format, names, self._was_admin)
         async with open_export(path) as file:
             key = LOWEST
             while page := await self.after(key, _EXPORT_PAGE):
@@ -407,13 +405,13 @@ class MessageDB:
 
     async def _change(
         self,
-        run: Callable[[Callable[[sqlite3.Connection], tuple[T, "_State"]]], Awaitable[tuple[T, "_State"]]],
+        run: Callable[[Callable[[sqlite3.Connection], tuple[T, State]]], Awaitable[tuple[T, State]]],
         transaction: Callable[Concatenate[sqlite3.Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         """Run a transaction that changes something, and take note of what is there now."""
-        result, state = await run(lambda c: (transaction(c, *args, **kwargs), _read_state(c)))
+        result, state = await run(lambda c: (transaction(c, *args, **kwargs), read_state(c)))
         if state.version > self._state.version:  # tasks do not always wake up in the order of their transactions
             self._state = state
         return result
@@ -423,16 +421,6 @@ class MessageDB:
     ) -> list[Message]:
         select = partial(tables.select_page, newest=newest)
         return await self._worker.run_relaxed(select, self._pool_id, lower, upper, count, kinds)
-
-    async def _names(self) -> dict[DeviceId, str]:
-        """Return what everybody is called now."""
-        names = {}
-        for message in await self.of_kinds((ProfileBody.KIND,)):  # ascending, so the last one counts
-            with contextlib.suppress(WireError):
-                body = decode_body_untrusted(message.content.kind, message.content.body)
-                if isinstance(body, ProfileBody):
-                    names[message.author] = body.name
-        return names
 
 
 @contextlib.asynccontextmanager
@@ -458,29 +446,8 @@ async def open_message_db(
         make_version_2(connection, pool_id, changes.insert)
 
     async with open_sqlite(path, schema=(VERSION_1, upgrade), erase=True) as worker:
-        state = await worker.run_relaxed(_read_state)
+        state = await worker.run_relaxed(read_state)
         yield MessageDB(worker, pool_id, state=state, was_admin=was_admin, retracted=retracted)
-
-
-@attrs.frozen(kw_only=True)
-class _State:
-    """What is known of a database without asking it. A later one has a higher version."""
-
-    version: int
-    count: int
-    floor: Bound
-    known_from: Bound | None
-    retention: Retention
-
-
-def _read_state(connection: sqlite3.Connection) -> _State:
-    return _State(
-        version=connection.total_changes,
-        count=count_messages(connection),
-        floor=settings.read_floor(connection),
-        known_from=settings.read_known_from(connection),
-        retention=settings.read_retention(connection),
-    )
 
 
 def _with_keys(connection: sqlite3.Connection, call: Callable[[KeySet], T]) -> T:

@@ -234,10 +234,10 @@ def retract(settings: Settings, pool: str, file: str | None, message: str | None
 @history_options
 @global_options(is_root=False)
 @pass_settings
-def history(settings: Settings, pool: str, **given: Any) -> int:
+def history(settings: Settings, /, pool: str, **given: Any) -> int:
     """Print messages of POOL, list its sessions, or export it.
 
-    The newest ones that this device has, oldest first. Where a join runs, the others are asked for what is missing here.
+    The newest ones that this device has, oldest first. Where a join runs, the others are asked for what is missing.
     """
     return run_on_home(settings, "history", {"pool": pool, **history_params(given)})
 

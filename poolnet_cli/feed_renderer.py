@@ -1,7 +1,7 @@
 """The live feed of `join` as text: lines that are printed once and stay.
 
-On a terminal with a prompt, notices of who came and left are folded: as long as nothing else was printed since, the next
-one takes the place of the last, so that they never push the talk out of sight.
+On a terminal with a prompt, notices of who came and left are folded: as long as nothing else was printed since, the
+next one takes the place of the last, so that they never push the talk out of sight.
 """
 
 import re
@@ -115,6 +115,8 @@ class FeedRenderer:
         return name if len(self._nodes_of_name.get(name, ())) < 2 else f"{name} ({node[:SHORT]})"
 
     def _passing(self, record: Record) -> str:
+        if record["node"] == self._this_node:
+            return ""  # a new name, chosen here
         if not self._folds:
             self.touched()
         change = self._notice.apply(self._passing_event(record))
@@ -254,6 +256,8 @@ class FeedRenderer:
         return self._news(f"you are in {record['pool_name']} as {record['name']} ({record['node'][:SHORT]})")
 
     def _server_lost(self, record: Record) -> str:
+        if self._has_lost_server:
+            return ""  # as before
         self._has_lost_server = True
         return self._news(f"no sync server now: {record['reason']}; talk and files go on, and it is tried again")
 

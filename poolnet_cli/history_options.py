@@ -74,7 +74,7 @@ def history_params(given: dict[str, Any]) -> Params:
 
 
 def _check_partners(given: set[str]) -> None:
-    given = given - ({"--limit"} if _is_limit_default() else set())
+    given = given - (set() if _is_limit_typed() else {"--limit"})
     for name in sorted(given & _PARTNERS.keys()):
         strangers = sorted(given - _PARTNERS[name] - {name})
         if strangers:
@@ -83,9 +83,10 @@ def _check_partners(given: set[str]) -> None:
         raise click.UsageError("--format says how to write an --export FILE, which is missing")
 
 
-def _is_limit_default() -> bool:
+def _is_limit_typed() -> bool:
+    """Return whether the limit was asked for this time; what the environment says is for when it fits."""
     source = click.get_current_context().get_parameter_source("limit")
-    return source == click.core.ParameterSource.DEFAULT
+    return source == click.core.ParameterSource.COMMANDLINE
 
 
 def _words(text: str | None) -> str | None:

@@ -95,7 +95,9 @@ def format_duration(seconds: float) -> str:
 def format_long_duration(seconds: float) -> str:
     """Return seconds as `format_duration` does, from two days on in days and hours: ``3 days 4 h``."""
     hours = round(seconds / 3600)
-    return format_duration(seconds) if hours < 48 else f"{hours // 24} days {hours % 24} h"
+    if hours < 48:
+        return format_duration(seconds)
+    return f"{hours // 24} days" + (f" {hours % 24} h" if hours % 24 else "")
 
 
 def format_size(size_bytes: float) -> str:

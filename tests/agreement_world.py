@@ -94,6 +94,9 @@ class Node:
                 case agreement.Misbehaved():
                     self.misbehaved.append(effect)
 
+    def is_newcomer(self) -> bool:
+        return self.known_from is None
+
     def add(self, *keys: MessageKey) -> None:
         """Let messages be stored that came some other way."""
         for key in keys:

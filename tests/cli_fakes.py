@@ -1,19 +1,25 @@
-"""A node and a pool without network, as the commands see them."""
+"""A node and a pool without network, as the commands see them; its history is a real one."""
 
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import trio
+from made_messages import POOL, make_said, make_tombstone
 
 from poolnet import (
     DeviceId,
     EventsDropped,
     FileId,
-    HistoryEntry,
+    HistoryReader,
     InviteLink,
     MemberInfo,
+    MessageDB,
+    MessageReceived,
+    MessageRetracted,
     MsgId,
     OfferInfo,
     PoolEvent,
@@ -23,24 +29,46 @@ from poolnet import (
     UnknownPool,
     Unreachable,
     encode_id,
+    open_message_db,
     parse_server_address,
 )
-from poolnet.clock import make_hlc
+from poolnet.clock import Hlc, make_hlc
 from poolnet.event_stream import EventStream
+from poolnet.ids import PublicKey
+from poolnet.wire.bodies import Body, TextBody
+from poolnet.wire.message import Message, author_id
 from poolnet_cli.command import Call
 from poolnet_cli.session import Session
 
-ME, ADA, BOB = (DeviceId(bytes([n]) * 32) for n in (1, 2, 3))
+ME, ADA, BOB = NODES = tuple(author_id(PublicKey(bytes([n]) * 32)) for n in (1, 2, 3))
+NAMES = {ME: "me", ADA: "ada", BOB: "bob"}
 POOL_ID = PoolId(b"p" * 32)
 SERVER = parse_server_address("poolnet://192.0.2.7:7665/hqiqgkpuxxv3siyelvnazgtxmmhvjthjhiz2qdow5d5uvqz3b7ba")
 GARDEN = PoolInfo(pool_id=POOL_ID, name="garden", role="member", servers=(SERVER,), hosts_server=False)
 
 
-def entry(n: int, text: str = "hi") -> HistoryEntry:
-    """Return the n-th message."""
-    msg_id = MsgId(bytes([n]) * 32)
-    key = (make_hlc(1000 * n), msg_id)
-    return HistoryEntry(msg_id=msg_id, key=key, node=ADA, name="ada", kind="text", text=text, unix_ms=1000 * n)
+def said(ms: int, body: Body | str, *, by: DeviceId = ADA) -> Message:
+    """Return a message of that time; a text, or another body."""
+    body = TextBody(text=body) if isinstance(body, str) else body
+    return make_said(make_hlc(ms), body, author=NODES.index(by) + 1)
+
+
+def text_event(message: Message, text: str, **fields: Any) -> MessageReceived:
+    """Return the event that tells of a text."""
+    return MessageReceived(
+        msg_id=message.msg_id,
+        node=message.author,
+        name=NAMES[message.author],
+        text=text,
+        unix_ms=message.content.hlc >> 16,
+        key=message.key,
+        **fields,
+    )
+
+
+def is_ada(device: DeviceId, hlc: Hlc) -> bool:
+    """Say that ada is the only admin."""
+    return device == ADA
 
 
 def member(node: DeviceId, name: str, *, online: bool = True, linked: bool = True) -> MemberInfo:
@@ -97,9 +125,19 @@ class FakeFiles:
 
 
 class FakePool:
-    """A joined pool. Somebody is linked when the test sets `is_linked`."""
+    """A joined pool. Somebody is linked when the test sets `is_linked`, and all agree when it sets `is_synced`.
 
-    def __init__(self) -> None:
+    Attributes:
+        unix_ms: what time it is.
+    """
+
+    def __init__(self, db: MessageDB) -> None:
+        self.messages = db
+        self.history = HistoryReader(db, was_admin=is_ada, name_of=self.name_of)
+        self.unix_ms = 10**6
+        self.is_synced = trio.Event()
+        self.announced: list[str] = []
+        self.retracted: list[MsgId] = []
         self.pool_id = POOL_ID
         self.node_id = ME
         self.display_name = "me"
@@ -120,6 +158,40 @@ class FakePool:
         self.sent.append(text)
         return MsgId(bytes([100 + len(self.sent)]) * 32)
 
+    async def announce(self, text: str) -> MsgId:
+        self.announced.append(text)
+        return await self.send(text)
+
+    async def retract_message(self, msg_id: MsgId) -> None:
+        await trio.lowlevel.checkpoint()
+        self.retracted.append(msg_id)
+
+    async def synced(self, timeout_s: float) -> None:
+        with trio.move_on_after(timeout_s):
+            await self.is_synced.wait()
+            return
+        raise Unreachable("they did not agree")
+
+    def name_of(self, node: DeviceId) -> str:
+        return NAMES[node]
+
+    async def say(self, text: str, *, ms: int, by: DeviceId = ADA, **fields: Any) -> Message:
+        """Store a text as if it had come, and tell of it."""
+        message = await self.store(text, ms=ms, by=by)
+        self.events.publish(text_event(message, text, **fields))
+        return message
+
+    async def store(self, body: Body | str, *, ms: int, by: DeviceId = ADA) -> Message:
+        """Store a message as if it had come, and tell nobody."""
+        (message,) = await self.messages.append([said(ms, body, by=by)])
+        return message
+
+    async def take_back(self, message: Message, *, by: DeviceId = ADA) -> None:
+        """Delete a message as if a retraction had come, and tell of it."""
+        tombstone = make_tombstone(message.content.hlc + 1, message, author=NODES.index(by) + 1)
+        await self.messages.append([tombstone])
+        self.events.publish(MessageRetracted(msg_id=message.msg_id, node=by, name=NAMES[by]))
+
     async def rename(self, name: str) -> None:
         await trio.lowlevel.checkpoint()
         self.display_name = name
@@ -136,10 +208,10 @@ class FakePool:
 class FakeNode:
     """A device with one pool, garden."""
 
-    def __init__(self) -> None:
+    def __init__(self, db: MessageDB) -> None:
         self.device_id = ME
-        self.pool = FakePool()
-        self.entries: list[HistoryEntry] = []
+        self.pool = FakePool(db)
+        self.role = "member"
         self.joins = 0
         self.is_in_pool = False
         self.has_left_for_good = False
@@ -151,7 +223,11 @@ class FakeNode:
     def find_pool(self, text: str) -> PoolInfo:
         if self.has_left_for_good or (text != "garden" and text != encode_id(POOL_ID)):
             raise UnknownPool("no such pool")
-        return GARDEN
+        return attrs.evolve(GARDEN, role=self.role)
+
+    @asynccontextmanager
+    async def open_history(self, pool: PoolInfo) -> AsyncIterator[HistoryReader]:
+        yield self.pool.history
 
     @asynccontextmanager
     async def join(self, pool: PoolInfo | InviteLink, *, name: str | None = None) -> AsyncIterator[FakePool]:
@@ -173,11 +249,8 @@ class FakeNode:
         assert not self.is_in_pool
         self.has_left_for_good = True
 
-    async def history(self, pool: PoolInfo, *, limit: int, before: MsgId | None = None) -> list[HistoryEntry]:
-        await trio.lowlevel.checkpoint()
-        ids = [item.msg_id for item in self.entries]
-        end = len(ids) if before is None else ids.index(before)
-        return self.entries[max(0, end - limit) : end]
+    async def history(self, pool: PoolInfo, *, limit: int) -> Any:
+        return await self.pool.history.latest(limit)
 
     async def offers(self, pool: PoolInfo) -> list[OfferInfo]:
         await trio.lowlevel.checkpoint()
@@ -233,13 +306,15 @@ class Desk:
         self.session = Session(node, nursery)  # type: ignore[arg-type]
 
     def call(self, recorder: Recorder, lines: Sequence[str] = (), **params: Any) -> Call:
-        asked = {"pool": "garden", "timeout_s": 30.0, **params}
+        asked = {"pool": "garden", "timeout_s": 30.0, "rows": None, **params}
         return Call(session=self.session, params=asked, reporter=recorder, lines=SlowLines(lines))
 
 
 @asynccontextmanager
 async def open_desk() -> AsyncIterator[Desk]:
     """Open a session on a fake node."""
-    async with trio.open_nursery() as nursery:
-        yield Desk(FakeNode(), nursery)
-        nursery.cancel_scope.cancel()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "messages.db"
+        async with open_message_db(path, POOL, was_admin=is_ada) as db, trio.open_nursery() as nursery:
+            yield Desk(FakeNode(db), nursery)
+            nursery.cancel_scope.cancel()

@@ -1,12 +1,14 @@
 """QUIC with bounded windows: against peers that leave gaps, send crumbs, never acknowledge. Pairs fed by hand."""
 
 import inspect
+import math
 
 import attrs
 import pytest
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamDataReceived
 from aioquic.quic.packet import QuicErrorCode
+from aioquic.tls import Epoch
 from hostile_quic import HostileQuic, crypto_frame, reset_frame, stream_frame
 from link_world import device
 
@@ -205,7 +207,7 @@ def test_a_peer_that_never_acknowledges_is_given_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("poolnet.net.bounded_quic.MAX_UNACKNOWLEDGED_PACKETS", 100)
     pair = Pair.connect(is_open=True)
     pair.dialler.acknowledges = False
-    for _ in range(200):  # each makes the acceptor acknowledge, and an acknowledgement is kept until it is acknowledged
+    for _ in range(400):  # makes the acceptor acknowledge, and an acknowledgement is kept until it is acknowledged
         pair.say()
     end = pair.end()
     assert end is not None
@@ -225,6 +227,87 @@ def test_unfinished_chunks_and_unacknowledged_bytes_are_counted() -> None:
     assert pair.dialler.may_open_chunk_stream()
 
 
+def unacknowledged(pair: Pair) -> int:
+    """How many packets of the dialler wait to be acknowledged."""
+    return len(pair.dialler._spaces[Epoch.ONE_RTT].sent_packets)
+
+
+def write(pair: Pair, data: bytes, *, lose: int = 0) -> None:
+    """Have the dialler send some bytes; of the datagrams that takes, the first `lose` do not arrive."""
+    pair.dialler.send_stream_data(0, data)
+    for datagram, _ in pair.dialler.datagrams_to_send(pair.now)[lose:]:
+        pair.acceptor.receive_datagram(datagram, DIALLER, pair.now)
+
+
+def answer(pair: Pair, *, after_s: float) -> int:
+    """Let time pass and the acceptor send what it has; return how many datagrams that are."""
+    pair.now += after_s
+    datagrams = pair.acceptor.datagrams_to_send(pair.now)
+    for data, _ in datagrams:
+        pair.dialler.receive_datagram(data, ACCEPTOR, pair.now)
+    return len(datagrams)
+
+
+@pytest.fixture
+def quiet() -> Pair:
+    """Two that are proven and have nothing more to say to each other."""
+    pair = Pair.connect(is_open=True)
+    pair.exchange()
+    assert unacknowledged(pair) == 0
+    pair.now = math.ceil(pair.now / 0.05) * 0.05 + 0.001  # acknowledgements leave at multiples
+    return pair
+
+
+def test_small_datagrams_are_acknowledged_together_and_in_time(quiet: Pair) -> None:
+    for _ in range(5):
+        write(quiet, b"x")
+        assert answer(quiet, after_s=0.005) == 0
+    assert unacknowledged(quiet) == 5
+    assert answer(quiet, after_s=0.025) == 1
+    assert unacknowledged(quiet) == 0
+
+
+def test_an_acknowledgement_goes_with_data(quiet: Pair) -> None:
+    write(quiet, b"x")
+    quiet.acceptor.send_stream_data(0, b"y")
+    assert answer(quiet, after_s=0.001) == 1
+    assert unacknowledged(quiet) == 0
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_large_datagram_is_acknowledged_soon(quiet: Pair, is_late: bool) -> None:
+    if is_late:
+        write(quiet, b"x")
+    write(quiet, bytes(1100))
+    assert answer(quiet, after_s=0.002) == 1
+    assert unacknowledged(quiet) == 0
+
+
+def test_many_small_datagrams_are_acknowledged_soon(quiet: Pair) -> None:
+    for _ in range(10):
+        write(quiet, b"x")
+        quiet.now += 0.001  # QUIC paces them
+    assert answer(quiet, after_s=0.002) == 1
+
+
+def test_what_follows_a_loss_is_acknowledged_soon(quiet: Pair) -> None:
+    write(quiet, b"x", lose=1)
+    write(quiet, b"y")
+    assert answer(quiet, after_s=0.002) == 1
+    assert unacknowledged(quiet) == 1
+
+
+def test_before_the_proof_acknowledgements_are_not_held_back() -> None:
+    pair = Pair.connect()
+    write(pair, b"x")
+    assert answer(pair, after_s=0.002) == 1
+
+
+def test_both_sides_know_how_long_the_other_holds_acknowledgements_back() -> None:
+    pair = Pair.connect()
+    assert pair.dialler._loss.max_ack_delay == pair.acceptor._loss.max_ack_delay == 0.06
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -234,6 +317,8 @@ def test_unfinished_chunks_and_unacknowledged_bytes_are_counted() -> None:
         "_handle_crypto_frame",
         "datagrams_to_send",
         "next_event",
+        "receive_datagram",
+        "_serialize_transport_parameters",
     ],
 )
 def test_aioquic_still_has_what_is_overridden(name: str) -> None:
@@ -259,3 +344,8 @@ def test_aioquic_still_has_the_state_that_is_read_and_set() -> None:
     assert stream.sender.is_finished is False
     assert all(hasattr(space, "sent_packets") for space in pair.acceptor._spaces.values())
     assert set(pair.acceptor._crypto_streams) == set(pair.acceptor._spaces)
+    space = pair.acceptor._spaces[Epoch.ONE_RTT]
+    assert space.ack_at is None
+    assert len(space.ack_queue) <= 1
+    assert stream in pair.acceptor._streams_queue
+    assert stream.sender.buffer_is_empty is True

@@ -1,16 +1,18 @@
 """What the commands do with a pool, on a fake one without network and with a jumping clock."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
-from cli_fakes import ADA, BOB, GARDEN, ME, Recorder, entry, member, offer_info, open_desk
+from cli_fakes import ADA, BOB, GARDEN, ME, Desk, Recorder, member, offer_info, open_desk, text_event
 from trio.testing import MockClock
 
 from poolnet import (
     DownloadProgress,
     FileOffered,
-    MessageReceived,
     NodeJoined,
     NodeLeft,
     OutputExists,
@@ -23,7 +25,7 @@ from poolnet import (
     encode_id,
     short_id,
 )
-from poolnet.clock import Hlc
+from poolnet.wire.bodies import AnnouncementBody, OfferBody
 from poolnet_cli.commands import files, pools, talk
 from poolnet_cli.commands.join import join
 from poolnet_cli.session import PoolLeft
@@ -85,7 +87,7 @@ async def expect_pool_left(desk) -> None:
             await trio.sleep_forever()
 
 
-# --- send, peers, history -----------------------------------------------------------------------------------------
+# --- send, peers ---------------------------------------------------------------------------------------------------
 
 
 async def test_send_waits_for_somebody_before_it_sends(jumping_clock: MockClock):
@@ -133,17 +135,42 @@ async def test_peers_are_the_others_who_are_here(jumping_clock: MockClock):
         assert [peer["name"] for peer in recorder.records[1:]] == ["ada", "bob"]
 
 
-async def test_history_before_the_beginning_of_an_id(jumping_clock: MockClock):
+async def test_an_announcement_is_for_admins(jumping_clock: MockClock):
     recorder = Recorder()
     async with open_desk() as desk:
-        desk.node.entries = [entry(n, f"text {n}") for n in range(1, 9)]
-        prefix = encode_id(bytes([5]) * 32)[:6].upper()
-        await talk.history(desk.call(recorder, limit=2, before=prefix))
-        assert [record["text"] for record in recorder.records] == ["text 3", "text 4"]
-        assert recorder.records[0]["time"] == 3.0
-        for wrong in ("zzzz", "a"):
-            with pytest.raises(UnknownMessage):
-                await talk.history(desk.call(recorder, limit=2, before=wrong))
+        with pytest.raises(Refused, match="only an admin of garden"):
+            await talk.announce(desk.call(recorder, text="hear"))
+        assert desk.node.joins == 0
+        desk.node.role = "admin"
+        desk.pool.is_linked.set()
+        await talk.announce(desk.call(recorder, text="hear"))
+        assert desk.pool.announced == ["hear"]
+    assert recorder.records == [{"id": encode_id(bytes([101]) * 32)}]
+
+
+async def test_wait_returns_when_all_agree(jumping_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(talk.wait, desk.call(recorder, timeout_s=30))
+        await trio.sleep(5)
+        desk.pool.people.append(member(ADA, "ada"))
+        desk.pool.is_linked.set()
+        await trio.sleep(5)
+        assert recorder.records == []
+        desk.pool.is_synced.set()
+    assert (recorder.records[0]["event"], recorder.records[0]["neighbours"]) == ("synced", 1)
+    assert "waiting until this device and its neighbours agree" in recorder.notes
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+async def test_wait_gives_up_in_time_and_tells_what_is_missing(jumping_clock: MockClock, is_linked: bool):
+    async with open_desk() as desk:
+        if is_linked:
+            desk.pool.is_linked.set()
+        began_at = trio.current_time()
+        with pytest.raises(Unreachable, match="did not agree" if is_linked else "nobody was there"):
+            await talk.wait(desk.call(Recorder(), timeout_s=30))
+        assert trio.current_time() - began_at < 31
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -235,7 +262,7 @@ async def test_retract_works_also_when_nobody_is_there(jumping_clock: MockClock)
     async with open_desk() as desk:
         item = offer_info(9, "big", ME)
         desk.pool.files.known.append(item)
-        await files.retract(desk.call(recorder, file="big", timeout_s=5))
+        await files.retract(desk.call(recorder, file="big", message=None, timeout_s=5))
         assert desk.pool.files.retracted == [item.file_id]
     assert recorder.records == [{"event": "retracted", "file_id": encode_id(item.file_id)}]
     assert "nobody is there" in recorder.notes[0]
@@ -247,9 +274,22 @@ async def test_to_retract_what_somebody_else_offers_is_told_as_what_it_is(jumpin
         desk.pool.is_linked.set()
         desk.pool.files.known += [offer_info(9, "theirs", ADA), offer_info(10, "mine", ME)]
         for name in ("theirs", "mine"):
-            await files.retract(desk.call(recorder, file=name))
+            await files.retract(desk.call(recorder, file=name, message=None))
     assert "no longer gives theirs" in recorder.notes[0]
     assert recorder.notes[1].startswith("mine is withdrawn")
+
+
+async def test_a_message_is_taken_back_by_the_beginning_of_its_id(jumping_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk:
+        message = await desk.pool.store("oops", ms=1000, by=ME)
+        text_id = encode_id(message.msg_id)
+        await files.retract(desk.call(recorder, file=None, message=text_id[:6], timeout_s=5))
+        assert desk.pool.retracted == [message.msg_id]
+        with pytest.raises(UnknownMessage):
+            await files.retract(desk.call(recorder, file=None, message="zzzzzz", timeout_s=5))
+    assert recorder.records == [{"event": "message_retracted", "id": text_id, "node": encode_id(ME), "name": "me"}]
+    assert "nobody is there now" in recorder.notes[0]
 
 
 # --- the feed -----------------------------------------------------------------------------------------------------
@@ -281,23 +321,20 @@ async def test_the_end_of_input_does_not_end_the_feed(jumping_clock: MockClock):
         assert scope.cancelled_caught
 
 
-async def test_what_came_before_the_feed_listened_is_shown_once(jumping_clock: MockClock):
+async def test_what_came_before_the_feed_listened_is_told_once_and_what_was_known_before_not_at_all(
+    jumping_clock: MockClock,
+):
     recorder = Recorder()
     async with open_desk() as desk, trio.open_nursery() as nursery:
         desk.pool.people.append(member(ADA, "ada"))
         desk.pool.files.known.append(offer_info(9, "big"))
-        desk.node.entries.append(entry(1, "old"))
+        await desk.pool.store("old", ms=1000)
         nursery.start_soon(join, desk.call(recorder, [], name=None, cwd="/"))
         await trio.sleep(0.05)  # entering takes 0.1 s
-        desk.node.entries.append(entry(2, "new"))
+        new = await desk.pool.store("new", ms=2000)
         await trio.sleep(10)
-        new = entry(2, "new")
         desk.pool.events.publish(joined_at(ADA, "ada"))
-        desk.pool.events.publish(
-            MessageReceived(
-                msg_id=new.msg_id, node=ADA, name="ada", text="new", unix_ms=new.unix_ms, key=(Hlc(1), new.msg_id)
-            )
-        )
+        desk.pool.events.publish(text_event(new, "new"))
         offered = offer_info(9, "big")
         desk.pool.events.publish(
             FileOffered(file_id=offered.file_id, file_name="big", size_bytes=100, node=ADA, name="ada")
@@ -358,3 +395,114 @@ async def test_a_second_feed_in_the_same_home_shares_the_pool(jumping_clock: Moc
         assert second.records[0]["name"] == "new name"
         nursery.cancel_scope.cancel()
     assert desk.node.joins == 1
+
+
+# --- the feed for people ------------------------------------------------------------------------------------------
+
+
+class People:
+    """A feed on a screen of 20 rows, at a desk."""
+
+    def __init__(self, desk: Desk, nursery: trio.Nursery) -> None:
+        self.recorder = Recorder()
+        self._desk = desk
+        self._nursery = nursery
+
+    async def join(self, *lines: str) -> None:
+        self._nursery.start_soon(join, self._desk.call(self.recorder, lines, name=None, cwd="/", rows=20))
+        await trio.sleep(1 + len(lines))
+
+    def shown(self) -> list[str]:
+        """Return what is on the screen, in short."""
+        return [line for record in self.recorder.records for line in self._short(record)]
+
+    def _short(self, record: dict[str, Any]) -> list[str]:
+        inner = [line for entry in record.get("entries", ()) for line in self._short(entry)]
+        mark = [] if record["event"] in ("message", "recent") else [f"[{record['event']}]"]
+        return [*mark, *([record["text"] + "*" * record.get("late", False)] if "text" in record else []), *inner]
+
+
+@asynccontextmanager
+async def open_people() -> AsyncIterator[tuple[Desk, People]]:
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        yield desk, People(desk, nursery)
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_feed_for_people_begins_with_the_newest_messages(jumping_clock: MockClock):
+    async with open_people() as (desk, people):
+        desk.pool.people.append(member(ADA, "ada"))
+        await desk.pool.store(AnnouncementBody(text="hear"), ms=500)
+        for n in range(25):
+            await desk.pool.store(f"text {n}", ms=1000 + n)
+        await people.join()
+        texts = [f"text {n}" for n in range(5, 25)]
+        assert people.shown() == ["[joined]", "[pinned]", "hear", *texts, "[node_joined]"]
+
+
+async def test_an_announcement_that_is_on_the_screen_is_not_shown_twice(jumping_clock: MockClock):
+    async with open_people() as (desk, people):
+        await desk.pool.store(AnnouncementBody(text="hear"), ms=500)
+        await people.join()
+        assert people.shown() == ["[joined]", "[announcement]", "hear"]
+
+
+async def test_late_messages_are_shown_in_their_place_a_moment_later(jumping_clock: MockClock):
+    async with open_people() as (desk, people):
+        await desk.pool.store("old", ms=1000)
+        await people.join()
+        desk.pool.unix_ms = 20_000
+        await desk.pool.say("new", ms=20_000)
+        await desk.pool.say("late", ms=10_000)
+        await trio.sleep(0.2)
+        assert people.shown() == ["[joined]", "old", "new"]
+        await trio.sleep(0.2)
+        assert people.shown()[3:] == ["[late]", "late*", "new"]
+        assert people.recorder.events("late")[0]["further_up"] == 0
+
+
+async def test_a_retraction_takes_the_text_away_and_says_so(jumping_clock: MockClock):
+    async with open_people() as (desk, people):
+        await people.join()
+        oops = await desk.pool.say("oops", ms=desk.pool.unix_ms)
+        await desk.pool.say("well", ms=desk.pool.unix_ms + 1)
+        await trio.sleep(1)
+        await desk.pool.take_back(oops)
+        await desk.pool.say("late", ms=desk.pool.unix_ms - 60_000)
+        await trio.sleep(1)
+        assert people.shown() == ["[joined]", "oops", "well", "[message_retracted]", "[late]", "late*", "well"]
+        assert people.recorder.events("message_retracted")[0]["of"]["name"] == "ada"
+
+
+async def test_when_the_announcement_is_taken_back_the_one_before_counts_again(jumping_clock: MockClock):
+    async with open_people() as (desk, people):
+        await desk.pool.store(AnnouncementBody(text="first"), ms=1000)
+        second = await desk.pool.store(AnnouncementBody(text="second"), ms=2000)
+        await people.join()
+        await desk.pool.take_back(second)
+        await trio.sleep(1)
+        assert people.shown()[-3:] == ["[message_retracted]", "[pinned]", "first"]
+
+
+async def test_the_talk_and_its_past_are_at_hand_while_typing(jumping_clock: MockClock):
+    async with open_people() as (desk, people):
+        ids = [(await desk.pool.store(f"text {n}", ms=1000 + n)).msg_id for n in range(45)]
+        first = encode_id(ids[0])[:8]
+        await people.join("/older", "/older", "/older", "/search 7", "/sessions", "/announce hear", f"/retract {first}")
+        pages = [[entry["text"] for entry in page["entries"]] for page in people.recorder.events("older")]
+        assert pages == [[f"text {n}" for n in range(5, 25)], [f"text {n}" for n in range(5)], []]
+        assert [page["is_start"] for page in people.recorder.events("older")] == [False, True, True]
+        assert [entry["text"] for entry in people.recorder.events("found")[0]["entries"]] == ["text 7"]
+        assert people.recorder.events("sessions")[0]["sessions"][0]["messages"] == 45
+        assert (desk.pool.announced, desk.pool.retracted) == (["hear"], [ids[0]])
+
+
+async def test_files_that_are_on_offer_are_shown_once(jumping_clock: MockClock):
+    async with open_people() as (desk, people):
+        shown, above = offer_info(9, "shown", ADA), offer_info(8, "above", BOB)
+        desk.pool.files.known += [above, shown]
+        await desk.pool.store(OfferBody(file_id=shown.file_id, name="shown", size=100), ms=1000)
+        await people.join()
+        (offered,) = people.recorder.events("recent")[0]["entries"]
+        assert (offered["file_id"], offered["size"]) == (encode_id(shown.file_id), 100)
+        assert [offer["name"] for offer in people.recorder.events("offers")[0]["offers"]] == ["above"]

@@ -25,15 +25,23 @@ from poolnet_cli.lines import MAX_LINE_BYTES, LineSplitter
         ("/offer it's.txt", feed.OfferFile("it's.txt")),
         ("/get big.bin", feed.GetFile("big.bin")),
         ("/get 'two words' out.bin", feed.GetFile("two words", "out.bin")),
+        ("/older", feed.ShowOlder()),
+        ("/sessions", feed.ListSessions()),
+        ('/search two "in a row"', feed.Search('two "in a row"')),
+        ("/retract aoh4hkmx", feed.RetractMessage("aoh4hkmx")),
+        ("/announce hear, hear", feed.Announce("hear, hear")),
     ],
 )
 def test_a_line_is_a_text_unless_it_begins_with_one_slash(line: str, typed: feed.Typed):
     assert feed.parse_typed(line) == typed
 
 
-@pytest.mark.parametrize("line", ["/nonsense", "/offer", "/get", "/get a b c", "/"])
+@pytest.mark.parametrize(
+    "line",
+    ["/nonsense", "/offer", "/get", "/get a b c", "/", "/search ?", "/retract", "/retract a b", "/announce"],
+)
 def test_a_slash_command_that_is_wrong_says_what_to_type(line: str):
-    with pytest.raises(ValueError, match=r"/(help|offer|get)"):
+    with pytest.raises(ValueError, match=r"/(help|offer|get|search|retract|announce)"):
         feed.parse_typed(line)
 
 

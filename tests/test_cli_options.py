@@ -101,6 +101,25 @@ def test_paths_are_passed_on_absolute(run, calls: Calls, tmp_path: Path, monkeyp
     assert calls[1][2]["out"] == str(tmp_path)
 
 
+def test_what_is_asked_of_a_history_goes_together(run, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POOLNET_HISTORY_LIMIT", "7")  # which is for when it fits
+    run("history", "garden", "--search", "two words", "--since", "2026-11-20", "--until", "2026-11-20")
+    run("history", "garden", "--export", "talk.md")
+    run("history", "garden", "--export", "talk", "--format", "jsonl")
+    search, markdown, jsonl = (params for _, _, params in calls)
+    assert (search["limit"], search["search"]) == (7, "two words")
+    assert search["until_ms"] - search["since_ms"] in range(23 * 3_600_000, 26 * 3_600_000)  # the day is included
+    assert (markdown["export"], markdown["format"]) == (str(tmp_path / "talk.md"), "markdown")
+    assert (jsonl["export"], jsonl["format"]) == (str(tmp_path / "talk"), "jsonl")
+
+
+def test_a_feed_for_people_knows_the_rows_of_the_screen_and_one_for_programs_has_none(run, calls: Calls):
+    run("join", "garden")
+    run("join", "garden", "--json")
+    assert [params["rows"] for _, _, params in calls] == [20, None]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -114,6 +133,23 @@ def test_paths_are_passed_on_absolute(run, calls: Calls, tmp_path: Path, monkeyp
         ("history", "garden", "--limit", "-1"),
         ("demo", "--nodes", "1"),
         ("status", "--nonsense"),
+        ("history", "garden", "--since", "soon"),
+        ("history", "garden", "--session", "0"),
+        ("history", "garden", "--sessions", "--around", "abcd"),
+        ("history", "garden", "--around", "abcd", "--since", "2h"),
+        ("history", "garden", "--before", "abcd", "--session", "1"),
+        ("history", "garden", "--since", "2h", "--until", "3h"),
+        ("history", "garden", "--search", "?"),
+        ("history", "garden", "--export", "x.txt"),
+        ("history", "garden", "--export", "x.md", "--limit", "5"),
+        ("history", "garden", "--format", "jsonl"),
+        ("retract", "garden"),
+        ("retract", "garden", "file", "--message", "abcd"),
+        ("keep", "garden", "--for", "0"),
+        ("keep", "garden", "--messages", "0"),
+        ("keep", "garden", "--everything", "--for", "90d"),
+        ("wait", "garden"),
+        ("announce", "garden"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(

@@ -1,21 +1,25 @@
 """Records as text."""
 
 import re
+import time
+from typing import Any
 
 import pytest
 
+from poolnet_cli.feed_renderer import ERASE_ROW, FIRST_PROGRESS_LINE_S, PROGRESS_LINE_INTERVAL_S, FeedRenderer
 from poolnet_cli.ink import Ink
 from poolnet_cli.qr import draw_qr
-from poolnet_cli.render import FIRST_PROGRESS_LINE_S, PROGRESS_LINE_INTERVAL_S, FeedRenderer, renderer_for
+from poolnet_cli.render import renderer_for
 
-ADA, BOB = "a" * 52, "b" * 52
+ADA, BOB, CYD = "a" * 52, "b" * 51 + "a", "c" * 51 + "a"
 FILE_ID = "f" * 52
 PLAIN = Ink(is_terminal=False)
 STYLED = Ink(is_terminal=True)
 
 
-def message(text: str, *, name: str = "ada", node: str = ADA) -> dict[str, object]:
-    return {"event": "message", "id": "m" * 52, "node": node, "name": name, "text": text, "time": 0.0}
+def message(text: str, *, name: str = "ada", node: str = ADA, **fields: object) -> dict[str, Any]:
+    now = time.time()
+    return {"event": "message", "id": "m" * 52, "node": node, "name": name, "text": text, "time": now, **fields}
 
 
 def progress(done: int) -> dict[str, object]:
@@ -44,7 +48,7 @@ def test_a_message_that_came_late_is_marked():
 
 def test_a_wrong_clock_is_told_by_how_much_and_what_to_do():
     day, hours = (FeedRenderer(PLAIN).record({"event": "clock_wrong", "ahead_s": s}) for s in (3 * 86400.0, -7500.0))
-    assert "3 days 0 h ahead" in day
+    assert "3 days ahead" in day
     assert "2 h 5 min behind" in hours
     assert "set it right" in day
 
@@ -53,8 +57,8 @@ def test_what_the_history_has_beside_texts_is_told_in_words():
     shared = {"id": "m" * 52, "node": ADA, "name": "ada", "time": 0.0}
     line = renderer_for("history", PLAIN)
     assert "ada announces: hear" in line.record({**shared, "event": "announcement", "text": "hear"})
-    assert "ada: (offers big.bin)" in line.record({**shared, "event": "offered", "file": "big.bin"})
-    assert "does not know: new)" in line.record({**shared, "event": "unknown_message", "kind": "new"})
+    assert "ada offers big.bin" in line.record({**shared, "event": "offered", "file": "big.bin"})
+    assert "does not know (new)" in line.record({**shared, "event": "unknown_message", "kind": "new"})
 
 
 def test_two_nodes_of_one_name_are_told_apart():
@@ -65,13 +69,131 @@ def test_two_nodes_of_one_name_are_told_apart():
     assert "ada (bbbbbbbb): hi" in feed.record(message("hi", node=BOB))
 
 
+def passing(event: str, node: str, name: str, **fields: str) -> dict[str, Any]:
+    return {"event": event, "node": node, "name": name, **fields}
+
+
+JOINED = {"event": "joined", "pool": "p", "node": ADA, "name": "ada", "pool_name": "garden"}
+
+
+def test_who_comes_and_goes_is_folded_into_one_line_as_long_as_nothing_else_is_printed():
+    feed = FeedRenderer(PLAIN, folds=True)
+    assert feed.record(passing("node_joined", BOB, "bob")) == "* bob is here\n"
+    assert feed.record(passing("node_joined", CYD, "cyd")) == ERASE_ROW + "* bob and cyd are here\n"
+    assert feed.record(passing("node_left", BOB, "bob")) == ERASE_ROW + "* cyd is here\n"
+    assert feed.record(passing("node_left", CYD, "cyd")) == ERASE_ROW
+    assert feed.record(passing("node_left", ADA, "ada")) == "* ada left\n"
+    feed.record(message("hi"))
+    assert feed.record(passing("node_joined", CYD, "cyd")) == "* cyd is here\n"
+    feed.touched()
+    assert feed.record(passing("node_left", BOB, "bob")) == "* bob left\n"
+
+
+def test_a_notice_that_takes_several_rows_is_replaced_whole(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "10")
+    feed = FeedRenderer(STYLED, folds=True)
+    feed.record(passing("node_joined", BOB, "bob the builder"))
+    assert feed.record(passing("node_left", CYD, "cyd")).startswith(ERASE_ROW * 3 + "\x1b[2m*")
+
+
+def test_where_lines_cannot_be_taken_back_everyone_has_a_line():
+    feed = FeedRenderer(PLAIN)
+    shown = [feed.record(passing("node_joined", node, name)) for node, name in ((BOB, "bob"), (CYD, "cyd"))]
+    assert shown == ["* bob is here\n", "* cyd is here\n"]
+
+
+def test_a_new_name_is_news_unless_it_is_of_this_node():
+    feed = FeedRenderer(PLAIN)
+    feed.record(JOINED)
+    assert feed.record(passing("node_renamed", BOB, "bob", old_name="rob")) == "* rob is now bob\n"
+    assert feed.record(passing("node_renamed", ADA, "ada", old_name="vm")) == ""
+
+
+def test_a_message_that_calls_this_node_stands_out_and_rings_once():
+    feed = FeedRenderer(STYLED)
+    feed.record(JOINED)
+    assert "\x1b[1mhi @ada" in feed.record(message("hi @ada", node=BOB, name="bob", mentions=[ADA]))
+    assert "\x1b[1mhi @all" in feed.record(message("hi @all", node=BOB, name="bob", to_all=True))
+    assert "\x1b[1mhi @bob" not in feed.record(message("hi @bob", node=CYD, name="cyd", mentions=[BOB]))
+    assert "\x1b[1mme @all" not in feed.record(message("me @all", to_all=True))
+    mention = {"event": "mention", "id": "m" * 52, "node": BOB, "name": "bob", "text": "hi @ada", "to_all": False}
+    assert feed.record(mention) == "\a"
+    assert FeedRenderer(PLAIN).record(mention) == ""
+
+
+def test_of_a_part_of_the_feed_as_much_is_printed_as_the_screen_has_rows(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LINES", "8")
+    monkeypatch.setenv("COLUMNS", "40")
+    entries = [message(f"text {n}") for n in range(20)] + [message("long " * 20)]
+    shown = FeedRenderer(STYLED).record({"event": "recent", "entries": entries})
+    assert [n for n in range(20) if f"text {n}\n" in shown] == [18, 19]
+    assert len(FeedRenderer(PLAIN).record({"event": "recent", "entries": entries}).splitlines()) == 21
+    monkeypatch.setenv("LINES", "3")
+    assert "long" in FeedRenderer(STYLED).record({"event": "recent", "entries": entries})
+
+
+def test_what_came_late_is_printed_below_a_mark():
+    entries = [message("early", late=True), message("after")]
+    shown = FeedRenderer(PLAIN).record({"event": "late", "entries": entries, "further_up": 2}).splitlines()
+    assert shown[0] == "── late, and 2 more messages further up (/older) ──"
+    assert [line.split(" ", 1)[1] for line in shown[1:]] == ["(late) ada: early", "ada: after"]
+
+
+def test_a_retraction_says_whose_message_it_was():
+    feed = FeedRenderer(PLAIN)
+    gone = {"event": "message_retracted", "id": "m" * 52, "node": ADA, "name": "ada"}
+    of = {"node": BOB, "name": "bob", "time": time.time()}
+    assert feed.record(gone) == "* ada took back the message mmmmmmmm\n"
+    assert re.fullmatch(
+        r"\* ada took back the message of bob of \d\d:\d\d; its text is deleted\n", feed.record({**gone, "of": of})
+    )
+
+
+def test_a_message_of_another_day_has_its_date():
+    assert re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d ada", FeedRenderer(PLAIN).record(message("hi", time=1.7e9)))
+
+
+def test_many_files_on_offer_are_one_line_and_known_by_name():
+    feed = FeedRenderer(PLAIN)
+    offers = [{**offer(BOB), "file_id": str(n) * 52, "name": f"{n}.txt", "by": "bob"} for n in range(4)]
+    assert feed.record({"event": "offers", "offers": offers}) == "* 4 more files are on offer (/files)\n"
+    assert "2.txt" in feed.record({"event": "retracted", "file_id": "2" * 52})
+    assert feed.record({"event": "offers", "offers": offers[:1]}).startswith("* bob offers 0.txt, 100 B")
+
+
+def test_an_offer_in_the_feed_says_how_to_fetch_it_unless_it_is_our_own():
+    feed = FeedRenderer(PLAIN)
+    feed.record(JOINED)
+    offered = {**message(""), "event": "offered", "file": "big.bin", "size": 100, "file_id": FILE_ID}
+    assert feed.record({**offered, "node": BOB, "name": "bob"}).endswith("bob offers big.bin, 100 B  (/get ffffffff)\n")
+    assert feed.record(offered).endswith("ada offers big.bin, 100 B\n")
+
+
+def test_how_much_is_kept_in_words():
+    line = renderer_for("keep", PLAIN)
+    assert line.record({"max_age_s": None, "max_count": None}) == "everything\n"
+    assert (
+        line.record({"max_age_s": 86400.0 * 90, "max_count": 5}) == "messages of the last 90 days, at most 5 messages\n"
+    )
+    assert line.record({"max_age_s": None, "max_count": 5}) == "the newest 5 messages\n"
+
+
+def test_sessions_are_a_table_and_an_export_is_its_path():
+    history = renderer_for("history", PLAIN)
+    node = {"node": ADA, "name": "ada"}
+    session = {"event": "session", "number": 1, "start": 0.0, "end": 90.0, "messages": 3, "nodes": [node] * 8}
+    assert history.record(session) == ""
+    assert history.record({"event": "exported", "path": "/x/y z", "messages": 3}) == "/x/y z\n"
+    assert re.search(r"1  \S+ \S+  1 min 30 s\s+3  ada, ada, ada, ada, ada, ada and 2 more\n", history.finish())
+
+
 def offer(node: str) -> dict[str, object]:
     return {"event": "offer", "file_id": FILE_ID, "name": "big.bin", "size": 100, "node": node}
 
 
 def test_an_offer_says_whose_it_is():
     feed = FeedRenderer(PLAIN)
-    feed.record({"event": "joined", "pool": "p", "node": ADA, "name": "ada", "pool_name": "garden"})
+    feed.record(JOINED)
     assert feed.record(offer(ADA)) == "* you offer big.bin, 100 B\n"
     assert feed.record(offer(BOB)) == "* bbbbbbbb offers big.bin, 100 B  (/get ffffffff)\n"
     feed.record({"event": "node_joined", "node": BOB, "name": "bob"})
@@ -103,16 +225,24 @@ def test_a_server_that_answers_is_news_only_after_it_did_not():
 def test_every_event_of_the_feed_has_a_text():
     feed = FeedRenderer(PLAIN)
     records = [
-        {"event": "joined", "pool": "p", "node": ADA, "name": "ada", "pool_name": "garden"},
         {"event": "node_left", "node": ADA, "name": "ada"},
+        JOINED,
         {"event": "retracted", "file_id": FILE_ID},
         {"event": "complete", "file_id": FILE_ID, "path": "/x"},
         {"event": "server_lost", "address": "h:1", "reason": "gone"},
         {"event": "server_attached", "address": "h:1"},
         {"event": "error", "code": "x", "message": "went wrong"},
         {"event": "clock_wrong", "ahead_s": -100000.0},
-        {"event": "node_renamed", "node": ADA, "name": "ada", "old_name": "adaa"},
-        {"event": "mention", "id": "m" * 52, "node": ADA, "name": "ada", "text": "@bob", "to_all": False},
+        {"event": "node_renamed", "node": BOB, "name": "bob", "old_name": "rob"},
+        {**message("@bob"), "event": "offered", "file": "big.bin"},
+        {**message("hear"), "event": "pinned"},
+        {"event": "recent", "entries": [message("hi")]},
+        {"event": "late", "entries": [message("hi", late=True)], "further_up": 0},
+        {"event": "late", "entries": [], "further_up": 1},
+        {"event": "older", "entries": [], "is_start": True},
+        {"event": "found", "search": "x", "entries": []},
+        {"event": "sessions", "sessions": []},
+        {"event": "offers", "offers": [{**offer(BOB), "by": "bob"}]},
         {"event": "message_retracted", "id": "m" * 52, "node": ADA, "name": "ada"},
         {**message("hear"), "event": "announcement"},
         {"event": "unknown_message", "id": "m" * 52, "node": ADA, "name": "ada", "kind": "new", "time": 0.0},

@@ -1,10 +1,19 @@
 """Durations, sizes and addresses as people type and read them."""
 
+from datetime import UTC, datetime
+
 import click
 import pytest
 
 from poolnet_cli.options import HostPort
-from poolnet_cli.units import format_duration, format_rate, format_size, parse_duration
+from poolnet_cli.units import (
+    format_duration,
+    format_long_duration,
+    format_rate,
+    format_size,
+    parse_duration,
+    parse_time,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +39,51 @@ def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float):
 def test_what_is_no_duration_is_refused_with_an_example(text: str):
     with pytest.raises(ValueError, match=r"write for example 90s|must be more than nothing"):
         parse_duration(text)
+
+
+NOW = datetime(2026, 11, 21, 9, 30)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-11-20", datetime(2026, 11, 20)),
+        ("2026-11-20 08:40", datetime(2026, 11, 20, 8, 40)),
+        ("2026-11-20T08:40:15", datetime(2026, 11, 20, 8, 40, 15)),
+        ("2026-11-20t08:40z", datetime(2026, 11, 20, 8, 40, tzinfo=UTC)),
+        ("8:40", datetime(2026, 11, 21, 8, 40)),
+        ("23:59", datetime(2026, 11, 20, 23, 59)),
+        ("today", datetime(2026, 11, 21)),
+        (" Yesterday ", datetime(2026, 11, 20)),
+        ("2h", datetime(2026, 11, 21, 7, 30)),
+        ("3d ago", datetime(2026, 11, 18, 9, 30)),
+    ],
+)
+def test_a_time_is_a_date_a_time_of_day_or_how_long_ago(text: str, moment: datetime):
+    assert parse_time(text, now=NOW) == moment.timestamp() * 1000
+
+
+def test_a_day_as_an_end_is_its_end():
+    assert parse_time("2026-11-20", is_end=True) == parse_time("2026-11-21")
+    assert parse_time("yesterday", is_end=True, now=NOW) == parse_time("today", now=NOW)
+    assert parse_time("2026-11-20 08:40", is_end=True) == parse_time("2026-11-20 08:40")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "soon", "2026", "2026-13-01", "25:00", "9:5", "-2h", "0001-01-01", "99999w", "90"]
+)
+def test_what_is_no_time_is_refused_with_an_example(text: str):
+    with pytest.raises(ValueError, match="write for example 2026-11-20"):
+        parse_time(text, now=NOW)
+
+
+def test_a_long_duration_is_in_days():
+    assert [format_long_duration(hours * 3600) for hours in (1, 47, 48, 76)] == [
+        "1 h 0 min",
+        "47 h 0 min",
+        "2 days",
+        "3 days 4 h",
+    ]
 
 
 @pytest.mark.parametrize(

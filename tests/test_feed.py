@@ -90,6 +90,13 @@ def test_a_retracted_message_is_taken_out_and_asks_for_the_one_that_is_now_missi
     assert not feed.wants_load
 
 
+def test_a_short_window_takes_nothing_from_before_what_is_missing():
+    feed = fed(2, heard(text(4)), loaded=[text(2), text(3)])
+    feed.apply(MessageRetracted(msg_id=text(4).msg_id, node=ADA, name="ada"))
+    assert feed.apply(heard(text(1), is_late=True)) is None, "at 2 is between"
+    assert shown(feed) == ["at 3"]
+
+
 def test_a_message_that_is_told_of_after_its_retraction_stays_away():
     feed = fed(3, MessageRetracted(msg_id=text(1).msg_id, node=ADA, name="ada"), heard(text(1)))
     assert feed.entries == ()

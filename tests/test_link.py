@@ -59,6 +59,50 @@ async def test_flushed_returns_only_when_the_other_application_has_consumed(auto
         nursery.cancel_scope.cancel()
 
 
+async def test_one_report_of_consumption_covers_the_frames_of_a_moment(autojump_clock: trio.abc.Clock) -> None:
+    async with open_world(MemoryNetwork(1)) as world:
+        dialled, accepted = await world.pair()
+        await trio.sleep(0.5)
+        before = dialled.statistics().frames_in
+        for number in range(5):
+            dialled.post_frame(filler(100, number))
+            await accepted.receive_frame()
+        with trio.move_on_after(1):
+            await accepted.receive_frame()  # the last one counts as consumed, too
+        assert dialled.statistics().unacknowledged_control == 0
+        assert dialled.statistics().frames_in == before + 1
+
+
+async def test_gossip_leaves_at_once_and_what_follows_it_closely_leaves_together(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with open_world(MemoryNetwork(1, latency_s=0.01)) as world:
+        dialled, accepted = await world.pair()
+        await trio.sleep(0.5)
+        start, arrivals = trio.current_time(), []
+        for number in range(6):
+            dialled.post_frame(filler(100, number))
+        for number in range(6):
+            assert await accepted.receive_frame() == filler(100, number)
+            arrivals.append(trio.current_time() - start)
+        alone, *together = arrivals
+        assert alone < 0.012
+        assert len(set(together)) == 1
+        assert 0.02 <= together[0] < 0.025
+
+
+async def test_other_frames_and_goodbye_do_not_overtake_gathered_gossip(autojump_clock: trio.abc.Clock) -> None:
+    async with open_world(MemoryNetwork(1)) as world:
+        dialled, accepted = await world.pair()
+        sent = [filler(100, 0), filler(100, 1), Prune(), filler(100, 2)]
+        for frame in sent:
+            dialled.post_frame(frame)
+        dialled.close_now()
+        assert [await accepted.receive_frame() for _ in sent] == sent
+        with pytest.raises(LinkClosed):
+            await accepted.receive_frame()
+
+
 async def test_posting_to_a_peer_that_never_reads_closes_the_link(autojump_clock: trio.abc.Clock) -> None:
     async with open_world(MemoryNetwork(4)) as world:
         dialled, accepted = await world.pair()

@@ -108,6 +108,15 @@ async def test_announcements_and_offered_files_are_found_and_nothing_else_is(tmp
         assert await db.search("life tar") == [offer]
 
 
+async def test_of_messages_of_one_time_the_last_by_id_are_the_newest(tmp_path: Path) -> None:
+    messages = sorted((make_text(7, f"tree {n}") for n in range(60)), key=lambda message: message.key)
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
+        for message in random.Random(2).sample(messages, len(messages)):
+            await db.append([message])
+        for limit in range(1, 61):
+            assert await db.search("tree", limit=limit) == messages[-limit:]
+
+
 @settings(max_examples=40)
 @given(
     stamps=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2), st.booleans()), max_size=40),

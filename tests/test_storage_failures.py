@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 import trio
-from made_messages import POOL, make_message
+from made_messages import POOL, make_message, make_text, make_tombstone
 
 from poolnet.clock import Hlc
 from poolnet.errors import DiskFull
 from poolnet.file_manager import FileManager, open_file_manager
 from poolnet.ids import DeviceId, FileId
-from poolnet.limits import MIB
+from poolnet.limits import KIB, MIB
 from poolnet.message_db import open_message_db
+from poolnet.storage import message_volumes
 from poolnet.storage.atomic_json import read_json, write_json
 from poolnet.testing.chunk_links import FileNode, linked
 
@@ -72,6 +73,42 @@ async def test_a_history_survives_a_full_disk(small_disk: Path) -> None:
         assert await db.append(second) == second
     async with open_message_db(small_disk / "m.db", POOL) as db:
         assert await db.latest(1000) == first + second
+
+
+async def test_a_retraction_on_a_full_disk_takes_place_once_there_is_room(small_disk: Path) -> None:
+    message = make_text(5, "Zanzibar")
+    tombstone = make_tombstone(6, message)
+    async with open_message_db(small_disk / "m.db", POOL) as db:
+        await db.append([message])
+        filler = fill(small_disk)
+        with pytest.raises(DiskFull):
+            await db.append([tombstone])
+        assert await db.latest(10) == [message]
+        filler.unlink()
+        assert await db.append([tombstone]) == [tombstone]
+        assert b"zanzibar" not in (small_disk / "m.db").read_bytes().lower()
+
+
+async def test_what_is_retracted_leaves_the_log_as_soon_as_there_is_room(
+    small_disk: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message_volumes, "VOLUME_SIZE", 20)  # little is rewritten
+    message = make_text(5, "Zanzibar")
+    async with open_message_db(small_disk / "m.db", POOL) as db:
+        await db.append([message])
+        for n in range(10, 500, 10):
+            await db.append([make_message(n + m, body=bytes(500)) for m in range(10)])
+        log = small_disk / "m.db-wal"
+        assert log.stat().st_size > 1 * MIB  # more than there will be room for in the database
+        filler = fill(small_disk)
+        os.truncate(filler, filler.stat().st_size - 512 * KIB)
+        assert await db.append([tombstone := make_tombstone(6, message)]) == [tombstone]
+        assert "still in the log" in caplog.text
+        assert await db.search("zanzibar") == []
+        filler.unlink()
+        await db.latest(1)
+        assert log.stat().st_size == 0
+        assert b"zanzibar" not in (small_disk / "m.db").read_bytes().lower()
 
 
 @contextlib.contextmanager

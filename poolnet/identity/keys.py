@@ -4,6 +4,8 @@ A device is its key. Invites are such keys as well: whoever holds the seed may s
 mathematics; what it lets through and we do not are public keys of small order, for which one signature fits any text.
 """
 
+from functools import lru_cache
+
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -76,10 +78,20 @@ def is_small_order(public_key: bytes) -> bool:
 
 def verify_signature(public_key: bytes, signature: bytes, data: bytes) -> bool:
     """Return whether `signature` is the one of `data` by the holder of `public_key`; False on anything wrong."""
-    if is_small_order(public_key):
-        return False
     try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, data)
+        _loaded(public_key).verify(signature, data)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+@lru_cache(maxsize=1024)
+def _loaded(public_key: bytes) -> Ed25519PublicKey:
+    """Return a key that can check signatures; a pool has few authors and many messages.
+
+    Raises:
+        ValueError: not a key, or one for which a signature proves nothing.
+    """
+    if is_small_order(public_key):
+        raise ValueError("a key of small order")
+    return Ed25519PublicKey.from_public_bytes(public_key)

@@ -14,6 +14,12 @@ sends every second byte makes it keep, and search, a hundred thousand ranges. Th
   are at most `MAX_PENDING_HANDSHAKE` bytes.
 - A peer that does not acknowledge packets loses the connection at `MAX_UNACKNOWLEDGED_PACKETS`.
 
+Acknowledgements are held back as well: aioquic sends one of its own, 1 ms after the first packet that asks for it, even
+if something else is sent meanwhile. For a link that carries a small frame now and then this is every second datagram
+and every second wake-up of the process. Here they go with whatever is sent next, and alone after at most `_ACK_STEP_S`;
+the peer is told to reckon with that (RFC 9000, section 13.2.1), so that a lost last packet is repaired so much later.
+As before after 1 ms if much has arrived or something is missing: bulk and other losses are not slowed down.
+
 For the sending side, `held` and `may_open_chunk_stream` tell what waits for the peer, whatever credit it pretends to
 give (protocol/flow_credit.py).
 
@@ -21,12 +27,19 @@ None of this can be had from aioquic's public interface, so this module, and no 
 tests/test_bounded_quic.py fails when a newer version no longer has them or no longer calls what is overridden here.
 """
 
+import math
+
 from aioquic import tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it is public, but not re-exported by name
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import NetworkAddress, QuicConnection, QuicConnectionError, QuicReceiveContext
 from aioquic.quic.events import QuicEvent, StreamDataReceived, StreamReset
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet import (
+    QuicErrorCode,
+    QuicFrameType,
+    pull_quic_transport_parameters,
+    push_quic_transport_parameters,
+)
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
@@ -43,6 +56,16 @@ from poolnet.limits import (
 #: The first bidirectional stream of the dialler.
 CONTROL_STREAM = 0
 _DIALLERS_CHUNKS, _ACCEPTORS_CHUNKS = 2, 3
+#: Acknowledgements of a few small datagrams leave at multiples of this, those of all connections in one turn ...
+_ACK_STEP_S = 0.05
+#: ... which is on time for a peer that reckons with this; aioquic would say 25 ms.
+_MAX_ACK_DELAY_MS = 60
+#: ... or leave as soon as aioquic would send them.
+_SOON_S = 0.001
+_MAX_PARAMETERS_SIZE = 1024
+#: A datagram of this size is part of something large: it, and all that follows within a moment, is acknowledged soon.
+#: So is the last of many small ones.
+_LARGE_DATAGRAM, _MOMENT_S, _MANY_DATAGRAMS = 1000, 0.2, 10
 #: A window moves when it would move by this part of it, to spare frames.
 _STEPS = 4
 
@@ -64,6 +87,8 @@ class BoundedQuicConnection(QuicConnection):
         )
         self.__is_open = False
         self.__delivered = 0
+        self.__unacknowledged = 0  # datagrams since the last acknowledgement
+        self.__bulk_until = -math.inf
         self.__chunk_kind = _DIALLERS_CHUNKS if configuration.is_client else _ACCEPTORS_CHUNKS
         bidirectional, unidirectional = self._local_max_streams_bidi, self._local_max_streams_uni
         bidirectional.value = bidirectional.sent = 0 if configuration.is_client else 1
@@ -99,14 +124,45 @@ class BoundedQuicConnection(QuicConnection):
             self.__delivered += stream.receiver.highest_offset - stream.receiver.starting_offset()
         return event
 
+    def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
+        """Take a datagram; hold back its acknowledgement if that may wait."""
+        space = self._spaces.get(tls.Epoch.ONE_RTT)
+        ack_at = None if space is None else space.ack_at
+        super().receive_datagram(data, addr, now)
+        if self.__is_open and space is not None and space.ack_at is not None:
+            self.__delay_ack(space, len(data), now, is_first=ack_at is None)
+
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """Return datagrams to send; close if too many were never acknowledged."""
         space = self._spaces.get(tls.Epoch.ONE_RTT)
-        if space is not None and len(space.sent_packets) > MAX_UNACKNOWLEDGED_PACKETS:
-            self.close(QuicErrorCode.INTERNAL_ERROR, QuicFrameType.ACK, "packets are not acknowledged")
+        if space is not None:
+            if len(space.sent_packets) > MAX_UNACKNOWLEDGED_PACKETS:
+                self.close(QuicErrorCode.INTERNAL_ERROR, QuicFrameType.ACK, "packets are not acknowledged")
+            if space.ack_at is not None and space.ack_at > now and self.__has_stream_data():
+                space.ack_at = now  # it goes with the data
         return super().datagrams_to_send(now)
 
+    def __delay_ack(self, space: QuicPacketSpace, size: int, now: float, *, is_first: bool) -> None:
+        self.__unacknowledged = 1 if is_first else self.__unacknowledged + 1
+        if size >= _LARGE_DATAGRAM:
+            self.__bulk_until = now + _MOMENT_S
+        has_gap = len(space.ack_queue) > 1
+        if has_gap or now < self.__bulk_until or self.__unacknowledged >= _MANY_DATAGRAMS:
+            space.ack_at = now + _SOON_S if space.ack_at is None else min(space.ack_at, now + _SOON_S)
+        elif is_first:
+            space.ack_at = math.ceil((now + _SOON_S) / _ACK_STEP_S) * _ACK_STEP_S
+
+    def __has_stream_data(self) -> bool:
+        return any(not stream.sender.buffer_is_empty for stream in self._streams_queue)
+
     # --- private methods of aioquic ---------------------------------------------------------------------------------
+
+    def _serialize_transport_parameters(self) -> bytes:
+        parameters = pull_quic_transport_parameters(Buffer(data=super()._serialize_transport_parameters()))
+        parameters.max_ack_delay = _MAX_ACK_DELAY_MS
+        buf = Buffer(capacity=_MAX_PARAMETERS_SIZE)
+        push_quic_transport_parameters(buf, parameters)
+        return buf.data
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         limit = self._local_max_data

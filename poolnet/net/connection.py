@@ -74,6 +74,9 @@ class ConnectionHost(Protocol):
     def touch(self, connection: "Connection") -> None:
         """Have `collect` called soon."""
 
+    def arm(self, connection: "Connection") -> None:
+        """Take note that its deadline may be earlier than before."""
+
     def flush(self, connection: "Connection") -> None:
         """Call `collect` now and send."""
 
@@ -225,6 +228,10 @@ class Connection:
         """Ask the other side to send no more on a stream."""
         self._quic.stop_stream(stream_id, _NOT_WANTED)
         self._host.touch(self)
+
+    def rearm(self) -> None:
+        """Take note that the link's deadline may be earlier than before."""
+        self._host.arm(self)
 
     def shut(self, code: str, reason: str) -> None:
         """Send what can be sent now, then close. The code also travels in the closing packet."""

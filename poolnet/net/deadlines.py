@@ -32,8 +32,15 @@ class Deadlines(Generic[T]):
             heapq.heappush(self._heap, (when, next(self._order), item))
 
     def next(self) -> float:
-        """Return when `due` should be called, perhaps before the earliest deadline; infinity if there is none."""
-        return self._heap[0][0] if self._heap else math.inf
+        """Return when `due` should be called: the earliest deadline, infinity if there is none."""
+        while self._heap:
+            queued, _, item = self._heap[0]
+            if self._queued.get(item) == queued == self._when.get(item):
+                return queued
+            heapq.heappop(self._heap)
+            if self._queued.get(item) == queued:  # else replaced by an earlier entry, which was popped before
+                self._requeue(item)
+        return math.inf
 
     def due(self, now: float) -> list[T]:
         """Return, and remove, the items whose deadline has come."""
@@ -42,13 +49,15 @@ class Deadlines(Generic[T]):
             queued, _, item = heapq.heappop(self._heap)
             if self._queued.get(item) != queued:
                 continue  # replaced by an earlier entry, which was popped before
-            del self._queued[item]
-            when = self._when.get(item)
-            if when is None:
-                continue
-            if when <= now:
-                del self._when[item]
+            if self._when.get(item, math.inf) <= now:
+                del self._queued[item], self._when[item]
                 items.append(item)
             else:
-                self.set(item, when)
+                self._requeue(item)
         return items
+
+    def _requeue(self, item: T) -> None:
+        """Replace an entry that was popped by one for the real deadline, if there still is one."""
+        del self._queued[item]
+        if item in self._when:
+            self.set(item, self._when[item])

@@ -257,6 +257,10 @@ class Endpoint:
         """Have a connection collected soon."""
         self._multiplexer.touch(connection)
 
+    def arm(self, connection: Connection) -> None:
+        """Take note of a deadline that may be earlier than before."""
+        self._multiplexer.arm(connection)
+
     def flush(self, connection: Connection) -> None:
         """Collect a connection now."""
         self._multiplexer.flush(connection)

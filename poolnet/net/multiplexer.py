@@ -129,8 +129,8 @@ class Multiplexer:
     def arm(self, timed: Timed) -> None:
         """Take note of a deadline that may have changed."""
         self._deadlines.set(timed, timed.next_deadline())
-        if self._sleep is not None and self._deadlines.next() < self._sleep.deadline:
-            self._sleep.deadline = self._deadlines.next()
+        if self._sleep is not None and (when := self._deadlines.next()) != self._sleep.deadline:
+            self._sleep.deadline = when
 
     async def _receive_task(self) -> None:
         while True:

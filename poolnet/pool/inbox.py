@@ -95,7 +95,10 @@ class Inbox:
         if message is not None:
             self._waiting.add(msg_id)
             try:
-                await self._send.send(message)
+                try:  # without yielding, so that what came together is stored together
+                    self._send.send_nowait(message)
+                except trio.WouldBlock:
+                    await self._send.send(message)
             except BaseException:  # cancelled: the link closes; reconciliation brings the message again
                 self._waiting.discard(msg_id)
                 raise

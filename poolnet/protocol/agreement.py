@@ -66,7 +66,7 @@ from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.reconcile import Answer, answer, check_claims
 from poolnet.protocol.windows import Opening, OpeningAnswer, Window, answer_opening, open_older, open_window
 from poolnet.wire import pool_frames as frames
-from poolnet.wire.claims import HIGHEST, LOWEST, Bound, Claim, Equal, Fingerprint, Listing
+from poolnet.wire.claims import HIGHEST, LOWEST, Bound, Claim, Fingerprint, Listing
 
 __all__ = [
     "Agreed",
@@ -121,6 +121,7 @@ class _Peer:
 
     run: int | None = None
     takes_from: Bound = HIGHEST
+    is_older: bool = False  # it is about older history
     claims: frames.OpenComparison | frames.Compare | None = None  # not looked at yet
     is_in_database: bool = False
     unserved: set[int] = attrs.Factory(set)
@@ -137,7 +138,8 @@ class _Run:
     lower: Bound = LOWEST
     upper: Bound = HIGHEST
     peer_known_from: Bound | None = None
-    is_opened: bool = False  # the first answer has come
+    is_opened: bool = False  # the first answer has come, ...
+    is_begun: bool = False  # ... and was looked at
     expects_answer: bool = False
     claims: frames.Compare | None = None  # an answer not looked at yet
     is_in_database: bool = True
@@ -316,13 +318,6 @@ class Agreement:
         run.is_opened = True
         run.lower, run.peer_known_from = frame.lower, frame.known_from
         self._agenda.told(run.job.peer, frame.known_from)
-        match frame.claims:
-            case ():
-                run.is_equal = run.lower == run.upper
-            case (Equal(upper),):
-                run.is_equal = upper >= run.upper
-            case _:
-                pass
 
     def _on_want(self, peer: DeviceId, frame: frames.WantMessages, now: float) -> None:
         unserved = self._peers[peer].unserved
@@ -362,12 +357,6 @@ class Agreement:
         if self._run is not None and not self._run.waiting.isdisjoint(ids):
             self._run.waiting.difference_update(ids)
             self._run.has_lost = True
-
-    def _note(self, peer: DeviceId, lacking: Iterable[MsgId]) -> list[MsgId]:
-        """Want what is lacking and not here in any form. Returns what will be stored if nothing goes wrong."""
-        coming = [msg_id for msg_id in lacking if not self._is_held(msg_id)]
-        self._fetching.note(peer, [msg_id for msg_id in coming if not self._is_pending(msg_id)])
-        return coming
 
     # --- what comes next ----------------------------------------------------------------------------------------
 
@@ -420,7 +409,8 @@ class Agreement:
         state.takes_from = result.takes_from
         known_from = None if self._known_from is None else max(self._known_from, self._floor)
         self._say(peer, frame.run, result.lower, result.answer.claims, is_answer=True, known_from=known_from)
-        self._take(peer, result.answer)
+        state.is_older = frame.count > 0
+        self._take(peer, result.answer, now, is_older=state.is_older)
 
     def _answer(self, peer: DeviceId, state: _Peer, frame: frames.Compare, result: Answer | None, now: float) -> None:
         state.is_in_database = False
@@ -428,11 +418,18 @@ class Agreement:
             return
         if any(isinstance(claim, Fingerprint | Listing) for claim in frame.claims):
             self._say(peer, frame.run, frame.lower, result.claims, is_answer=True)
-        self._take(peer, result)
+        self._take(peer, result, now, is_older=state.is_older)
 
-    def _take(self, peer: DeviceId, result: Answer) -> list[MsgId]:
+    def _take(self, peer: DeviceId, result: Answer, now: float, *, is_older: bool) -> list[MsgId]:
+        """Tell what was found equal, and want what is lacking and not here in any form.
+
+        Returns what will be stored if nothing goes wrong.
+        """
         self._effects += [Agreed(peer, lower, upper) for lower, upper in result.agreed]
-        return self._note(peer, result.lacking)
+        coming = [msg_id for msg_id in result.lacking if not self._is_held(msg_id)]
+        wanted = [msg_id for msg_id in coming if not self._is_pending(msg_id)]
+        self._fetching.note(peer, wanted, now, is_old=is_older)
+        return coming
 
     def _say(
         self,
@@ -495,11 +492,14 @@ class Agreement:
             return
         run.is_in_database = False
         run.progress_at = now
+        if not run.is_begun:
+            run.is_begun = True
+            run.is_equal = run.lower == run.upper or result.agreed == ((run.lower, run.upper),)
         if result.claims:
             self._say(run.job.peer, run.number, frame.lower, result.claims, is_answer=False)
         run.expects_answer = result.asks
         run.is_compared = not result.asks
-        run.waiting.update(self._take(run.job.peer, result))
+        run.waiting.update(self._take(run.job.peer, result, now, is_older=run.job.count > 0))
 
     def _finish_run(self, now: float) -> None:
         """End a run when all is compared, and all that was lacking is stored or will not be."""

@@ -7,11 +7,19 @@ found again by a later comparison.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import attrs
 
 from poolnet.ids import DeviceId, MsgId
-from poolnet.limits import KIB, MAX_IDS_PER_WANT, MAX_UNANSWERED_WANTS, MAX_WANTED_PER_LINK, RECONCILE_TIMEOUT_S
+from poolnet.limits import (
+    KIB,
+    MAX_IDS_PER_WANT,
+    MAX_UNANSWERED_WANTS,
+    MAX_WANTED_PER_LINK,
+    RECONCILE_TIMEOUT_S,
+    WANT_DELAY_S,
+)
 from poolnet.wire.pool_frames import Messages, WantMessages
 
 #: Encoded messages in one frame: with one of the largest on top it stays well below a frame.
@@ -32,6 +40,7 @@ class Fetching:
     def __init__(self) -> None:
         self._peers: dict[DeviceId, _Peer] = {}
         self._wanted: dict[MsgId, DeviceId | None] = {}  # who is asked for it now
+        self._not_before: dict[MsgId, float] = {}  # of those that gossip may still bring; the first first
         self._number = 0
 
     def link_up(self, peer: DeviceId) -> None:
@@ -45,12 +54,15 @@ class Fetching:
         del self._peers[peer]
         return lost
 
-    def note(self, peer: DeviceId, ids: Iterable[MsgId]) -> None:
-        """Take note that `peer` has messages that are lacking here and wanted."""
+    def note(self, peer: DeviceId, ids: Iterable[MsgId], now: float, *, is_old: bool) -> None:
+        """Take note that `peer` has messages that are lacking here and wanted. `is_old`: gossip will not bring them."""
         listed = self._peers[peer].listed
         for msg_id in ids:
             listed[msg_id] = None
-            self._wanted.setdefault(msg_id, None)
+            if msg_id not in self._wanted:
+                self._wanted[msg_id] = None
+                if not is_old:
+                    self._not_before[msg_id] = now + WANT_DELAY_S
 
     def has_room(self, peer: DeviceId) -> bool:
         """Return whether more that `peer` has may be noted."""
@@ -58,6 +70,8 @@ class Fetching:
 
     def to_ask(self, now: float) -> list[tuple[DeviceId, WantMessages]]:
         """Return what to ask of whom now."""
+        while self._not_before and (first := next(iter(self._not_before.items())))[1] <= now:
+            del self._not_before[first[0]]
         asks = []
         for peer, state in self._peers.items():
             while len(state.unanswered) < MAX_UNANSWERED_WANTS and (ids := self._choose(state)):
@@ -93,6 +107,7 @@ class Fetching:
         for msg_id in ids:
             if msg_id in self._wanted:
                 peer = self._wanted.pop(msg_id)
+                self._not_before.pop(msg_id, None)
                 if peer is not None:
                     asked[msg_id] = peer
                 for state in self._peers.values():
@@ -100,8 +115,9 @@ class Fetching:
         return asked
 
     def next_deadline(self) -> float | None:
-        """Return when `tick` has something to do, or None."""
-        return min((self._patience_ends(state) for state in self._peers.values() if _is_awaited(state)), default=None)
+        """Return when `tick` or `to_ask` has something to do, or None."""
+        times = [self._patience_ends(state) for state in self._peers.values() if _is_awaited(state)]
+        return min([*times, *islice(self._not_before.values(), 1)], default=None)
 
     def tick(self, now: float) -> list[MsgId]:
         """Give up on neighbours that owe an answer for too long; returns what is lost by that.
@@ -127,7 +143,7 @@ class Fetching:
             return []
         ids = []
         for msg_id in state.listed:
-            if self._wanted[msg_id] is None:
+            if self._wanted[msg_id] is None and msg_id not in self._not_before:
                 ids.append(msg_id)
                 if len(ids) == MAX_IDS_PER_WANT:
                     break
@@ -143,6 +159,7 @@ class Fetching:
                 self._wanted[msg_id] = None
             if not any(msg_id in state.listed for state in self._peers.values()):
                 del self._wanted[msg_id]
+                self._not_before.pop(msg_id, None)
                 lost.append(msg_id)
         return lost
 

@@ -123,11 +123,15 @@ class MemoryKeys:
         return True
 
     def remove(self, key: MessageKey) -> None:
-        """Remove a key that is there."""
+        """Remove a key.
+
+        Raises:
+            KeyError: it is not there.
+        """
+        if key not in self:
+            raise KeyError(key)
         index, place = self._place(key)
         block = self._blocks[index]
-        if block.keys[place] != key:
-            raise KeyError(key)
         del block.keys[place]
         block.summary -= summary_of([key[1]])
         if block.keys:

@@ -46,6 +46,8 @@ __all__ = [
 
 #: Room for what comes with a page of ids: two bounds and a fingerprint.
 _PAGE_OVERHEAD = 128
+#: An answer has room for a page of so many ids that it gets on.
+_LEAST_SIZE = 1024
 
 
 @attrs.frozen(kw_only=True)
@@ -125,7 +127,7 @@ class _Draft:
     """An answer in the making; ranges of the same kind that touch are made one."""
 
     def __init__(self, max_size: int) -> None:
-        self.room = max_size
+        self.room = max(max_size, _LEAST_SIZE)
         self.lacking: list[MsgId] = []
         self._claims: list[Claim] = []
         self._agreed: list[tuple[Bound, Bound]] = []

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TextIO
@@ -66,6 +66,12 @@ def make_writer(
             return _Markdown(names, was_admin)
         case _:
             raise LocalError(f"a history can be exported as jsonl or markdown, not as {format!r}")
+
+
+def names_of(profiles: Iterable[Message]) -> dict[DeviceId, str]:
+    """Return what devices are called, by their profile messages in order: the last one counts."""
+    bodies = ((message.author, _body(message)) for message in profiles)
+    return {author: body.name for author, body in bodies if isinstance(body, ProfileBody)}
 
 
 class ExportFile:

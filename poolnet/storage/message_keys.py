@@ -4,7 +4,7 @@ import sqlite3
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -40,13 +40,12 @@ class Session:
         return hlc_ms(self.end[0])
 
 
-@attrs.frozen
-class _Run:
+class _Run(NamedTuple):
     """A block, or the part of one that is in a range."""
 
     first: MessageKey
     last: MessageKey
-    count: int
+    length: int
     total: int
 
 
@@ -85,14 +84,14 @@ class DatabaseKeys:
 
         Each part is where it ends and its summary; the last ends at `upper`.
         """
-        cutter = _Cutter(self, list(self._runs(lower, upper)))
+        cutter = _Cutter(self, self._runs(lower, upper))
         parts: list[tuple[Bound, Summary]] = []
         before = Summary()
         for place in cutter.places(count):
             bound, below = cutter.cut(place)
             parts.append((bound, below - before))
             before = below
-        return [*parts, (upper, cutter.sums[-1] - before)]
+        return [*parts, (upper, cutter.all - before)]
 
     def nth_newest(self, upper: Bound, n: int) -> MessageKey | None:
         """Return the `n`th key below `upper` from the end (1: the last), or None if there are fewer."""
@@ -117,34 +116,43 @@ class DatabaseKeys:
         end = right.first if right is not None and right.first < upper <= right.last else upper
         return start, end
 
-    def _runs(self, lower: Bound, upper: Bound) -> Iterator[_Run]:
+    def _runs(self, lower: Bound, upper: Bound) -> list[_Run]:
         start, end = self._whole_blocks(lower, upper)
         if start >= end:
-            yield from self._run(lower, upper)
-            return
-        yield from self._run(lower, start)
-        for block in read_blocks(self._connection, start, end):
-            yield _Run(block.first, block.last, block.count, block.total)
-        yield from self._run(end, upper)
+            return self._run(lower, upper)
+        inside = self._connection.execute(
+            "SELECT first_hlc, first_id, last_hlc, last_id, count, total FROM blocks"
+            " WHERE (first_hlc, first_id) >= (?, ?) AND (first_hlc, first_id) < (?, ?)"
+            " ORDER BY first_hlc, first_id",
+            (*sql_bound(start), *sql_bound(end)),
+        )
+        whole = [
+            _Run((first_hlc, first_id), (last_hlc, last_id), count, int.from_bytes(total, "big"))
+            for first_hlc, first_id, last_hlc, last_id, count, total in inside
+        ]
+        return [*self._run(lower, start), *whole, *self._run(end, upper)]
 
-    def _run(self, lower: Bound, upper: Bound) -> Iterator[_Run]:
-        """Yield the part of a block that is between two bounds, if there is something."""
-        if keys := self.keys(lower, upper, -1):
-            summary = summary_of(msg_id for _, msg_id in keys)
-            yield _Run(keys[0], keys[-1], summary.count, summary.total)
+    def _run(self, lower: Bound, upper: Bound) -> list[_Run]:
+        """Return the part of a block that is between two bounds, if there is something."""
+        keys = self.keys(lower, upper, -1)
+        if not keys:
+            return []
+        summary = summary_of(msg_id for _, msg_id in keys)
+        return [_Run(keys[0], keys[-1], summary.count, summary.total)]
 
     def _ids(self, lower: Bound, upper: Bound) -> list[MsgId]:
         return [msg_id for _, msg_id in self.keys(lower, upper, -1)]
 
 
 class _Cutter:
-    """Cuts a range, given as runs, after so many of its messages; `sums` are those before each run, and of all."""
+    """Cuts a range, given as runs, after so many of its messages. `all` is the summary of the range."""
 
     def __init__(self, keys: DatabaseKeys, runs: list[_Run]) -> None:
         self._keys = keys
         self._runs = runs
-        self._ends = [0, *accumulate(run.count for run in runs)]
-        self.sums = list(accumulate((Summary(run.count, run.total) for run in runs), initial=Summary()))
+        self._ends = [0, *accumulate(run.length for run in runs)]
+        self._totals = [0, *accumulate(run.total for run in runs)]
+        self.all = self._before(len(runs))
         self._read: tuple[int, list[MessageKey]] = (-1, [])
 
     def places(self, count: int) -> list[int]:
@@ -159,10 +167,14 @@ class _Cutter:
         index = bisect_right(self._ends, place) - 1
         skipped = place - self._ends[index]
         if not skipped:
-            return separator(self._runs[index - 1].last, self._runs[index].first), self.sums[index]
+            return separator(self._runs[index - 1].last, self._runs[index].first), self._before(index)
         keys = self._keys_of(index)
         below = summary_of(msg_id for _, msg_id in keys[:skipped])
-        return separator(keys[skipped - 1], keys[skipped]), self.sums[index] + below
+        return separator(keys[skipped - 1], keys[skipped]), self._before(index) + below
+
+    def _before(self, index: int) -> Summary:
+        """Return the summary of the runs before one."""
+        return Summary() + Summary(self._ends[index], self._totals[index])  # the sum is modulo 2^256
 
     def _shift(self, place: int, leeway: float) -> int:
         index = bisect_right(self._ends, place) - 1

@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 
 from poolnet.errors import LocalError
+from poolnet.storage.message_volumes import count_messages
 from poolnet.wire.claims import LOWEST, Bound
 
 _FLOOR: Final = "floor"
@@ -30,6 +31,28 @@ class Retention:
     def _is_positive(self, attribute: "attrs.Attribute[float | None]", value: float | None) -> None:
         if value is not None and value <= 0:
             raise LocalError(f"{attribute.name} must be more than 0, or None")
+
+
+@attrs.frozen(kw_only=True)
+class State:
+    """What is to be known of a history without asking for it. A later one has a higher version."""
+
+    version: int
+    count: int
+    floor: Bound
+    known_from: Bound | None
+    retention: Retention
+
+
+def read_state(connection: sqlite3.Connection) -> State:
+    """Return what is there now."""
+    return State(
+        version=connection.total_changes,
+        count=count_messages(connection),
+        floor=read_floor(connection),
+        known_from=read_known_from(connection),
+        retention=read_retention(connection),
+    )
 
 
 def read_floor(connection: sqlite3.Connection) -> Bound:

@@ -63,14 +63,20 @@ def select_page(
     newest: bool,
 ) -> list[Message]:
     """Return up to `count` messages (-1: all) from one end of a range, oldest first, of some kinds or of all."""
-    if kinds is None:
-        found = _select_range(connection, lower, upper, count, None, newest=newest)
-    else:
-        # one by one, because each kind is in order in its index, and only there
-        each = (_select_range(connection, lower, upper, count, kind, newest=newest) for kind in set(kinds))
-        found = sorted(chain.from_iterable(each), key=_key, reverse=newest)
-        found = found if count < 0 else found[:count]
-    return load(connection, pool_id, found[::-1] if newest else found)
+    return load(connection, pool_id, _select(connection, lower, upper, count, kinds, newest=newest))
+
+
+def select_around(
+    connection: sqlite3.Connection, pool_id: PoolId, msg_id: MsgId, count: int, kinds: Collection[str] | None
+) -> list[Message]:
+    """Return a message with up to `count` before and after it, of some kinds or of all; nothing if it is not there."""
+    found = find_ids(connection, [msg_id])
+    if not found:
+        return []
+    key = _key(found[0])
+    earlier = _select(connection, LOWEST, key, count, kinds, newest=True)
+    later = _select(connection, after_key(key), HIGHEST, count, kinds, newest=False)
+    return load(connection, pool_id, earlier + found + later)
 
 
 def load(connection: sqlite3.Connection, pool_id: PoolId, found: Sequence[Found]) -> list[Message]:
@@ -138,6 +144,25 @@ def _places(key: MessageKey) -> Iterator[int]:
         yield lowest + 1 + digits % 2**bits
         digits >>= bits
     yield from range(lowest + 1, lowest + 1 + 2 ** _SPREADS[-1])
+
+
+def _select(
+    connection: sqlite3.Connection,
+    lower: Bound,
+    upper: Bound,
+    count: int,
+    kinds: Collection[str] | None,
+    *,
+    newest: bool,
+) -> list[Found]:
+    if kinds is None:
+        found = _select_range(connection, lower, upper, count, None, newest=newest)
+    else:
+        # one by one, because each kind is in order in its index, and only there
+        each = (_select_range(connection, lower, upper, count, kind, newest=newest) for kind in set(kinds))
+        found = sorted(chain.from_iterable(each), key=_key, reverse=newest)
+        found = found if count < 0 else found[:count]
+    return found[::-1] if newest else found
 
 
 def _select_range(

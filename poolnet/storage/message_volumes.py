@@ -90,7 +90,7 @@ def read_bodies(connection: sqlite3.Connection, places: Iterable[int]) -> dict[i
     """
     found: dict[int, bytes] = {}
     wanted = sorted(places)
-    for volume, some in _by_volume(read_volumes(connection), wanted):
+    for volume, some in _by_volume(connection, wanted):
         for few in batches(some, _MAX_PARAMETERS):
             marks = ", ".join("?" * len(few))
             found.update(
@@ -103,8 +103,7 @@ def read_bodies(connection: sqlite3.Connection, places: Iterable[int]) -> dict[i
 
 def erase_entries(connection: sqlite3.Connection, places: Iterable[int]) -> None:
     """Remove messages such that nothing of them is left in the database file, once the WAL is emptied."""
-    volumes = read_volumes(connection)
-    for volume, some in list(_by_volume(volumes, sorted(places))):
+    for volume, some in _by_volume(connection, sorted(places)):
         where = [(place,) for place in some]
         connection.executemany(f"DELETE FROM {volume.bodies} WHERE place = ?", where)  # noqa: S608
         connection.executemany(f"DELETE FROM {volume.words} WHERE rowid = ?", where)  # noqa: S608
@@ -135,19 +134,23 @@ def _choose(connection: sqlite3.Connection, volumes: list[Volume], place: int) -
     return volume
 
 
-def _by_volume(volumes: list[Volume], places: list[int]) -> Iterator[tuple[Volume, list[int]]]:
-    """Yield ascending places volume by volume."""
+def _by_volume(connection: sqlite3.Connection, places: list[int]) -> Iterator[tuple[Volume, list[int]]]:
+    """Yield ascending places volume by volume. Volumes may be rewritten meanwhile, each once its turn has come."""
     start = 0
     while start < len(places):
-        index = bisect_right(volumes, places[start], key=lambda volume: volume.first)
-        if not index:
-            raise StoreDamaged("a message of the history is missing")
-        volume = volumes[index - 1]
-        end = bisect_right(places, volume.last, lo=start)
-        if end == start:
+        volume = _volume_before(connection, places[start])
+        end = start if volume is None else bisect_right(places, volume.last, lo=start)
+        if volume is None or end == start:
             raise StoreDamaged("a message of the history is missing")
         yield volume, places[start:end]
         start = end
+
+
+def _volume_before(connection: sqlite3.Connection, place: int) -> Volume | None:
+    """Return the last volume that begins at or before a place."""
+    query = "SELECT number, first, last, count FROM volumes WHERE first <= ? ORDER BY first DESC LIMIT 1"
+    found = connection.execute(query, (place,)).fetchone()
+    return None if found is None else Volume(*found)
 
 
 def _create(connection: sqlite3.Connection, first: int, *, beside: int = 0) -> Volume:
@@ -185,7 +188,9 @@ def _rewrite(connection: sqlite3.Connection, volume: Volume) -> None:
     kept = [place for (place,) in connection.execute(f"SELECT place FROM {volume.bodies} ORDER BY place")]  # noqa: S608
     connection.execute("DELETE FROM volumes WHERE number = ?", (volume.number,))
     for places in batches(kept, VOLUME_SIZE):
-        target = _roomy_before(connection, places) or _create(connection, places[0], beside=volume.number)
+        before = _volume_before(connection, places[0])
+        fits = before is not None and before.count + len(places) <= VOLUME_SIZE
+        target = before if before and fits else _create(connection, places[0], beside=volume.number)
         between = "BETWEEN ? AND ?"
         ends = (places[0], places[-1])
         connection.execute(
@@ -201,11 +206,3 @@ def _rewrite(connection: sqlite3.Connection, volume: Volume) -> None:
         _save(connection, target)
     connection.execute(f"DROP TABLE {volume.bodies}")
     connection.execute(f"DROP TABLE {volume.words}")
-
-
-def _roomy_before(connection: sqlite3.Connection, places: list[int]) -> Volume | None:
-    """Return the volume before these places if it can take them all."""
-    volumes = read_volumes(connection)
-    index = bisect_right(volumes, places[0], key=lambda volume: volume.first)
-    before = volumes[index - 1] if index else None
-    return before if before and before.count + len(places) <= VOLUME_SIZE else None

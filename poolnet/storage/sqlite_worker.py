@@ -7,6 +7,7 @@ A database that turns out to be damaged is renamed when it is closed, so that op
 """
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ import trio
 from poolnet.errors import DiskFull, StoreDamaged, StoreError
 from poolnet.storage.durable import PRIVATE_FILE, keep_aside, store_errors
 
+_logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -27,8 +29,8 @@ Upgrade = str | Callable[[sqlite3.Connection], None]
 
 #: "pool" in ASCII: tells our databases from other programs'.
 APPLICATION_ID = 0x706F6F6C
-#: SQLite's own default; a WAL of about 4 MiB.
-_CHECKPOINT_PAGES = 1000
+#: A WAL of about 16 MiB: a batch of a thousand rows touches as many pages of a large index.
+_CHECKPOINT_PAGES = 4000
 _NO_SPACE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 #: Primary result code: the low byte of an extended one.
@@ -56,6 +58,7 @@ class SqliteWorker:
         self._failed = 0
         self._peak_waiting = 0
         self._is_damaged = False
+        self._has_erased = False  # and the log is not emptied yet
 
     async def run(
         self, transaction: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -81,34 +84,42 @@ class SqliteWorker:
     async def run_erasing(
         self, transaction: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Like `run`; and what was deleted is in no file any more when it returns, if opened with `erase`."""
-        return await self._in_turn(True, lambda: transaction(self._connection, *args, **kwargs), self._empty_log)
+        """Like `run`; and if opened with `erase`, what was deleted is in no file any more when it returns.
+
+        If there is no space left for that, it is done after a later transaction, as soon as there is.
+        """
+        return await self._in_turn(True, lambda: transaction(self._connection, *args, **kwargs), erasing=True)
 
     def statistics(self) -> SqliteStatistics:
         """Return counts since opening."""
         return SqliteStatistics(transactions=self._transactions, failed=self._failed, peak_waiting=self._peak_waiting)
 
-    async def _in_turn(self, durable: bool, call: Callable[[], T], then: Callable[[], None] | None = None) -> T:
+    async def _in_turn(self, durable: bool, call: Callable[[], T], *, erasing: bool = False) -> T:
         self._peak_waiting = max(self._peak_waiting, self._turn.statistics().tasks_waiting + 1)
-        return await trio.to_thread.run_sync(self._transact, durable, call, then, limiter=self._turn)
+        return await trio.to_thread.run_sync(self._transact, durable, call, erasing, limiter=self._turn)
 
-    def _transact(self, durable: bool, call: Callable[[], T], then: Callable[[], None] | None) -> T:
+    def _transact(self, durable: bool, call: Callable[[], T], erasing: bool) -> T:
         self._transactions += 1
         try:
             with _sqlite_errors(self.path):
                 self._set_durable(durable)
                 result = _in_transaction(self._connection, call)
-                if then is not None:
-                    then()
-                return result
         except BaseException as exc:
             self._failed += 1
             self._is_damaged |= isinstance(exc, StoreDamaged)
             raise
+        self._has_erased |= erasing
+        if self._has_erased:
+            self._empty_log()
+        return result
 
     def _empty_log(self) -> None:
-        """Bring everything from the WAL, which holds old pages, to the database, and cut it to nothing."""
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Bring all that is in the WAL, old pages among it, to the database, and cut it to nothing."""
+        try:
+            is_busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._has_erased = bool(is_busy)
+        except sqlite3.Error as exc:  # the transaction took place all the same
+            _logger.warning("what was deleted is still in the log of %s: %s", self.path, exc)
 
     def _close(self) -> None:
         self._connection.close()

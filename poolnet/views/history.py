@@ -153,8 +153,7 @@ class History:
             if found is None:
                 return 0
             (place, page), heard = found
-            if self._upper is not None:
-                self._upper = place_after(page[-1].key) if len(page) >= self._page_size else None
+            self._upper = place_after(page[-1].key) if len(page) >= self._page_size else None
             self._put([*page, *heard])
             added = len(self._timeline) - self._timeline.index(place)
             self._drop_oldest()

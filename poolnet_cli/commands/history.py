@@ -41,6 +41,9 @@ async def _list(call: Call, reader: HistoryReader, net: PoolNet | None) -> None:
             await call.reporter.note(f"these are the newest {limit}; --limit shows more")
     for entry in entries:
         await call.reporter.record(history_record(entry))
+    if not entries:
+        is_choice = any(call.params[name] is not None for name in ("before", "since_ms", "until_ms", "search"))
+        await call.reporter.note("nothing is found on this device" if is_choice else "nothing was said yet")
 
 
 async def _entries(call: Call, reader: HistoryReader, net: PoolNet | None, count: int) -> list[HistoryEntry]:
@@ -116,7 +119,7 @@ async def _export(call: Call, reader: HistoryReader) -> None:
 
 
 async def keep(call: Call) -> None:
-    """Show how much of the history is kept, or change it. Params: pool, for_s, messages, everything (changes if any)."""
+    """Show how much of the history is kept, or change it. Params: pool; for_s, messages, everything: changes if any."""
     params = call.params
     info = call.session.node.find_pool(params["pool"])
     net = call.session.joined(info.pool_id)

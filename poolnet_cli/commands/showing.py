@@ -31,6 +31,7 @@ from poolnet import (
     encode_id,
     short_id,
 )
+from poolnet.clock import Hlc
 from poolnet.limits import NAME_GRACE_S, RECENT_MESSAGES
 from poolnet_cli.printed_feed import PrintedFeed, Printout
 from poolnet_cli.records import event_record, history_record, joined_record, node_record, offer_record
@@ -39,13 +40,16 @@ from poolnet_cli.reporter import Reporter
 _OFFER: Final = "offer"
 
 
+Key = tuple[Hlc, MsgId]
 ShowPeople = Callable[[], Awaitable[None]]
 
 
 class Talk(Protocol):
     """Shows messages; the rest is not its business."""
 
-    due_at: float
+    @property
+    def due_at(self) -> float:
+        """When something is to be shown even if nothing happens; infinite if nothing is."""
 
     async def begin(self, show_people: ShowPeople) -> None:
         """Show what there is before the first event, and let those be shown who are here."""
@@ -140,7 +144,11 @@ class EventTalk:
         self._net = net
         self._reporter = reporter
         self._shown = set(known)
-        self.due_at = float("inf")
+
+    @property
+    def due_at(self) -> float:
+        """Never: nothing is held back."""
+        return float("inf")
 
     async def begin(self, show_people: ShowPeople) -> None:
         """Show offers, and messages that came after entering and before listening."""
@@ -184,7 +192,7 @@ class PrintedTalk:
         return self._printed.due_at
 
     @property
-    def oldest_key(self) -> tuple[int, bytes] | None:
+    def oldest_key(self) -> Key | None:
         """The place of the oldest message in the feed."""
         return self._printed.feed.oldest_key
 
@@ -250,12 +258,12 @@ class PrintedTalk:
                 await self._reporter.record(record)
 
     async def _record_retracted(self, event: MessageRetracted) -> None:
-        known = [entry for entry in self._printed.feed.messages if entry.msg_id == event.msg_id]
+        record = event_record(event)
+        for entry in self._printed.feed.messages:
+            if entry.msg_id == event.msg_id:
+                record["of"] = {"node": encode_id(entry.node), "name": entry.name, "time": entry.unix_ms / 1000}
         self._printed.apply(event, now=trio.current_time(), unix_ms=self._net.unix_ms)
-        of = {
-            "of": {"node": encode_id(entry.node), "name": entry.name, "time": entry.unix_ms / 1000} for entry in known
-        }
-        await self._reporter.record({**event_record(event), **of})
+        await self._reporter.record(record)
         await self._follow()
 
     async def _record_pinned(self, announcement: HistoryEntry) -> None:

@@ -35,8 +35,8 @@ async def announce(call: Call) -> None:
 async def _publish(call: Call, info: PoolInfo, publish: Callable[[PoolNet], Awaitable[MsgId]]) -> None:
     """Make a message of it, and report its id.
 
-    Where the pool is joined already, it is on its way at once. Otherwise the pool is entered, and nothing is made before
-    somebody is linked who can take it.
+    Where the pool is joined already, it is on its way at once. Otherwise the pool is entered, and nothing is made
+    before somebody is linked who can take it.
     """
     give_up_at = trio.current_time() + call.params["timeout_s"]
     async with call.session.use_pool(info) as use:
