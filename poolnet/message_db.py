@@ -6,6 +6,7 @@ asynchronous face of it; how it is stored is in storage/message_*.py, beginning 
 """
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -16,22 +17,26 @@ import attrs
 import trio
 
 from poolnet.clock import Hlc, make_hlc
-from poolnet.errors import UnknownMessage, WireError
+from poolnet.errors import StoreError, UnknownMessage, WireError
 from poolnet.ids import DeviceId, MsgId, PoolId, id_prefix_range_untrusted
 from poolnet.protocol.key_set import KeySet, Summary
 from poolnet.storage import message_changes as changes
 from poolnet.storage import message_settings as settings
 from poolnet.storage import message_tables as tables
-from poolnet.storage.message_changes import STANDING_KINDS, Tombstone, retraction_target
+from poolnet.storage.message_changes import STANDING_KINDS, Appended, Tombstone, retraction_target
 from poolnet.storage.message_export import ExportFormat, make_writer, names_of, open_export
+from poolnet.storage.message_group import GroupCommit
 from poolnet.storage.message_keys import DatabaseKeys, Session, read_sessions
 from poolnet.storage.message_schema import VERSION_1, make_version_2
 from poolnet.storage.message_search import search
 from poolnet.storage.message_settings import Retention, State, read_state
+from poolnet.storage.message_unsaved import UnsavedMessages
 from poolnet.storage.sqlite_worker import SqliteWorker, open_sqlite
 from poolnet.wire.bodies import ProfileBody
 from poolnet.wire.claims import HIGHEST, LOWEST, Bound
 from poolnet.wire.message import Message, MessageKey
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "STANDING_KINDS",
@@ -136,6 +141,9 @@ class MessageDB:
         self._retracted = retracted
         self._state = state
         self._fetch: Fetch | None = None
+        self._group = GroupCommit(self._append_durably)
+        self._unsaved = UnsavedMessages(pool_id)
+        worker.write_first(self._unsaved)
         self._unchecked = 0  # appended since the retention by count was looked at
         self._appended = self._duplicates = self._refused = self._deleted = self._expired = 0
 
@@ -161,15 +169,56 @@ class MessageDB:
             return []
         tombstones = [tombstone for message in batch if (tombstone := self._tombstone(message)) is not None]
         is_due = self._is_expiry_due(len(batch))
-        append = partial(changes.append, is_expiry_due=is_due)
-        run = self._worker.run_erasing if tombstones else self._worker.run if durable else self._worker.run_relaxed
-        done = await self._change(run, append, self._pool_id, batch, tombstones)
+        if durable and not tombstones:
+            done = await self._group.run(batch, is_expiry_due=is_due)
+        else:
+            append = partial(changes.append, is_expiry_due=is_due)
+            run = self._worker.run_erasing if tombstones else self._worker.run_relaxed
+            done = await self._change(run, append, self._pool_id, batch, tombstones)
         self._unchecked = 0 if is_due else self._unchecked + len(done.added)
         self._appended += len(done.added)
         self._refused += done.refused
         self._duplicates += len(given) - len(done.added) - done.refused
         self._tell_retracted(done.retracted)
         return done.added
+
+    async def close(self) -> None:
+        """Store what waits; what cannot be stored now comes again from the neighbours."""
+        if self._unsaved.is_due():
+            try:
+                await self.flush()
+            except StoreError as exc:
+                logger.warning("%d messages were not stored: %s", len(self._unsaved), exc)
+
+    async def _append_durably(self, batch: list[Message], is_expiry_due: bool) -> Appended:
+        in_order = sorted({message.msg_id: message for message in batch}.values(), key=lambda message: message.key)
+        return await self._change(
+            self._worker.run, changes.append, self._pool_id, in_order, (), is_expiry_due=is_expiry_due
+        )
+
+    def append_soon(self, message: Message) -> None:
+        """Store a message that is above all others in the order, and no tombstone, a moment later.
+
+        For what can be told before the database has taken it: whatever is called next sees it in the history. `flush`
+        waits until it is stored, and should be called soon.
+        """
+        self._unsaved.add(message)
+        self._appended += 1
+
+    @property
+    def unsaved(self) -> int:
+        """How many messages given to `append_soon` are not stored yet."""
+        return len(self._unsaved)
+
+    async def flush(self) -> None:
+        """Store what was given to `append_soon`.
+
+        Raises:
+            StoreError: it could not be stored now (`DiskFull` if that is why); it is tried again with the next call.
+        """
+        is_due = self._is_expiry_due(len(self._unsaved))
+        self._unchecked = 0 if is_due else self._unchecked + len(self._unsaved)
+        await self._change(self._worker.run_relaxed, self._unsaved.flush, is_expiry_due=is_due)
 
     async def recheck_retractions(self) -> list[MsgId]:
         """Look again at who was an admin, and delete what is retracted now; return the ids.
@@ -447,7 +496,12 @@ async def open_message_db(
 
     async with open_sqlite(path, schema=(VERSION_1, upgrade), erase=True) as worker:
         state = await worker.run_relaxed(read_state)
-        yield MessageDB(worker, pool_id, state=state, was_admin=was_admin, retracted=retracted)
+        db = MessageDB(worker, pool_id, state=state, was_admin=was_admin, retracted=retracted)
+        try:
+            yield db
+        finally:
+            with trio.CancelScope(shield=True):  # no deadline needed: one transaction
+                await db.close()
 
 
 def _with_keys(connection: sqlite3.Connection, call: Callable[[KeySet], T]) -> T:

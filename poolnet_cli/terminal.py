@@ -4,6 +4,7 @@ Writing waits in a thread, so that a reader that does not read holds up nothing 
 """
 
 import json
+import math
 import os
 from collections.abc import AsyncIterator, Callable
 from typing import Final
@@ -30,6 +31,8 @@ STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
 _PROMPT: Final = "> "
+#: A line read so soon after something was written may have been typed before it (pasted): its echo is further up.
+_SAFE_TO_ERASE_S: Final = 0.15
 _MIN_ROWS: Final = 5
 _ROWS_OF_PIPE: Final = 20
 #: To the line's beginning, and erase it.
@@ -104,6 +107,7 @@ class TextReporter:
         self._prompt = _PROMPT if has_prompt else ""
         self._bar = _Bar()
         self._lock = trio.Lock()
+        self._written_at = -math.inf
 
     async def record(self, record: Record) -> None:
         async with self._lock:
@@ -148,15 +152,18 @@ class TextReporter:
             before = _CLEAR_LINE
         else:
             fits = len(typed) + len(_PROMPT) < self._ink.width() and typed.isascii()
-            before = ERASE_ROW if fits and not typed.startswith("/") else ""
+            is_above = trio.current_time() - self._written_at > _SAFE_TO_ERASE_S
+            before = ERASE_ROW if fits and is_above and not typed.startswith("/") else ""
             if not before:
                 self._renderer.touched()
+        self._written_at = trio.current_time()
         await write_text(STDOUT, before + self._prompt)
 
     async def _print(self, text: str) -> None:
         if not text:
             return
         self._bar.hide()
+        self._written_at = trio.current_time()
         await write_text(STDOUT, f"{_CLEAR_LINE}{text}{self._prompt}" if self._prompt else text)
 
 

@@ -128,8 +128,9 @@ class MessageEffects:
         self._publish(MessageRetracted(msg_id=msg_id, node=author, name=self.name_of(author)))
 
     def _said(self, message: Message, body: Body | None) -> None:
-        is_late = self._newest is not None and message.key < self._newest
-        if not is_late:
+        is_below = self._newest is not None and message.key < self._newest
+        is_late = is_below and message.author != self._self_id  # an own one may be overtaken while it is stored
+        if not is_below:
             self._newest = message.key
         for event in self._events(message, body, is_late=is_late):
             for heard in self._presence.said(event, trio.current_time()):

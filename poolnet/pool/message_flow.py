@@ -127,7 +127,10 @@ class MessageFlow:
         await self._agreement.load(standing)
         for message in standing:
             self._apply(message)
-        return recent[-1].key if recent else None
+        if not recent:
+            return None
+        self._inbox.begin_after(recent[-1].key)
+        return recent[-1].key
 
     async def run(self) -> None:
         """Store what arrives and do what is due. Runs until cancelled."""
@@ -150,6 +153,7 @@ class MessageFlow:
         await self._db.append([message], durable=True)
         self._sent += 1
         self._book.add(message)
+        self._inbox.begin_after(message.key)
         self._took(message)
         self._push(message)
         return message.msg_id

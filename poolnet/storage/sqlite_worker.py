@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import attrs
 import trio
@@ -46,6 +46,19 @@ class SqliteStatistics:
     peak_waiting: int
 
 
+class WriteBehind(Protocol):
+    """Writes that wait for the next transaction; called in the thread of the database."""
+
+    def is_due(self) -> bool:
+        """Return whether there is something to write."""
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write it, in a transaction."""
+
+    def written(self) -> None:
+        """Take note that the transaction is committed."""
+
+
 class SqliteWorker:
     """A database and the thread that works on it. Made by `open_sqlite`."""
 
@@ -57,8 +70,16 @@ class SqliteWorker:
         self._transactions = 0
         self._failed = 0
         self._peak_waiting = 0
+        self._behind: WriteBehind | None = None
         self._is_damaged = False
         self._has_erased = False  # and the log is not emptied yet
+
+    def write_first(self, behind: WriteBehind) -> None:
+        """Before each transaction, have what waits in `behind` written, in a relaxed transaction of its own.
+
+        If that fails, it is logged, and the other transaction takes place all the same.
+        """
+        self._behind = behind
 
     async def run(
         self, transaction: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -102,6 +123,7 @@ class SqliteWorker:
         self._transactions += 1
         try:
             with _sqlite_errors(self.path):
+                self._write_behind()
                 self._set_durable(durable)
                 result = _in_transaction(self._connection, call)
         except BaseException as exc:
@@ -112,6 +134,17 @@ class SqliteWorker:
         if self._has_erased:
             self._empty_log()
         return result
+
+    def _write_behind(self) -> None:
+        behind = self._behind
+        if behind is not None and behind.is_due():
+            try:
+                self._set_durable(False)
+                _in_transaction(self._connection, lambda: behind.write(self._connection))
+            except sqlite3.Error as exc:
+                _logger.warning("cannot write to %s yet: %s", self.path, exc)
+            else:
+                behind.written()
 
     def _empty_log(self) -> None:
         """Bring all that is in the WAL, old pages among it, to the database, and cut it to nothing."""
