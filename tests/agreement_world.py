@@ -52,6 +52,7 @@ class Node:
         self.agreed: list[agreement.Agreed] = []
         self.misbehaved: list[agreement.Misbehaved] = []
         self.payloads = 0
+        self.is_quick = False  # stores messages before it says that they have come
         self.steps: deque[agreement.Step] = deque()
         self.served: deque[agreement.Serve] = deque()
         self._world = world
@@ -120,6 +121,8 @@ class Node:
             self.payloads += 1
             if key[1] not in self.refused:
                 self.inbox[key[1]] = key
+        if self.is_quick:
+            self.store()
         self.handle(agreement.Arrived(peer, frame.number, tuple(ids), frame.is_last))
 
     def step(self) -> None:

@@ -355,6 +355,22 @@ def test_what_is_retracted_between_listing_and_fetching_holds_up_nothing(has_ano
     assert a.machine.statistics().wanted == 0
 
 
+def test_a_run_of_which_something_was_lost_is_not_complete_and_there_is_another_soon() -> None:
+    keys = make_keys(range(100))
+    world, a, b = pair(keys[:50], keys, known=(None, LOWEST))
+    world.link(a, b)
+    world.settle()
+    b.remove(keys[70])
+    world.now += WANT_DELAY_S
+    a.tick()
+    world.settle()
+    assert len(a.keys) == 99
+    assert a.is_newcomer()
+    world.run_for(1.0)
+    assert not a.is_newcomer()
+    assert a.machine.statistics().completed == 1
+
+
 def test_messages_that_come_while_a_run_goes_on_are_not_lost() -> None:
     keys = make_keys(range(1000))
     rng = Random(5)
@@ -374,15 +390,18 @@ def test_messages_that_come_while_a_run_goes_on_are_not_lost() -> None:
     world.assert_all_have(keys)
 
 
-def test_a_neighbour_that_owes_an_answer_is_replaced_by_another_and_not_asked_before_it_has_answered() -> None:
-    keys = make_keys(range(300))
+@pytest.mark.parametrize(("count", "requests"), [(300, MAX_UNANSWERED_WANTS), (20, 1)])
+def test_a_neighbour_that_owes_an_answer_is_replaced_by_another_and_not_asked_before_it_has_answered(
+    count: int, requests: int
+) -> None:
+    keys = make_keys(range(count))
     world = World()
     a, b, c = world.add("a"), world.add("b", keys), world.add("c", keys)
     world.link(a, b)
     world.link(a, c)
     pass_time(world, RECONCILE_TIMEOUT_S - 0.5, without=b.serve)
     asked = len(b.served)
-    assert asked == MAX_UNANSWERED_WANTS
+    assert asked == requests
     assert len(a.keys) == 0
     pass_time(world, 2.0, without=b.serve)
     world.assert_all_have(keys)
@@ -439,9 +458,12 @@ def test_a_long_run_is_broken_off_so_that_others_have_their_turn() -> None:
 # --- more than two ----------------------------------------------------------------------------------------------
 
 
-def test_what_was_fetched_reaches_the_other_neighbours_at_once() -> None:
+@pytest.mark.parametrize("is_quick", [False, True])
+def test_what_was_fetched_reaches_the_other_neighbours_at_once(is_quick: bool) -> None:
     world = World()
     nodes = [world.add(name) for name in "abcde"]
+    for node in nodes:
+        node.is_quick = is_quick
     for one, other in pairwise(nodes):
         world.link(one, other)
     world.run_for(1.0)
@@ -450,6 +472,7 @@ def test_what_was_fetched_reaches_the_other_neighbours_at_once() -> None:
     world.run_for(5 * (RECONCILE_NEWS_S + WANT_DELAY_S + 0.2))
     world.assert_all_have(make_keys(range(20)))
     assert [node.payloads for node in nodes] == [20] * 5
+    assert [node.machine.statistics().fetched for node in nodes] == [20] * 5
 
 
 def test_who_brought_the_news_is_not_compared_with_again() -> None:
@@ -705,6 +728,35 @@ def test_a_check_goes_on_until_a_neighbour_has_stored_what_it_lacks_and_leaves_o
     assert a.finished == {1: True}
 
 
+def test_a_check_is_fulfilled_although_the_other_side_begins_later_and_a_bound_ends_in_zeros() -> None:
+    keys = make_keys(range(200))
+    world, a, b = pair(keys, keys[100:])
+    b.floor = keys[100]
+    b.start()
+    world.link(a, b)
+    world.run_for(1.0)
+    a.handle(agreement.Check(1, (now_bound()[0], b"\1\0")))
+    world.run_for(1.0)
+    assert a.finished == {1: True}
+
+
+def test_what_is_told_to_be_agreed_is_the_history_from_where_both_keep_it() -> None:
+    keys = make_keys(range(200))
+    lacking = keys[150]
+    world, a, b = pair(keys, [key for key in keys if key != lacking])
+    world.link(a, b)
+    a.handle(agreement.FetchOlder(1, keys[50], 20))
+    world.run_for(1.0)
+    assert a.finished == {1: True}
+    for node in (a, b):
+        assert {effect.lower for effect in node.agreed} == {a.agreed[0].lower}
+        assert a.agreed[0].lower <= keys[0]
+        uppers = [effect.upper for effect in node.agreed]
+        assert max(upper for upper in uppers if upper <= lacking) > keys[120]
+    world.run_for(PERIODS_S)
+    assert max(effect.upper for effect in a.agreed) > keys[-1]
+
+
 def test_a_check_without_neighbours_fails_and_one_whose_neighbours_go_as_well() -> None:
     world, a, b = pair([], OLD)
     a.handle(agreement.Check(1, HIGHEST))
@@ -919,6 +971,8 @@ class Model:
             for number in range(count)
         ]
         self.expected = {key for node in self.nodes for key in node.keys}
+        for node in self.nodes:
+            node.is_quick = self.rng.random() < 0.5
 
     def step(self) -> None:
         world, rng = self.world, self.rng

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from cli_fakes import ADA, BOB, ME, entry
+from cli_fakes import ADA, BOB, ME, said
 
 from poolnet import (
     AnnouncementReceived,
@@ -108,10 +108,8 @@ def test_a_wrong_clock_is_told_in_seconds() -> None:
 def test_each_kind_of_entry_of_the_history_is_a_record(
     kind: str, text: str | None, expected: dict[str, object]
 ) -> None:
-    known = entry(1)
-    item = HistoryEntry(
-        msg_id=known.msg_id, key=known.key, node=ME, name="me", kind=kind, text=text, unix_ms=known.unix_ms
-    )
+    known = said(1000, "hi")
+    item = HistoryEntry(msg_id=known.msg_id, key=known.key, node=ME, name="me", kind=kind, text=text, unix_ms=1000)
     record = history_record(item)
     assert expected.items() <= record.items()
     assert record["time"] == 1.0

@@ -19,13 +19,15 @@ from poolnet.limits import (
     MAX_FILE_NAME_BYTES,
     MAX_FRAME_SIZE,
     MAX_IDS_PER_FRAME,
+    MAX_IDS_PER_WANT,
+    MAX_OLDER_MESSAGES,
     MAX_RANGES_PER_FRAME,
     MAX_TEXT_CHARS,
     MAX_WANT_WINDOW,
     RING_COUNT,
 )
 from poolnet.ranges import RangeSet
-from poolnet.wire import bodies, link_frames, pool_frames, swarm_frames, sync_frames
+from poolnet.wire import bodies, claims, link_frames, pool_frames, swarm_frames, sync_frames
 from poolnet.wire.cbor import decode_cbor_untrusted, encode_cbor
 from poolnet.wire.framing import FrameBuffer, FrameSet, UnknownFrame, encode_frame, frame, frame_number_untrusted
 from poolnet.wire.message import (
@@ -46,6 +48,17 @@ statements = st.lists(st.binary(max_size=100), max_size=4).map(tuple)
 chars = st.characters(exclude_categories=["Cs"])
 pieces = st.sets(st.integers(0, 200)).map(lambda values: RangeSet.of(values).to_ranges())
 hosts = st.ip_addresses().map(str) | st.just("fe80::1%2") | st.just("::ffff:192.0.2.1")
+numbers = st.integers(0, 2**32 - 1)
+bounds = st.one_of(
+    st.tuples(st.integers(0, 2**63 - 1), st.binary(max_size=32)).map(claims.as_on_wire),
+    st.sampled_from([claims.LOWEST, claims.HIGHEST]),
+)
+claim_values = st.one_of(
+    st.builds(claims.Equal, bounds),
+    st.builds(claims.Fingerprint, bounds, st.binary(min_size=16, max_size=16)),
+    st.builds(claims.Listing, bounds, id_lists),
+    st.builds(claims.More, bounds, id_lists),
+)
 addresses = st.builds(sync_frames.Address, host=hosts, port=st.integers(1, 65535))
 entries = st.builds(sync_frames.RosterEntry, node=id32, places=st.lists(u64, max_size=RING_COUNT).map(tuple))
 
@@ -70,10 +83,34 @@ FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
     pool_frames.StatementIds: {"ids": id_lists},
     pool_frames.WantStatements: {"ids": id_lists},
     pool_frames.Statements: {"statements": statements},
-    pool_frames.Gossip: {"msg_id": id32, "hops": st.integers(0, 255), "message": st.binary(max_size=300)},
+    pool_frames.Gossip: {"hops": st.integers(0, 255), "message": st.binary(max_size=300)},
     pool_frames.GossipHave: {"ids": id_lists},
-    pool_frames.Graft: {"ids": id_lists, "eager": st.booleans()},
+    pool_frames.Graft: {"ids": id_lists},
     pool_frames.Prune: {},
+    pool_frames.OpenComparison: {
+        "run": numbers,
+        "lower": bounds,
+        "upper": bounds,
+        "count": st.integers(0, MAX_OLDER_MESSAGES),
+        "suggested": st.none() | bounds,
+        "fingerprint": st.binary(min_size=16, max_size=16),
+        "scope": st.integers(0, 255),
+    },
+    pool_frames.Compare: {
+        "run": numbers,
+        "is_answer": st.booleans(),
+        "lower": bounds,
+        "claims": st.lists(claim_values, max_size=5).map(tuple),
+        "known_from": st.none() | bounds,
+        "scope": st.integers(0, 255),
+    },
+    pool_frames.WantMessages: {"number": numbers, "ids": id_lists, "scope": st.integers(0, 255)},
+    pool_frames.Messages: {
+        "number": numbers,
+        "is_last": st.booleans(),
+        "messages": statements,
+        "scope": st.integers(0, 255),
+    },
     swarm_frames.Interest: {"file_id": id32, "interested": st.booleans()},
     swarm_frames.Have: {"file_id": id32, "pieces": pieces},
     swarm_frames.Want: {"file_id": id32, "pieces": pieces, "count": st.integers(1, MAX_WANT_WINDOW)},
@@ -237,7 +274,14 @@ class TestFrames:
             [4, 2**64 - 1, None],
             [17, [b"short"]],
             [17, [bytes(32)] * (MAX_IDS_PER_FRAME + 1)],
-            [22, [], 1],  # an integer is no boolean
+            [25, 1, 1, b"", []],  # an integer is no boolean
+            [25, 1, True, bytes(41), []],
+            [25, 1, True, b"\x80" + bytes(7) + b"\x01", []],  # above every message
+            [25, 1, True, b"", [[b"\x01", 1, bytes(15)]]],
+            [25, 1, True, b"", [[b"\x01", 2, bytes(33)]]],
+            [25, 1, True, b"", [[b"\x01", 4, b""]]],
+            [25, 1, True, b"", [[b"\x01", 0]]],
+            [26, 1, [bytes(32)] * (MAX_IDS_PER_WANT + 1)],
             [34, bytes(32), [0, 1], 0],  # a want of nothing
             [34, bytes(32), [0, 1], MAX_WANT_WINDOW + 1],
             [33, bytes(32), [0]],

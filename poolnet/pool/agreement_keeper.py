@@ -47,7 +47,6 @@ class AgreementKeeper:
         nursery: owns the tasks that compare and answer; outlives this object.
         corrected_ms: the time that the pool agrees on.
         book: learns what neighbours are found to have.
-        mark_seen: tells gossip of messages that came this way.
         report: called with what goes wrong without anybody having asked.
     """
 
@@ -61,7 +60,6 @@ class AgreementKeeper:
         inbox: Inbox,
         book: DeliveryBook,
         pool_id: PoolId,
-        mark_seen: Callable[[Iterable[MsgId]], None],
         report: Callable[[PoolnetError], None],
     ) -> None:
         self._nursery = nursery
@@ -71,7 +69,6 @@ class AgreementKeeper:
         self._inbox = inbox
         self._book = book
         self._pool_id = pool_id
-        self._mark_seen = mark_seen
         self._report = report
         self._links: dict[DeviceId, Link] = {}
         self._linked = trio.Event()
@@ -201,7 +198,6 @@ class AgreementKeeper:
                     raise ProtocolError("a message that is not acceptable")
                 if verdict is Verdict.ACCEPT:
                     accepted.append(msg_id)
-        self._mark_seen(accepted)
         self._receive(link, frame.scope, agreement.Arrived(link.peer, frame.number, tuple(ids), frame.is_last))
         for msg_id in accepted:
             await self._inbox.put(msg_id)

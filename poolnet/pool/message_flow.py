@@ -102,7 +102,6 @@ class MessageFlow:
             inbox=self._inbox,
             book=self._book,
             pool_id=membership.pool_id,
-            mark_seen=self._gossip.mark_seen,
             report=report,
         )
         self._timer = Timer(self._next_deadline)

@@ -17,7 +17,7 @@ from poolnet.limits import (
     RECONCILE_RETRY_S,
 )
 from poolnet.protocol.randomness import RandomSource
-from poolnet.wire.claims import HIGHEST, Bound
+from poolnet.wire.claims import HIGHEST, LOWEST, Bound
 
 #: A check that found a difference looks again after this, and then after twice that, and so on up to the other.
 _MIN_CHECK_PAUSE_S = 0.2
@@ -64,6 +64,7 @@ class Job:
 class _Peer:
     due_at: float | None = None
     is_regular: bool = False  # what is due leaves out the latest
+    upper: Bound = HIGHEST  # and ends here
     losses: int = 0  # comparisons in a row of which something was lost
     known_from: Bound | None = None  # as it last said
 
@@ -96,6 +97,7 @@ class Agenda:
         self._regular_at: float | None = None
         self._news_at: float | None = None
         self._news_from: set[DeviceId] = set()
+        self._news_upper: Bound = LOWEST
 
     def link_up(self, peer: DeviceId, now: float, *, is_due: bool) -> None:
         """A new neighbour. `is_due`: it is for us to compare with it at once."""
@@ -117,9 +119,14 @@ class Agenda:
         """Take note from where on a neighbour keeps its history in agreement."""
         self._peers[peer].known_from = known_from
 
-    def news(self, givers: Collection[DeviceId], now: float) -> None:
-        """Take note that something new was stored, and which neighbours brought it: the others may lack it."""
+    def news(self, givers: Collection[DeviceId], upper: Bound, now: float) -> None:
+        """Take note that something new was stored, and which neighbours brought it: the others may lack it.
+
+        They are compared with up to `upper`: what is written later comes by gossip, and is not to be fetched while it is
+        on its way, or there would be news for ever.
+        """
         self._news_from.update(givers)
+        self._news_upper = max(self._news_upper, upper)
         if self._news_at is None:
             self._news_at = now + RECONCILE_NEWS_S
 
@@ -169,8 +176,9 @@ class Agenda:
         if self._news_at is not None and self._news_at <= now:
             for peer, state in self._peers.items():
                 if self._news_from != {peer}:
-                    self._make_due(state, now)
+                    self._make_due(state, now, upper=self._news_upper)
             self._news_at = None
+            self._news_upper = LOWEST
             self._news_from.clear()
 
     def next_job(self, now: float) -> Job | None:
@@ -209,7 +217,7 @@ class Agenda:
             return None
         state = self._peers[peer]
         state.due_at = None
-        return Job(peer, is_regular=state.is_regular)
+        return Job(peer, upper=state.upper, is_regular=state.is_regular)
 
     def _due_ended(self, job: Job, outcome: Outcome, now: float) -> None:
         state = self._peers[job.peer]
@@ -219,11 +227,11 @@ class Agenda:
             case Outcome.LOST:
                 state.losses += 1
                 pause_s = min(RECONCILE_RETRY_S, RECONCILE_NEWS_S * 4**state.losses)
-                self._make_due(state, now + pause_s, is_regular=job.is_regular)
+                self._make_due(state, now + pause_s, is_regular=job.is_regular, upper=job.upper)
             case Outcome.FAILED:
-                self._make_due(state, now + self._retry_s(), is_regular=job.is_regular)
+                self._make_due(state, now + self._retry_s(), is_regular=job.is_regular, upper=job.upper)
             case Outcome.INTERRUPTED:
-                self._make_due(state, now, is_regular=job.is_regular)
+                self._make_due(state, now, is_regular=job.is_regular, upper=job.upper)
 
     def _older_ended(self, request: int, peer: DeviceId, outcome: Outcome, *, is_vouched_for: bool) -> None:
         older = self._older[request]
@@ -252,13 +260,14 @@ class Agenda:
             case Outcome.INTERRUPTED:
                 check.due[peer] = now
 
-    def _make_due(self, state: _Peer, at: float, *, is_regular: bool = False) -> None:
+    def _make_due(self, state: _Peer, at: float, *, is_regular: bool = False, upper: Bound = HIGHEST) -> None:
         """Have a neighbour compared with at `at` or, if something is due already, at the earlier of the two."""
         if state.due_at is None:
-            state.due_at, state.is_regular = at, is_regular
+            state.due_at, state.is_regular, state.upper = at, is_regular, upper
         else:
             state.due_at = min(at, state.due_at)
             state.is_regular &= is_regular
+            state.upper = max(state.upper, upper)
 
     def _retry_s(self) -> float:
         return RECONCILE_RETRY_S * (0.75 + self._rng.random() / 2)

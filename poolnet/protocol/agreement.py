@@ -34,7 +34,6 @@ from poolnet.limits import (
     MAX_REMEMBERED_FETCHES,
     MAX_UNANSWERED_WANTS,
     RECONCILE_TIMEOUT_S,
-    RECONCILE_TURN_S,
 )
 from poolnet.protocol.agenda import Agenda, Job, Outcome
 from poolnet.protocol.agreement_events import (
@@ -60,6 +59,7 @@ from poolnet.protocol.agreement_events import (
     Stepped,
     Stored,
 )
+from poolnet.protocol.comparisons import NeighbourRun, OwnRun
 from poolnet.protocol.fetching import Fetching, pack_messages
 from poolnet.protocol.key_set import KeySet
 from poolnet.protocol.randomness import RandomSource
@@ -117,42 +117,8 @@ class AgreementStatistics:
 
 @attrs.define(eq=False)
 class _Peer:
-    """A neighbour, and the run that it has begun."""
-
-    run: int | None = None
-    takes_from: Bound = HIGHEST
-    is_older: bool = False  # it is about older history
-    claims: frames.OpenComparison | frames.Compare | None = None  # not looked at yet
-    is_in_database: bool = False
-    unserved: set[int] = attrs.Factory(set)
-
-
-@attrs.define(eq=False)
-class _Run:
-    """The run that this node has begun."""
-
-    job: Job
-    number: int
-    began_at: float
-    progress_at: float
-    lower: Bound = LOWEST
-    upper: Bound = HIGHEST
-    peer_known_from: Bound | None = None
-    is_opened: bool = False  # the first answer has come, ...
-    is_begun: bool = False  # ... and was looked at
-    expects_answer: bool = False
-    claims: frames.Compare | None = None  # an answer not looked at yet
-    is_in_database: bool = True
-    is_equal: bool = False
-    is_compared: bool = False
-    waiting: set[MsgId] = attrs.Factory(set)  # lacking, and not known to be stored
-    has_lost: bool = False
-
-    def deadline(self) -> float | None:
-        if self.is_in_database:
-            return None
-        turn_ends, patience_ends = self.began_at + RECONCILE_TURN_S, self.progress_at + RECONCILE_TIMEOUT_S
-        return min(turn_ends, patience_ends)
+    run: NeighbourRun = attrs.Factory(NeighbourRun)
+    unserved: set[int] = attrs.Factory(set)  # numbers of its requests that are not answered
 
 
 class Agreement:
@@ -188,7 +154,7 @@ class Agreement:
         self._peers: dict[DeviceId, _Peer] = {}
         self._agenda = Agenda(rng)
         self._fetching = Fetching()
-        self._run: _Run | None = None
+        self._run: OwnRun | None = None
         self._poll_at: float | None = None
         self._steps: dict[int, Callable[[Any, float], None]] = {}
         self._step_count = 0
@@ -277,47 +243,30 @@ class Agreement:
                 if frame.lower > frame.upper:
                     self._effects.append(Misbehaved(peer, "a comparison that ends before it begins"))
                 else:
-                    self._peers[peer].run = frame.run
-                    self._peers[peer].claims = frame
+                    self._peers[peer].run.open(frame)
             case frames.Compare():
                 try:
                     check_claims(frame.lower, frame.claims)
                 except WireError as exc:
                     self._effects.append(Misbehaved(peer, str(exc)))
-                    return
-                self._on_answer(peer, frame, now) if frame.is_answer else self._on_claims(peer, frame)
+                else:
+                    self._on_claims(peer, frame, now)
             case frames.WantMessages():
                 self._on_want(peer, frame, now)
             case _:
                 assert_never(frame)
 
-    def _on_claims(self, peer: DeviceId, frame: frames.Compare) -> None:
-        """Keep the claims of a neighbour's run until there is room for what they may tell."""
-        state = self._peers[peer]
-        if frame.run != state.run:
-            return  # given up, or begun on an earlier link
-        if state.claims is not None or state.is_in_database:
-            self._effects.append(Misbehaved(peer, "claims that did not wait for the answer to the last"))
-        else:
-            state.claims = frame
-
-    def _on_answer(self, peer: DeviceId, frame: frames.Compare, now: float) -> None:
+    def _on_claims(self, peer: DeviceId, frame: frames.Compare, now: float) -> None:
+        """Keep claims until there is room for what they may tell; those of a run that is over are ignored."""
         run = self._run
-        if run is None or run.job.peer != peer or run.number != frame.run or not run.expects_answer:
-            return  # of a run that is over
-        if not run.is_opened:
-            if not run.lower <= frame.lower <= run.upper:
+        if not frame.is_answer:
+            if not self._peers[peer].run.take_claims(frame):
+                self._effects.append(Misbehaved(peer, "claims that did not wait for the answer to the last"))
+        elif run is not None and run.expects(peer, frame):
+            if run.take_answer(frame, now):
+                self._agenda.told(peer, run.peer_known_from)
+            else:
                 self._effects.append(Misbehaved(peer, "a comparison of something else than was asked for"))
-                return
-            self._on_first_answer(run, frame)
-        run.progress_at = now
-        run.expects_answer = False
-        run.claims = frame
-
-    def _on_first_answer(self, run: _Run, frame: frames.Compare) -> None:
-        run.is_opened = True
-        run.lower, run.peer_known_from = frame.lower, frame.known_from
-        self._agenda.told(run.job.peer, frame.known_from)
 
     def _on_want(self, peer: DeviceId, frame: frames.WantMessages, now: float) -> None:
         unserved = self._peers[peer].unserved
@@ -338,7 +287,7 @@ class Agreement:
             self._bringers[msg_id] = event.peer
             if len(self._bringers) > MAX_REMEMBERED_FETCHES:
                 self._bringers.popitem(last=False)
-        if self._run is not None and (event.peer == self._run.job.peer or not self._run.waiting.isdisjoint(wanted)):
+        if self._run is not None and (event.peer == self._run.job.peer or self._run.waits_for(set(wanted))):
             self._run.progress_at = now
         self._lose(lost)
 
@@ -348,15 +297,13 @@ class Agreement:
         bringers = {self._bringers.pop(msg_id) for msg_id in ids if msg_id in self._bringers}
         bringers.update(early.values())
         if bringers:
-            self._agenda.news(bringers, now)
-        if self._run is not None and not self._run.waiting.isdisjoint(ids):
-            self._run.waiting.difference_update(ids)
-            self._run.progress_at = now
+            self._agenda.news(bringers, (make_hlc(max(0, self._unix_ms())), b""), now)
+        if self._run is not None:
+            self._run.stored(set(ids), now)
 
     def _lose(self, ids: Iterable[MsgId]) -> None:
-        if self._run is not None and not self._run.waiting.isdisjoint(ids):
-            self._run.waiting.difference_update(ids)
-            self._run.has_lost = True
+        if self._run is not None:
+            self._run.lost(set(ids))
 
     # --- what comes next ----------------------------------------------------------------------------------------
 
@@ -364,31 +311,36 @@ class Agreement:
         """Do all that is possible now; return the effects of that and of what came before."""
         self._finish_run(now)
         self._next_run(now)
-        self._look_at_claims()
+        self._look_at_answer()
+        for peer, state in self._peers.items():
+            self._look_at_claims(peer, state)
         self._effects += [SendFrame(peer, want) for peer, want in self._fetching.to_ask(now)]
         self._effects += [Finished(request, ok) for request, ok in self._agenda.take_finished()]
         effects, self._effects = self._effects, []
         return effects
 
-    def _look_at_claims(self) -> None:
-        """Have the database look at what came, as far as there is room for what it may tell."""
+    def _look_at_answer(self) -> None:
+        """Have the database look at an answer in our own run, if there is room for what it may tell."""
         run = self._run
         if run is not None and run.claims is not None and self._fetching.has_room(run.job.peer):
             call = partial(answer, lower=run.claims.lower, claims=run.claims.claims, takes_from=run.lower)
             self._step(call, partial(self._continue_run, run, run.claims))
             run.claims, run.is_in_database = None, True
-        for peer, state in self._peers.items():
-            if state.claims is not None and not state.is_in_database:
-                if isinstance(state.claims, frames.OpenComparison):
-                    opening = partial(answer_opening, window=self._window(), frame=state.claims)
-                    self._step(opening, partial(self._answer_opening, peer, state, state.claims))
-                elif self._fetching.has_room(peer):
-                    lower, claims = state.claims.lower, state.claims.claims
-                    call = partial(answer, lower=lower, claims=claims, takes_from=state.takes_from)
-                    self._step(call, partial(self._answer, peer, state, state.claims))
-                else:
-                    continue
-                state.claims, state.is_in_database = None, True
+
+    def _look_at_claims(self, peer: DeviceId, state: _Peer) -> None:
+        """Have the database look at what a neighbour said in a run of its own, if there is room."""
+        run = state.run
+        if run.claims is None or run.is_in_database:
+            return
+        if isinstance(run.claims, frames.OpenComparison):
+            opening = partial(answer_opening, window=self._window(), frame=run.claims)
+            self._step(opening, partial(self._answer_opening, peer, state, run.claims))
+        elif self._fetching.has_room(peer):
+            call = partial(answer, lower=run.claims.lower, claims=run.claims.claims, takes_from=run.takes_from)
+            self._step(call, partial(self._answer, peer, state, run.claims))
+        else:
+            return
+        run.claims, run.is_in_database = None, True
 
     def _step(self, call: Callable[[KeySet], Any], take: Callable[[Any, float], None]) -> None:
         self._step_count += 1
@@ -403,29 +355,29 @@ class Agreement:
     def _answer_opening(
         self, peer: DeviceId, state: _Peer, frame: frames.OpenComparison, result: OpeningAnswer | None, now: float
     ) -> None:
-        state.is_in_database = False
-        if result is None or self._peers.get(peer) is not state or frame.run != state.run:
+        state.run.is_in_database = False
+        if result is None or self._peers.get(peer) is not state or frame.run != state.run.number:
             return
-        state.takes_from = result.takes_from
+        state.run.opened(frame, result)
         known_from = None if self._known_from is None else max(self._known_from, self._floor)
         self._say(peer, frame.run, result.lower, result.answer.claims, is_answer=True, known_from=known_from)
-        state.is_older = frame.count > 0
-        self._take(peer, result.answer, now, is_older=state.is_older)
+        self._take(peer, result.answer, now, lower=state.run.lower, is_older=state.run.is_older)
 
     def _answer(self, peer: DeviceId, state: _Peer, frame: frames.Compare, result: Answer | None, now: float) -> None:
-        state.is_in_database = False
-        if result is None or self._peers.get(peer) is not state or frame.run != state.run:
+        state.run.is_in_database = False
+        if result is None or self._peers.get(peer) is not state or frame.run != state.run.number:
             return
         if any(isinstance(claim, Fingerprint | Listing) for claim in frame.claims):
             self._say(peer, frame.run, frame.lower, result.claims, is_answer=True)
-        self._take(peer, result, now, is_older=state.is_older)
+        self._take(peer, result, now, lower=state.run.lower, is_older=state.run.is_older)
 
-    def _take(self, peer: DeviceId, result: Answer, now: float, *, is_older: bool) -> list[MsgId]:
+    def _take(self, peer: DeviceId, result: Answer, now: float, *, lower: Bound, is_older: bool) -> list[MsgId]:
         """Tell what was found equal, and want what is lacking and not here in any form.
 
         Returns what will be stored if nothing goes wrong.
         """
-        self._effects += [Agreed(peer, lower, upper) for lower, upper in result.agreed]
+        if result.agreed and result.agreed[0][0] == lower and not is_older:
+            self._effects.append(Agreed(peer, lower, result.agreed[0][1]))
         coming = [msg_id for msg_id in result.lacking if not self._is_held(msg_id)]
         wanted = [msg_id for msg_id in coming if not self._is_pending(msg_id)]
         self._fetching.note(peer, wanted, now, is_old=is_older)
@@ -456,7 +408,7 @@ class Agreement:
 
     def _begin_run(self, job: Job, now: float) -> None:
         self._runs += 1
-        run = self._run = _Run(job, number=self._runs % 2**32, began_at=now, progress_at=now)
+        run = self._run = OwnRun(job, number=self._runs % 2**32, began_at=now, progress_at=now)
         call: Callable[[KeySet], Opening]
         if job.count:
             call = partial(open_older, window=self._window(), upper=job.upper, count=job.count)
@@ -464,53 +416,32 @@ class Agreement:
             call = partial(open_window, window=self._window(), upper=job.upper, leave_out_latest=job.is_regular)
         self._step(call, partial(self._open_run, run))
 
-    def _open_run(self, run: _Run, opening: Opening | None, now: float) -> None:
+    def _open_run(self, run: OwnRun, opening: Opening | None, now: float) -> None:
         if self._run is not run:
             return
         if opening is None:
             self._end_run(Outcome.FAILED, now)
             return
-        run.is_in_database = False
-        run.lower, run.upper = opening.lower, opening.upper
-        run.expects_answer = True
-        run.progress_at = now
-        frame = frames.OpenComparison(
-            run=run.number,
-            lower=opening.lower,
-            upper=opening.upper,
-            count=run.job.count,
-            suggested=opening.suggested,
-            fingerprint=opening.fingerprint,
-        )
-        self._effects.append(SendFrame(run.job.peer, frame))
+        self._effects.append(SendFrame(run.job.peer, run.open(opening, now)))
 
-    def _continue_run(self, run: _Run, frame: frames.Compare, result: Answer | None, now: float) -> None:
+    def _continue_run(self, run: OwnRun, frame: frames.Compare, result: Answer | None, now: float) -> None:
         if self._run is not run:
             return
         if result is None:
             self._end_run(Outcome.FAILED, now)
             return
-        run.is_in_database = False
-        run.progress_at = now
-        if not run.is_begun:
-            run.is_begun = True
-            run.is_equal = run.lower == run.upper or result.agreed == ((run.lower, run.upper),)
         if result.claims:
             self._say(run.job.peer, run.number, frame.lower, result.claims, is_answer=False)
-        run.expects_answer = result.asks
-        run.is_compared = not result.asks
-        run.waiting.update(self._take(run.job.peer, result, now, is_older=run.job.count > 0))
+        coming = self._take(run.job.peer, result, now, lower=run.lower, is_older=run.job.count > 0)
+        run.looked_at(result, coming, now)
 
     def _finish_run(self, now: float) -> None:
         """End a run when all is compared, and all that was lacking is stored or will not be."""
         run = self._run
-        if run is None or not run.is_compared:
+        if run is None:
             return
-        fetching = {msg_id for msg_id in run.waiting if msg_id in self._fetching}
-        pending = {msg_id for msg_id in run.waiting - fetching if self._is_pending(msg_id)}
-        self._poll_at = now + _POLL_S if pending else None
-        run.waiting = fetching | pending
-        if run.waiting:
+        self._poll_at = None
+        if not run.is_over(lambda msg_id: msg_id in self._fetching or self._waits_for_disk(msg_id, now)):
             return
         if run.has_lost:
             self._end_run(Outcome.LOST, now)
@@ -520,6 +451,12 @@ class Agreement:
         self._completed += 1
         self._end_run(Outcome.EQUAL if run.is_equal else Outcome.COMPLETE, now)
 
+    def _waits_for_disk(self, msg_id: MsgId, now: float) -> bool:
+        if not self._is_pending(msg_id):
+            return False
+        self._poll_at = now + _POLL_S
+        return True
+
     def _end_run(self, outcome: Outcome, now: float) -> None:
         run, self._run = self._run, None
         self._poll_at = None
@@ -527,7 +464,7 @@ class Agreement:
             is_vouched_for = run.peer_known_from is not None and run.peer_known_from <= run.lower
             self._agenda.ended(run.job, outcome, now, is_vouched_for=is_vouched_for)
 
-    def _learn_known_from(self, run: _Run) -> None:
+    def _learn_known_from(self, run: OwnRun) -> None:
         """Keep the history from further back on, if a complete run with one who does has reached there."""
         if run.peer_known_from is None:
             return

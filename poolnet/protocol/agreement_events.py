@@ -164,7 +164,11 @@ class KnownFrom:
 
 @attrs.frozen
 class Agreed:
-    """`peer` and this node have the same messages in this range: it has all of ours there."""
+    """`peer` and this node have the same messages in this range: it has all of ours there.
+
+    `lower` is where the history that both keep in agreement begins, so that of what is below `upper` the peer has all
+    that it wants.
+    """
 
     peer: DeviceId
     lower: Bound

@@ -80,6 +80,11 @@ def decode_bound_untrusted(item: Any) -> Bound:
     return bound
 
 
+def as_on_wire(bound: Bound) -> Bound:
+    """Return the bound that comes out on the other side: it means the same, and may be shorter."""
+    return decode_bound_untrusted(encode_bound(bound))
+
+
 def size_of(claim: Claim) -> int:
     """Return how many bytes a claim takes at most on the wire."""
     return len(encode_bound(claim.upper)) + len(_data_of(claim)) + 8

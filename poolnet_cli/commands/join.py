@@ -39,8 +39,8 @@ def is_invite(text: str) -> bool:
 async def join(call: Call) -> None:
     """Enter a pool and stay until /quit.
 
-    Params: pool (a name, an id or an invite), name (or None), cwd, timeout_s, rows. `rows` are those of the screen that shows the feed; None for a program, which gets events as they are. The end of
-    input only ends the typing.
+    Params: pool (a name, an id or an invite), name (or None), cwd, timeout_s, rows. `rows` are those of the screen that
+    shows the feed; None for a program, which gets events as they are. The end of input only ends the typing.
     """
     text = call.params["pool"]
     node = call.session.node
