@@ -23,9 +23,8 @@ from poolnet.protocol.key_set import KeySet, Summary
 from poolnet.storage import message_changes as changes
 from poolnet.storage import message_settings as settings
 from poolnet.storage import message_tables as tables
-from poolnet.storage.message_changes import STANDING_KINDS, Appended, Tombstone, retraction_target
+from poolnet.storage.message_changes import STANDING_KINDS, Tombstone, retraction_target
 from poolnet.storage.message_export import ExportFormat, make_writer, names_of, open_export
-from poolnet.storage.message_group import GroupCommit
 from poolnet.storage.message_keys import DatabaseKeys, Session, read_sessions
 from poolnet.storage.message_schema import VERSION_1, make_version_2
 from poolnet.storage.message_search import search
@@ -141,7 +140,6 @@ class MessageDB:
         self._retracted = retracted
         self._state = state
         self._fetch: Fetch | None = None
-        self._group = GroupCommit(self._append_durably)
         self._unsaved = UnsavedMessages(pool_id)
         worker.write_first(self._unsaved)
         self._unchecked = 0  # appended since the retention by count was looked at
@@ -169,18 +167,25 @@ class MessageDB:
             return []
         tombstones = [tombstone for message in batch if (tombstone := self._tombstone(message)) is not None]
         is_due = self._is_expiry_due(len(batch))
-        if durable and not tombstones:
-            done = await self._group.run(batch, is_expiry_due=is_due)
-        else:
-            append = partial(changes.append, is_expiry_due=is_due)
-            run = self._worker.run_erasing if tombstones else self._worker.run_relaxed
-            done = await self._change(run, append, self._pool_id, batch, tombstones)
+        append = partial(changes.append, is_expiry_due=is_due)
+        run = self._worker.run_erasing if tombstones else self._worker.run_relaxed
+        done = await self._change(run, append, self._pool_id, batch, tombstones)
         self._unchecked = 0 if is_due else self._unchecked + len(done.added)
         self._appended += len(done.added)
         self._refused += done.refused
         self._duplicates += len(given) - len(done.added) - done.refused
         self._tell_retracted(done.retracted)
+        if durable:
+            await self.sync()
         return done.added
+
+    async def sync(self) -> None:
+        """Return when all that was appended so far is on the disk.
+
+        Raises:
+            StoreError: the system could not write it.
+        """
+        await self._worker.sync()
 
     async def close(self) -> None:
         """Store what waits; what cannot be stored now comes again from the neighbours."""
@@ -189,12 +194,6 @@ class MessageDB:
                 await self.flush()
             except StoreError as exc:
                 logger.warning("%d messages were not stored: %s", len(self._unsaved), exc)
-
-    async def _append_durably(self, batch: list[Message], is_expiry_due: bool) -> Appended:
-        in_order = sorted({message.msg_id: message for message in batch}.values(), key=lambda message: message.key)
-        return await self._change(
-            self._worker.run, changes.append, self._pool_id, in_order, (), is_expiry_due=is_expiry_due
-        )
 
     def append_soon(self, message: Message) -> None:
         """Store a message that is above all others in the order, and no tombstone, a moment later.

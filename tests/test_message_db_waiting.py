@@ -1,17 +1,16 @@
 """Messages that are stored together: what waits for the next transaction, and what waits for the disk."""
 
+import errno
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 from made_messages import POOL, make_message
-from trio.testing import wait_all_tasks_blocked
 
-from poolnet.errors import DiskFull, StoreError
+from poolnet.errors import StoreError
 from poolnet.message_db import open_message_db
-from poolnet.storage.message_changes import Appended
-from poolnet.storage.message_group import GroupCommit
-from poolnet.wire.message import Message
+from poolnet.storage import sqlite_worker
 
 MESSAGES = [make_message(number) for number in range(1, 8)]
 
@@ -64,70 +63,38 @@ async def test_what_cannot_be_stored_waits_on_and_harms_no_reader(
         assert await db.latest(10) == MESSAGES[:2]
 
 
-class Disk:
-    """Commits when told to, and counts."""
+async def test_all_that_wait_for_the_disk_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
+        real, syncs = sqlite_worker.sync_file, list[Path]()
 
-    def __init__(self) -> None:
-        self.commits: list[list[Message]] = []
-        self.stored: set[bytes] = set()
-        self.may_go_on = trio.Event()
-        self.failure: StoreError | None = None
+        def counted(path: Path) -> None:
+            syncs.append(path)
+            real(path)
 
-    async def append(self, batch: list[Message], _is_expiry_due: bool) -> Appended:
-        await self.may_go_on.wait()
-        self.commits.append(batch)
-        if self.failure is not None:
-            raise self.failure
-        added = [message for message in batch if message.msg_id not in self.stored]
-        self.stored.update(message.msg_id for message in added)
-        return Appended(added, 0, [])
-
-
-async def append(group: GroupCommit, batch: list[Message], results: dict[int, object], number: int) -> None:
-    try:
-        results[number] = (await group.run(batch, is_expiry_due=False)).added
-    except StoreError as exc:
-        results[number] = exc
+        monkeypatch.setattr(sqlite_worker, "sync_file", counted)
+        async with trio.open_nursery() as nursery:
+            for message in MESSAGES:
+                nursery.start_soon(partial(db.append, [message], durable=True))
+        assert 1 <= len(syncs) < len(MESSAGES)
+        assert set(syncs) == {tmp_path / "m.db-wal"}
+        await db.sync()
+        count = len(syncs)
+        await db.sync()
+        assert len(syncs) <= count + 1
 
 
-async def test_calls_that_come_while_the_disk_is_busy_share_the_next_transaction(autojump_clock: object) -> None:
-    disk, results = Disk(), dict[int, object]()
-    group = GroupCommit(disk.append)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(append, group, MESSAGES[:1], results, 0)
-        await wait_all_tasks_blocked()
-        for number in (1, 2, 3):
-            nursery.start_soon(append, group, [MESSAGES[number]], results, number)
-            await wait_all_tasks_blocked()
-        nursery.start_soon(append, group, [MESSAGES[3], MESSAGES[4]], results, 4)
-        await wait_all_tasks_blocked()
-        disk.may_go_on.set()
-    assert len(disk.commits) == 2
-    assert results == {**{n: [MESSAGES[n]] for n in range(4)}, 4: [MESSAGES[4]]}
+async def test_what_the_disk_does_not_take_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
 
+        def fail(path: Path) -> None:
+            raise OSError(errno.EIO, "broken", str(path))
 
-async def test_a_call_that_is_cancelled_before_its_turn_stores_nothing(autojump_clock: object) -> None:
-    disk, results = Disk(), dict[int, object]()
-    group = GroupCommit(disk.append)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(append, group, MESSAGES[:1], results, 0)
-        await wait_all_tasks_blocked()
-        with trio.move_on_after(1):
-            await append(group, [MESSAGES[1]], results, 1)
-        nursery.start_soon(append, group, [MESSAGES[2]], results, 2)
-        await wait_all_tasks_blocked()
-        disk.may_go_on.set()
-    assert results == {0: [MESSAGES[0]], 2: [MESSAGES[2]]}
-    assert disk.stored == {MESSAGES[0].msg_id, MESSAGES[2].msg_id}
-
-
-async def test_all_that_share_a_transaction_hear_that_it_failed(autojump_clock: object) -> None:
-    disk, results = Disk(), dict[int, object]()
-    group = GroupCommit(disk.append)
-    disk.failure = DiskFull("no space")
-    async with trio.open_nursery() as nursery:
-        for number in range(3):
-            nursery.start_soon(append, group, [MESSAGES[number]], results, number)
-            await wait_all_tasks_blocked()
-        disk.may_go_on.set()
-    assert results == dict.fromkeys(range(3), disk.failure)
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite_worker, "sync_file", fail)
+            with pytest.raises(StoreError):
+                await db.append([MESSAGES[0]], durable=True)
+        with pytest.raises(StoreError):  # a system forgets what it could not write: the next sync proves nothing
+            await db.sync()
+        assert await db.latest(5) == MESSAGES[:1]
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
+        await db.append([MESSAGES[1]], durable=True)

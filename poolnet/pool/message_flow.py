@@ -149,12 +149,13 @@ class MessageFlow:
         """
         await self._time.told()
         message = self._sign(body)
-        await self._db.append([message], durable=True)
+        await self._db.append([message])
         self._sent += 1
         self._book.add(message)
         self._inbox.begin_after(message.key)
+        self._push(message)  # it is in the history now, and takes less time to the neighbours than to the disk
         self._took(message)
-        self._push(message)
+        await self._db.sync()
         return message.msg_id
 
     def publish_ephemeral(self, body: Body) -> None:

@@ -122,8 +122,8 @@ class Agenda:
     def news(self, givers: Collection[DeviceId], upper: Bound, now: float) -> None:
         """Take note that something new was stored, and which neighbours brought it: the others may lack it.
 
-        They are compared with up to `upper`: what is written later comes by gossip, and is not to be fetched while it is
-        on its way, or there would be news for ever.
+        They are compared with up to `upper`: what is written later comes by gossip, and is not to be fetched while it
+        is on its way, or there would be news for ever.
         """
         self._news_from.update(givers)
         self._news_upper = max(self._news_upper, upper)

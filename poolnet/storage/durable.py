@@ -55,6 +55,19 @@ def write_durably(path: Path, content: bytes, *, mode: int = PRIVATE_FILE) -> No
         sync_directory(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Make what was written to a file durable, whoever wrote it.
+
+    Raises:
+        OSError: the system could not; nobody knows then what is on the disk, and a second try proves nothing.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_directory(path: Path) -> None:
     """Make creations, renames and removals in a directory durable, where the system can."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

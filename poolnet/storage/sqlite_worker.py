@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from poolnet.errors import DiskFull, StoreDamaged, StoreError
-from poolnet.storage.durable import PRIVATE_FILE, keep_aside, store_errors
+from poolnet.storage.durable import PRIVATE_FILE, keep_aside, store_errors, sync_directory, sync_file
 
 _logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -71,6 +71,10 @@ class SqliteWorker:
         self._failed = 0
         self._peak_waiting = 0
         self._behind: WriteBehind | None = None
+        self._sync_turn = trio.Lock()
+        self._sync_limiter = trio.CapacityLimiter(1)
+        self._synced = 0  # transactions, the first of all, that are on the disk
+        self._sync_failure: StoreError | None = None
         self._is_damaged = False
         self._has_erased = False  # and the log is not emptied yet
 
@@ -111,6 +115,28 @@ class SqliteWorker:
         """
         return await self._in_turn(True, lambda: transaction(self._connection, *args, **kwargs), erasing=True)
 
+    async def sync(self) -> None:
+        """Return when everything that transactions have written so far, relaxed ones too, is on the disk.
+
+        Transactions go on meanwhile; calls that come meanwhile share the next sync, because it costs the same for all.
+
+        Raises:
+            StoreError: the system could not write it. From then on this fails until the database is opened again,
+                because a system forgets what it could not write.
+        """
+        number = self._transactions
+        async with self._sync_turn:
+            if self._sync_failure is not None:
+                raise StoreError(f"{self._sync_failure}; start again") from self._sync_failure
+            if self._synced < number:
+                reached = self._transactions
+                try:
+                    await trio.to_thread.run_sync(self._sync_log, limiter=self._sync_limiter)
+                except StoreError as exc:
+                    self._sync_failure = exc
+                    raise
+                self._synced = reached
+
     def statistics(self) -> SqliteStatistics:
         """Return counts since opening."""
         return SqliteStatistics(transactions=self._transactions, failed=self._failed, peak_waiting=self._peak_waiting)
@@ -145,6 +171,17 @@ class SqliteWorker:
                 _logger.warning("cannot write to %s yet: %s", self.path, exc)
             else:
                 behind.written()
+
+    def _sync_log(self) -> None:
+        """Do what SQLite does in a durable transaction: commits are in the WAL, and it need only be synced.
+
+        SQLite holds no locks on that file, so that closing it here does no harm; of the others it does.
+        """
+        log = self.path.with_name(self.path.name + "-wal")
+        with store_errors("write", log):
+            sync_file(log)
+            if not self._synced:
+                sync_directory(log.parent)  # the log was made when the database was opened
 
     def _empty_log(self) -> None:
         """Bring all that is in the WAL, old pages among it, to the database, and cut it to nothing."""
