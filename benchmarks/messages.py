@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import trio
@@ -46,7 +46,8 @@ class Pool:
 
     async def publish(self, *, size: int, rate: float = 0.0, secs: float = 0.0, count: int = 0) -> dict[str, Any]:
         """Publish for a time at a rate, or a number as fast as `send` returns; return what came of it."""
-        bytes_before, cpu_before, start = loopback_bytes(), await self._cpu_s(), time.monotonic()
+        bytes_before, packets_before = loopback("bytes"), loopback("packets")
+        cpu_before, start = await self._cpu_s(), time.monotonic()
         count = count or round(rate * secs)
         await self.members[0].tell("publish", rate=rate, count=count, size=size, first=self.published)
         seconds = (await self.members[0].hear("published"))["seconds"]
@@ -64,7 +65,8 @@ class Pool:
             "seconds_to_last": round(last - start, 2),
             "cpu_s": round(await self._cpu_s() - cpu_before, 2),
             "cpu_ms_per_message": round((await self._cpu_s() - cpu_before) / count * 1000, 2),
-            "wire_bytes_per_message": round((loopback_bytes() - bytes_before) / count),
+            "wire_bytes_per_message": round((loopback("bytes") - bytes_before) / count),
+            "packets_per_message": round((loopback("packets") - packets_before) / count, 1),
         }
 
     async def stored(self) -> list[int]:
@@ -97,11 +99,12 @@ def quantile(values: list[float], part: float) -> float | None:
     return round(values[min(len(values) - 1, int(part * len(values)))], 2) if values else None
 
 
-def loopback_bytes() -> int:
-    """Return how many bytes have passed the loopback interface; 0 on systems that do not say it this way."""
+def loopback(what: Literal["bytes", "packets"]) -> int:
+    """Return how much has passed the loopback interface; 0 on systems that do not say it this way."""
     counters = Path("/proc/net/dev")
     lines = counters.read_text().splitlines() if counters.exists() else []
-    return next((int(line.split(":")[1].split()[8]) for line in lines if line.strip().startswith("lo:")), 0)
+    column = 8 if what == "bytes" else 9
+    return next((int(line.split(":")[1].split()[column]) for line in lines if line.strip().startswith("lo:")), 0)
 
 
 @asynccontextmanager

@@ -97,6 +97,8 @@ __all__ = [
 
 #: Requests of one neighbour that are being answered; an honest one may believe answered what is just being sent.
 _MAX_UNSERVED = 2 * MAX_UNANSWERED_WANTS
+#: By how much the stamps of honest neighbours may be ahead of our time.
+_CLOCK_SPREAD_MS = 2000
 #: How often a run that is over looks whether what it waits for is still on its way to the disk.
 _POLL_S = 0.1
 
@@ -297,7 +299,7 @@ class Agreement:
         bringers = {self._bringers.pop(msg_id) for msg_id in ids if msg_id in self._bringers}
         bringers.update(early.values())
         if bringers:
-            self._agenda.news(bringers, (make_hlc(max(0, self._unix_ms())), b""), now)
+            self._agenda.news(bringers, (make_hlc(max(0, self._unix_ms()) + _CLOCK_SPREAD_MS), b""), now)
         if self._run is not None:
             self._run.stored(set(ids), now)
 
