@@ -121,8 +121,8 @@ MAX_MESSAGE_SIZE = MAX_BODY_SIZE + 1 * KIB
 MAX_SEEN_IDS = 100_000
 #: Messages kept in memory to answer a graft; older ones come from the database.
 MAX_GOSSIP_CACHE = 1000
-#: Announcements wait for others to share their frame, a random time between these: of the two sides of a lazy link
-#: usually only one announces what both have.
+#: Announcements wait for others to share their frame, a random time between these: they only mend the tree, and cost a
+#: packet each. Of the two sides of a lazy link usually only one announces what both have.
 MIN_GOSSIP_FLUSH_S = 0.5
 MAX_GOSSIP_FLUSH_S = 1.0
 #: How long an announced message may take to arrive by itself before it is asked for, and how long an answer may take
