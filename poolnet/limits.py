@@ -123,8 +123,8 @@ MAX_SEEN_IDS = 100_000
 MAX_GOSSIP_CACHE = 1000
 #: Announcements wait for others to share their frame, a random time between these: they only mend the tree, and cost a
 #: packet each. Of the two sides of a lazy link usually only one announces what both have.
-MIN_GOSSIP_FLUSH_S = 0.5
-MAX_GOSSIP_FLUSH_S = 1.0
+MIN_GOSSIP_FLUSH_S = 0.2
+MAX_GOSSIP_FLUSH_S = 0.5
 #: How long an announced message may take to arrive by itself before it is asked for, and how long an answer may take
 #: before another announcer is asked.
 GRAFT_DELAY_S = 0.3
