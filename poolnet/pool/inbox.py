@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _LARGEST_BATCH = 200
 #: How long messages that have taken effect wait for others, to be stored together.
-_GATHER_S = 0.05
+_GATHER_S = 0.25
 _DISK_FULL_RETRY_S = 5.0
 
 
