@@ -192,7 +192,7 @@ class Inbox:
 
     def wait_s(self) -> float | None:
         """Return in how many seconds `release` has something, or None."""
-        return self._held.wait_s(self._unix_ms())
+        return self._held.wait_s(self._unix_ms()) if self._held else None
 
     @property
     def held(self) -> int:

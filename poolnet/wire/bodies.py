@@ -1,5 +1,6 @@
 """Bodies of messages, by kind. Unknown kinds of a newer version are stored and passed on all the same."""
 
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -131,6 +132,7 @@ def encode_body(body: Body) -> bytes:
     return encode_cbor(encode_fields(body))
 
 
+@lru_cache(maxsize=64)  # of a new message it is checked first, and needed a moment later
 def decode_body_untrusted(kind: str, encoded: bytes) -> Body | None:
     """Return the body of a message of `kind`, or None for a kind that this version does not know.
 

@@ -113,6 +113,7 @@ def decode_message_untrusted(encoded: bytes, pool_id: PoolId) -> Message:
     return Message(msg_id=message_id(signed), content=content, signed=signed, signature=envelope.signature)
 
 
+@lru_cache(maxsize=64)  # of a new message first the id is asked for, then the rest
 def _open_envelope(encoded: bytes) -> _Envelope:
     return decode_fields_untrusted(_Envelope, decode_cbor_untrusted(encoded, max_size=MAX_MESSAGE_SIZE))
 
