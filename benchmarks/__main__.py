@@ -1,6 +1,8 @@
 """All measurements, one after another, a JSON line each. Takes some minutes; run it on an idle machine."""
 
 import json
+import subprocess
+import sys
 
 import trio
 
@@ -21,6 +23,8 @@ def main() -> None:
         print(json.dumps(transfer.measure(size_mib, receivers, datagram, runs)), flush=True)
     print(json.dumps(trio.run(latency.measure, 100, 0.05)), flush=True)
     trio.run(history.report, 1_000_000)
+    for bench in ("reconciliation", "messages"):  # the latter goes into a network namespace of its own
+        subprocess.run([sys.executable, "-m", f"benchmarks.{bench}"], check=True)
 
 
 if __name__ == "__main__":

@@ -306,6 +306,7 @@ class Node:
                     record = attrs.evolve(record, name=membership.name)
                     is_new = False
                 await self._records.save(record, membership)
+                await pool.take_name()
                 yield pool
         finally:
             if is_new:

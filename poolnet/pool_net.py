@@ -402,11 +402,13 @@ class PoolNet:
             nursery.start_soon(self._effects.run_timer)
             nursery.start_soon(self._server.run)
             nursery.start_soon(self._time.run)
-            await self._take_name()
             task_status.started()
 
-    async def _take_name(self) -> None:
-        """Go by the name that was chosen for this session, else by the last one; tell the others if it is new."""
+    async def take_name(self) -> None:
+        """Go by the name that was chosen for this session, else by the last one; tell the others if it is new.
+
+        Not for visits that only bring a statement: others would know this device by a name that nobody chose.
+        """
         last = self._effects.names().get(self.node_id)
         if last is not None and not self._is_name_chosen:
             self.display_name = last

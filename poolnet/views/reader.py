@@ -9,6 +9,7 @@ from poolnet.limits import MIN_ID_PREFIX_CHARS
 from poolnet.message_db import MessageDB, Session, nobody
 from poolnet.storage.message_export import ExportFormat
 from poolnet.views.entries import HistoryEntry, NameOf, WasAdmin, place_after, place_of_time
+from poolnet.views.history import History
 from poolnet.views.pages import EntryPages
 from poolnet.wire.bodies import AnnouncementBody
 from poolnet.wire.message import MessageKey
@@ -32,7 +33,13 @@ class HistoryReader:
 
     def __init__(self, db: MessageDB, *, was_admin: WasAdmin = nobody, name_of: NameOf | None = None) -> None:
         self._db = db
+        self._was_admin = was_admin
+        self._name_of = name_of
         self._pages = EntryPages(db, was_admin=was_admin, name_of=name_of)
+
+    def view(self) -> History:
+        """Return a view for scrolling back in this history; it shows nothing before `History.open_at`."""
+        return History(self._db, was_admin=self._was_admin, name_of=self._name_of)
 
     @property
     def messages(self) -> MessageDB:
