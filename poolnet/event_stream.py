@@ -1,7 +1,8 @@
 """Events from a service to whoever subscribes: publishing never waits, and a slow subscriber bounds only itself.
 
 Every subscriber has a queue of its own. One that lags loses what does not fit and is told how much, at the place where
-it is missing, by `EventsDropped`.
+it is missing, by `EventsDropped`. Where there is much to be told that is in no hurry, such as an old history that is
+fetched, its source waits for `room` meanwhile; not for those who do not read at all.
 """
 
 import contextlib
@@ -16,6 +17,11 @@ from poolnet.events import EventsDropped
 from poolnet.limits import MAX_QUEUED_EVENTS
 
 E = TypeVar("E")
+
+#: A subscriber whose queue is fuller than that share waits for room before more is told that is in no hurry.
+_ROOMY = 1 / 4
+#: Who has taken nothing for so long does not read.
+_STALLED_S = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +63,11 @@ class EventStream(Generic[E]):
             else:
                 self._dropped += 1
 
+    async def room(self) -> None:
+        """Return when all subscribers have room for many more events, except those who do not read."""
+        for subscription in tuple(self._subscriptions):
+            await subscription.room()
+
     @contextlib.asynccontextmanager
     async def subscribe(self) -> AsyncIterator[AsyncIterator[E | EventsDropped]]:
         """Yield an iterator over the events published from now on; it ends when the service closes."""
@@ -68,6 +79,7 @@ class EventStream(Generic[E]):
             yield subscription
         finally:
             del self._subscriptions[subscription]
+            subscription.abandon()
 
     def close(self) -> None:
         """End every subscription after the events that it has queued."""
@@ -92,6 +104,9 @@ class _Subscription(Generic[E]):
         self._max_queued = max_queued
         self._queue: deque[E | EventsDropped] = deque()
         self._missing = 0
+        self._has_room = trio.Event()
+        self._taken = 0
+        self._is_read = False
         # Carries no events, only "there is something"; one token is enough.
         self._wake_send, self._wake = trio.open_memory_channel[None](1)
         self._is_closed = False
@@ -109,6 +124,22 @@ class _Subscription(Generic[E]):
         self._queue.append(event)
         self._notify()
         return True
+
+    async def room(self) -> None:
+        while self._is_read and not self._is_roomy():
+            if self._has_room.is_set():
+                self._has_room = trio.Event()
+            taken = self._taken
+            with trio.move_on_after(_STALLED_S):
+                await self._has_room.wait()
+            self._is_read = self._taken > taken
+
+    def abandon(self) -> None:
+        self._is_read = False
+        self._has_room.set()
+
+    def _is_roomy(self) -> bool:
+        return len(self._queue) <= self._max_queued * _ROOMY
 
     def close(self) -> None:
         self._is_closed = True
@@ -135,4 +166,9 @@ class _Subscription(Generic[E]):
             else:
                 await self._wake.receive()
         await trio.lowlevel.checkpoint_if_cancelled()
-        return self._queue.popleft()
+        event = self._queue.popleft()
+        self._taken += 1
+        self._is_read = True
+        if self._is_roomy():
+            self._has_room.set()
+        return event

@@ -157,6 +157,8 @@ MAX_UNCONFIRMED_STEP_S = 3 * 24 * 3600
 MAX_HELD_MESSAGES = 1000
 #: How long a node that just came waits for its name before it is announced without.
 NAME_GRACE_S = 2.0
+#: How long a name stands before it is told: a later one may come with the same comparison of histories.
+NAME_SETTLE_S = 0.3
 #: Texts of one nameless author that wait for its name; with more they are shown without.
 MAX_HELD_TEXTS = 100
 

@@ -30,6 +30,7 @@ from poolnet.storage.message_schema import VERSION_1, make_version_2
 from poolnet.storage.message_search import search
 from poolnet.storage.message_settings import Retention, State, read_state
 from poolnet.storage.message_unsaved import UnsavedMessages
+from poolnet.storage.message_volumes import count_messages
 from poolnet.storage.sqlite_worker import SqliteWorker, open_sqlite
 from poolnet.wire.bodies import ProfileBody
 from poolnet.wire.claims import HIGHEST, LOWEST, Bound
@@ -46,6 +47,7 @@ __all__ = [
     "Session",
     "nobody",
     "open_message_db",
+    "retraction_target",
 ]
 
 P = ParamSpec("P")
@@ -54,6 +56,7 @@ T = TypeVar("T")
 Fetch = Callable[[Bound, int], Awaitable[None]]
 WasAdmin = Callable[[DeviceId, Hlc], bool]
 Retracted = Callable[[MsgId, Message], None]
+FloorMoved = Callable[[Bound], None]
 
 #: Messages of an export read at a time.
 _EXPORT_PAGE = 200
@@ -140,6 +143,7 @@ class MessageDB:
         self._retracted = retracted
         self._state = state
         self._fetch: Fetch | None = None
+        self._floor_moved: FloorMoved | None = None
         self._unsaved = UnsavedMessages(pool_id)
         worker.write_first(self._unsaved)
         self._unchecked = 0  # appended since the retention by count was looked at
@@ -187,6 +191,14 @@ class MessageDB:
         """
         await self._worker.sync()
 
+    def check_sync(self) -> None:
+        """Return if `sync` may succeed.
+
+        Raises:
+            StoreError: it has failed, and will until the history is opened again.
+        """
+        self._worker.check_sync()
+
     async def close(self) -> None:
         """Store what waits; what cannot be stored now comes again from the neighbours."""
         if self._unsaved.is_due():
@@ -202,6 +214,7 @@ class MessageDB:
         waits until it is stored, and should be called soon.
         """
         self._unsaved.add(message)
+        self._unchecked += 1
         self._appended += 1
 
     @property
@@ -215,9 +228,9 @@ class MessageDB:
         Raises:
             StoreError: it could not be stored now (`DiskFull` if that is why); it is tried again with the next call.
         """
-        is_due = self._is_expiry_due(len(self._unsaved))
-        self._unchecked = 0 if is_due else self._unchecked + len(self._unsaved)
+        is_due = self._is_expiry_due(0)
         await self._change(self._worker.run_relaxed, self._unsaved.flush, is_expiry_due=is_due)
+        self._unchecked = 0 if is_due else self._unchecked
 
     async def recheck_retractions(self) -> list[MsgId]:
         """Look again at who was an admin, and delete what is retracted now; return the ids.
@@ -329,8 +342,7 @@ class MessageDB:
 
     async def count(self) -> int:
         """Return the number of messages stored."""
-        await trio.lowlevel.checkpoint()
-        return self._state.count
+        return await self._worker.run_relaxed(count_messages)
 
     # --- agreement with others --------------------------------------------------------------------------------------
 
@@ -345,9 +357,13 @@ class MessageDB:
         """
         return await self._worker.run_relaxed(_with_keys, call)
 
-    def bind(self, fetch: Fetch | None) -> None:
-        """From now on let `fetch_older` ask neighbours by means of `fetch`; None: no longer."""
+    def bind(self, fetch: Fetch | None, *, floor_moved: FloorMoved | None = None) -> None:
+        """From now on let `fetch_older` ask neighbours by means of `fetch`, and tell `floor_moved` of another `floor`.
+
+        None: no longer.
+        """
         self._fetch = fetch
+        self._floor_moved = floor_moved
 
     async def fetch_older(self, before: Bound | None, count: int) -> list[Message]:
         """Return the `count` messages before a key (None: the newest), after asking the neighbours, if bound."""
@@ -461,7 +477,9 @@ class MessageDB:
         """Run a transaction that changes something, and take note of what is there now."""
         result, state = await run(lambda c: (transaction(c, *args, **kwargs), read_state(c)))
         if state.version > self._state.version:  # tasks do not always wake up in the order of their transactions
-            self._state = state
+            before, self._state = self._state, state
+            if state.floor != before.floor and self._floor_moved is not None:
+                self._floor_moved(state.floor)
         return result
 
     async def _page(

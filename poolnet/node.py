@@ -8,8 +8,8 @@ import logging
 import platform
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -27,7 +27,7 @@ from poolnet.identity.statements import Role, Statement, make_genesis, make_invi
 from poolnet.identity.user import SignedAddDevice, decode_add_device_untrusted, encode_add_device, found_user
 from poolnet.ids import ID_SIZE, DeviceId, MsgId, PoolId
 from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, MAX_DATAGRAM_SIZE, MAX_NAME_CHARS
-from poolnet.message_db import MessageDB, open_message_db
+from poolnet.message_db import open_message_db
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from poolnet.net.udp import OpenSocket, open_udp_socket
 from poolnet.pool.history import replay_offers
@@ -36,12 +36,12 @@ from poolnet.pool.records import PoolRecord, PoolRecords, StatementSaver
 from poolnet.pool_net import PoolNet, check_display_name
 from poolnet.service import open_service_nursery
 from poolnet.steady_time import SteadyTime, WallClock
+from poolnet.storage.durable import was_kept_aside
 from poolnet.storage.home import Home, open_home
 from poolnet.views.entries import HistoryEntry
 from poolnet.views.reader import HistoryReader
 from poolnet.wire.claims import LOWEST
 from poolnet.wire.link_frames import Hello, Purpose
-from poolnet.wire.message import Message
 
 logger = logging.getLogger(__name__)
 
@@ -305,8 +305,8 @@ class Node:
                     await pool.wait_attached(ATTACH_WAIT_S)
                     record = attrs.evolve(record, name=membership.name)
                     is_new = False
-                await self._records.save(record, membership)
                 await pool.take_name()
+                await self._records.save(attrs.evolve(record, display_name=pool.display_name), membership)
                 yield pool
         finally:
             if is_new:
@@ -351,12 +351,47 @@ class Node:
         display_name: str | None = None,
     ) -> AsyncIterator[PoolNet]:
         events = EventStream[PoolEvent](keep_for_first=True)
+        is_open = False
+        try:
+            async with self._open_once(record, membership, events, join=join, display_name=display_name) as pool:
+                is_open = True
+                yield pool
+        except StoreDamaged as exc:  # set aside by now
+            if is_open:
+                raise
+            logger.warning("a history is damaged: %s", exc)
+            about = f"the history of {record.name!r} is damaged and kept aside in {record.directory}"
+            events.publish(ErrorReported(code=exc.code, message=f"{about}; the neighbours are asked for what it held"))
+        else:
+            return
+        async with self._open_once(record, membership, events, join=join, display_name=display_name) as pool:
+            yield pool
+
+    @asynccontextmanager
+    async def _open_once(
+        self,
+        record: PoolRecord,
+        membership: Membership,
+        events: EventStream[PoolEvent],
+        *,
+        join: Statement | None,
+        display_name: str | None,
+    ) -> AsyncIterator[PoolNet]:
         saver = StatementSaver(self._records, record, membership)
         async with AsyncExitStack() as stack:
             servers = await stack.enter_async_context(
                 open_servers(record, open_socket=self._open_socket, wall_clock=self._wall_clock)
             )
-            db = await self._open_history(stack, record, membership, events, lambda *what: pool.retracted(*what))
+            db = await stack.enter_async_context(
+                open_message_db(
+                    record.database,
+                    record.pool_id,
+                    was_admin=membership.was_admin,
+                    retracted=lambda *what: pool.retracted(*what),
+                )
+            )
+            if await db.known_from() is None and was_kept_aside(record.database):
+                await db.set_known_from(LOWEST)  # a newcomer would ask for less
             nursery = await stack.enter_async_context(open_service_nursery())
             files = await stack.enter_async_context(
                 open_file_manager(record.files_directory, rng=self._rng, events=events)
@@ -374,7 +409,7 @@ class Node:
                 time=self._time,
                 join=join,
                 display_name=display_name,
-                default_name=_device_name(),
+                default_name=record.display_name or _device_name(),
                 statements_changed=saver.changed,
             )
             nursery.start_soon(saver.run)
@@ -388,27 +423,6 @@ class Node:
                 events.close()
                 with trio.CancelScope(shield=True):
                     await saver.flush()
-
-    async def _open_history(
-        self,
-        stack: AsyncExitStack,
-        record: PoolRecord,
-        membership: Membership,
-        events: EventStream[PoolEvent],
-        retracted: Callable[[MsgId, Message], None],
-    ) -> MessageDB:
-        """Open a pool's history; one that is damaged is kept aside, and a new one filled from the neighbours."""
-
-        def open_it() -> AbstractAsyncContextManager[MessageDB]:
-            return open_message_db(record.database, record.pool_id, was_admin=membership.was_admin, retracted=retracted)
-
-        try:
-            return await stack.enter_async_context(open_it())
-        except StoreDamaged as exc:
-            events.publish(ErrorReported(code=exc.code, message=f"{exc}; the neighbours are asked for what it held"))
-            db = await stack.enter_async_context(open_it())
-            await db.set_known_from(LOWEST)
-            return db
 
     async def _add_statement(self, record: PoolRecord, statement: Statement) -> None:
         """Put a statement of this device into a pool, joined or not."""
@@ -458,14 +472,14 @@ class Node:
             raise Refused("this device is not in that pool", code="unknown_pool")
         return pool.authorise(hello)
 
-    async def _accept_links(self, nursery: trio.Nursery) -> None:
+    async def _accept_links(self) -> None:
         while True:
             link = await self._endpoint.accept()
             pool = self._joined.get(link.pool_id)
             if pool is None:  # left meanwhile
                 link.close_now(code="unknown_pool", reason="this device is not in that pool any more")
             else:
-                nursery.start_soon(pool.adopt, link)
+                pool.adopt(link)
 
 
 @asynccontextmanager
@@ -534,7 +548,7 @@ async def open_node(
                 time=time,
             )
             made.append(node)
-            nursery.start_soon(node._accept_links, nursery)
+            nursery.start_soon(node._accept_links)
             yield node
 
 

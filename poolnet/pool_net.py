@@ -96,7 +96,6 @@ class PoolNet:
     Attributes:
         pool_id: the pool.
         node_id: this device.
-        display_name: how others see this device.
         messages: the history on this device, message by message.
         history: the same as people read it, with names.
         files: offers and downloads.
@@ -132,8 +131,8 @@ class PoolNet:
     ) -> None:
         self.pool_id: PoolId = membership.pool_id
         self.node_id: DeviceId = key.device_id
-        self.display_name = display_name or default_name
-        self._is_name_chosen = display_name is not None
+        self._chosen_name = display_name
+        self._default_name = default_name
         self.messages = db
         self.history = HistoryReader(db, was_admin=membership.was_admin, name_of=self.name_of)
         self.files = files
@@ -148,6 +147,7 @@ class PoolNet:
         )
         self._roster = Roster()
         self._holders: frozenset[DeviceId] = frozenset()
+        self._nursery = nursery
         self._effects = MessageEffects(
             self_id=self.node_id, membership=membership, files=files, publish=self._events.publish
         )
@@ -161,6 +161,7 @@ class PoolNet:
             apply=self._effects.apply,
             apply_ephemeral=self._apply_ephemeral,
             report=self.report,
+            room=self._events.room,
         )
         self._server = ServerKeeper(
             endpoint=endpoint,
@@ -193,6 +194,11 @@ class PoolNet:
     def name(self) -> str:
         """The pool's name."""
         return self._membership.name
+
+    @property
+    def display_name(self) -> str:
+        """How others see this device: by the name that it took last, else by the one that it is to take."""
+        return self._effects.names().get(self.node_id) or self._chosen_name or self._default_name
 
     @property
     def is_attached(self) -> bool:
@@ -291,9 +297,7 @@ class PoolNet:
         Raises:
             TextTooLong: empty, or more than `MAX_NAME_CHARS` characters.
         """
-        display_name = check_display_name(display_name)
-        await self._flow.publish(ProfileBody(name=display_name))
-        self.display_name = display_name
+        await self._flow.publish(ProfileBody(name=check_display_name(display_name)))
 
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[PoolEvent | EventsDropped]]:
         """Return a context manager around an iterator over everything that happens from now on (poolnet/events.py).
@@ -371,9 +375,9 @@ class PoolNet:
         """Decide on an incoming link; see `LinkKeeper.authorise`."""
         return self._links.authorise(hello)
 
-    async def adopt(self, link: Link) -> None:
-        """Serve an incoming link until it closes."""
-        await self._links.adopt(link)
+    def adopt(self, link: Link) -> None:
+        """Serve an incoming link until it closes, or until this pool is left."""
+        self._nursery.start_soon(self._links.adopt, link)
 
     async def add_statement(self, statement: Statement) -> None:
         """Take a statement that this device made, pass it on, and wait until the server has it, if one is there."""
@@ -410,10 +414,9 @@ class PoolNet:
         Not for visits that only bring a statement: others would know this device by a name that nobody chose.
         """
         last = self._effects.names().get(self.node_id)
-        if last is not None and not self._is_name_chosen:
-            self.display_name = last
-        elif last != self.display_name:
-            await self._flow.publish(ProfileBody(name=self.display_name))
+        name = self._chosen_name or last or self._default_name
+        if name != last:
+            await self._flow.publish(ProfileBody(name=name))
 
     async def leave_quietly(self) -> None:
         """Tell server and neighbours that this node goes offline now, within a moment."""

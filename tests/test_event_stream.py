@@ -94,3 +94,41 @@ async def test_what_happened_before_anybody_listened_is_kept_for_the_first_who_d
         assert await anext(first) == 5
         assert [await anext(second), await anext(second)] == [4, 5]
         assert stream.statistics().subscribers == 2
+
+
+async def test_who_has_much_to_tell_waits_for_those_who_read_and_for_nobody_else(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    stream = EventStream[int](keep_for_first=True, max_queued=8)
+    heard: list[int | EventsDropped] = []
+
+    async def read() -> None:
+        async with stream.subscribe() as events:
+            while len(heard) < 100:
+                heard.append(await anext(events))
+                await trio.sleep(0.5)
+
+    async def tell_slowly() -> None:
+        for number in range(100):
+            await stream.room()
+            stream.publish(number)
+
+    for _ in range(4):
+        stream.publish(-1)
+    await stream.room()  # nobody has begun to read
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(tell_slowly)
+    assert heard == [-1] * 4 + list(range(96))
+    assert trio.current_time() < 60
+    async with stream.subscribe() as events:
+        stream.publish(1)
+        await anext(events)
+        for _ in range(8):
+            stream.publish(2)
+        before = trio.current_time()
+        await stream.room()
+        await stream.room()
+        assert 0 < trio.current_time() - before < 2, "it waited once, then it knew that nobody reads any more"
+    await stream.room()

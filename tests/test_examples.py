@@ -9,7 +9,8 @@ import trio
 from cli_harness import PATIENCE_S, Cli, PoolnetProcess, open_cli
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PROGRAMS = ("echo_bot.py", "drop_folder.py")
+#: And what to call them with besides a pool.
+PROGRAMS = {"echo_bot.py": (), "drop_folder.py": (".",), "vote.py": ("tea",)}
 
 
 async def start(cli: Cli, name: str, program: str, *arguments: str) -> PoolnetProcess:
@@ -76,11 +77,28 @@ async def test_what_is_dropped_into_one_folder_appears_in_the_others(tmp_path: P
     assert [offer["name"] for offer in offers] == ["early.txt", "later.bin"]  # what was fetched is not offered again
 
 
+async def test_votes_come_to_the_same_result_on_all_devices_and_for_who_was_away(tmp_path: Path):
+    async with open_cli(tmp_path) as cli:
+        _, address = await cli.serve()
+        invite = await cli.create("ada", "garden", server=address)
+        bob = await start(cli, "bob", "vote.py", invite, "tea")
+        cyd = await start(cli, "cyd", "vote.py", invite, "coffee")
+        for voter in (bob, cyd):
+            await printed(voter, "coffee: 1, tea: 1")
+        assert await bob.end(signal.SIGINT) == 0
+        dan = await start(cli, "dan", "vote.py", invite, "tea")
+        await printed(dan, "coffee: 1, tea: 2")
+        again = await start(cli, "bob", "vote.py", "garden", "coffee")
+        for voter in (cyd, dan, again):
+            await printed(voter, "coffee: 2, tea: 1")
+        for voter in (cyd, dan, again):
+            assert await voter.end(signal.SIGINT) == 0
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 async def test_an_example_says_in_one_sentence_what_is_wrong(tmp_path: Path, program: str):
-    folder = [str(tmp_path)] if program == "drop_folder.py" else []
     async with open_cli(tmp_path) as cli:
-        started = await start(cli, "home", program, "poolnet://127.0.0.1:1/cut", *folder)
+        started = await start(cli, "home", program, "poolnet://127.0.0.1:1/cut", *PROGRAMS[program])
         assert await started.wait() == 1
     assert "an invite link goes on with" in started.stderr
     assert started.stderr.count("\n") == 1

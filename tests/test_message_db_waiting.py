@@ -1,6 +1,8 @@
 """Messages that are stored together: what waits for the next transaction, and what waits for the disk."""
 
 import errno
+import sqlite3
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import trio
 from made_messages import POOL, make_message
 
 from poolnet.errors import StoreError
-from poolnet.message_db import open_message_db
+from poolnet.message_db import Retention, open_message_db
 from poolnet.storage import sqlite_worker
 
 MESSAGES = [make_message(number) for number in range(1, 8)]
@@ -98,3 +100,45 @@ async def test_what_the_disk_does_not_take_is_no_success(tmp_path: Path, monkeyp
         assert await db.latest(5) == MESSAGES[:1]
     async with open_message_db(tmp_path / "m.db", POOL) as db:
         await db.append([MESSAGES[1]], durable=True)
+
+
+async def test_a_sync_does_not_vouch_for_what_was_still_being_written_when_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
+        syncs, begun, go_on = list[Path](), threading.Event(), threading.Event()
+        monkeypatch.setattr(sqlite_worker, "sync_file", syncs.append)
+
+        def slow(_connection: sqlite3.Connection) -> None:
+            begun.set()
+            go_on.wait(10)
+
+        await db.append([MESSAGES[0]])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(db._worker.run_relaxed, slow)
+            await trio.to_thread.run_sync(begun.wait, 10)
+            await db.sync()
+            assert len(syncs) == 1
+            go_on.set()
+        await db.sync()
+        assert len(syncs) == 2
+
+
+async def test_what_waits_counts(tmp_path: Path) -> None:
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
+        await db.append(MESSAGES[:1])
+        db.append_soon(MESSAGES[1])
+        assert await db.count() == 2
+
+
+async def test_a_limit_by_count_holds_for_what_waited_whoever_stored_it(tmp_path: Path) -> None:
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
+        floors = list[object]()
+        db.bind(None, floor_moved=floors.append)
+        await db.set_retention(Retention(max_count=10))
+        for number in range(1, 300):
+            db.append_soon(make_message(number))
+            await db.latest(1)
+        await db.flush()
+        assert await db.count() == 10
+        assert floors == [await db.floor()]

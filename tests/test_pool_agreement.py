@@ -1,6 +1,6 @@
 """Whole nodes whose histories come to agree: who was away, what was taken back, what is older than the window."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import poolnet
 from poolnet.clock import make_hlc
 from poolnet.identity.authorship import sign_message
 from poolnet.limits import MAX_APP_SIZE, RECENT_MESSAGES
-from poolnet.wire.bodies import AnnouncementBody, RetractMessageBody, TextBody
+from poolnet.wire.bodies import AnnouncementBody, ProfileBody, RetractMessageBody, TextBody, decode_body_untrusted
 from poolnet.wire.message import Message, MessageContent, encode_content, message_id
 
 pytestmark = pytest.mark.timeout(240)
@@ -57,6 +57,13 @@ def damage_database(directory: Path) -> None:
     """Overwrite the one history below a directory."""
     [database] = directory.rglob("messages.db")
     database.write_bytes(b"garbage" * 1000)
+
+
+def damage_messages(directory: Path) -> None:
+    """Overwrite the messages in the one history below a directory; the beginning, its settings, stays as it was."""
+    [database] = directory.rglob("messages.db")
+    content = database.read_bytes()
+    database.write_bytes(content[:8192] + b"garbage!" * ((len(content) - 8192) // 8))
 
 
 async def test_who_was_away_has_everything_from_the_only_one_that_is_there(
@@ -292,6 +299,63 @@ async def test_a_damaged_history_is_kept_aside_and_filled_again_from_the_neighbo
             assert b"garbage" in read_databases(tmp_path / "bob")
 
 
+async def test_who_only_makes_a_pool_or_an_invite_has_no_name_yet(tmp_path: Path, jumping_clock: MockClock) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada_node, world.node("bob") as bob_node:
+        await ada_node.create_pool("garden", server=server.address)
+        invite = await ada_node.invite(ada_node.find_pool("garden"))
+        async with enter(ada_node, "garden", "ada") as ada:
+            await ada.pool.rename("countess")
+            async with enter(bob_node, invite, "bob") as bob:
+                await bob.sees(poolnet.NodeJoined)
+                await agree(ada, bob)
+                await trio.sleep(10)
+                told = [event for event in bob.events if isinstance(event, poolnet.NodeJoined | poolnet.NodeRenamed)]
+                assert told == [poolnet.NodeJoined(node=ada_node.device_id, name="countess")]
+                profiles = await ada.pool.messages.of_kinds([ProfileBody.KIND])
+                assert [decode_body_untrusted(p.content.kind, p.content.body) for p in profiles] == [
+                    ProfileBody(name=name) for name in ("ada", "countess", "bob")
+                ]
+
+
+@pytest.mark.parametrize("damage", [damage_database, damage_messages])
+async def test_a_history_found_damaged_when_a_pool_is_entered_costs_no_second_try(
+    tmp_path: Path, jumping_clock: MockClock, damage: Callable[[Path], None]
+) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada_node, world.node("bob") as bob_node:
+        invite = await ada_node.create_pool("garden", server=server.address)
+        async with enter(ada_node, "garden", "ada") as ada:
+            await ada.pool.messages.append(written_long_ago(ada, 200, days=2))
+            async with enter(bob_node, invite, "bob") as bob:
+                await bob.pool.synced(30)
+                await bob.pool.messages.fetch_older(None, 300)  # all, unlike a newcomer
+                talk = await agree(ada, bob)
+            damage(tmp_path / "bob")
+            async with enter(bob_node, "garden", "bob") as bob:
+                assert await agree(ada, bob) == talk
+                told = [event for event in bob.events if isinstance(event, poolnet.ErrorReported)]
+                assert [event.code for event in told] == ["store_damaged"]
+                assert "'garden' is damaged and kept aside in " in told[0].message
+            async with enter(bob_node, "garden", "bob") as bob:
+                assert await agree(ada, bob) == talk
+                assert not [event for event in bob.events if isinstance(event, poolnet.ErrorReported)]
+
+
+async def test_a_device_whose_history_is_damaged_keeps_its_name(tmp_path: Path, jumping_clock: MockClock) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada_node, world.node("bob") as bob_node:
+        invite = await ada_node.create_pool("garden", server=server.address)
+        async with enter(ada_node, "garden", "ada") as ada:
+            async with enter(bob_node, invite, "bob") as bob:
+                await agree(ada, bob)
+            damage_database(tmp_path / "bob")
+            async with bob_node.join("garden") as again:
+                assert again.display_name == "bob"
+                await again.synced(30)
+                assert ada.pool.name_of(bob_node.device_id) == "bob"
+
+
 async def test_agreement_is_not_claimed_while_nobody_is_there_or_somebody_lacks_something(
     tmp_path: Path, jumping_clock: MockClock
 ) -> None:
@@ -315,7 +379,7 @@ async def test_agreement_is_not_claimed_while_nobody_is_there_or_somebody_lacks_
 
                 bob.pool.messages.append = refuse  # type: ignore[method-assign,assignment]
                 await ada.pool.messages.append(lacking)
-                with pytest.raises(poolnet.Unreachable, match="did not agree"):
+                with pytest.raises(poolnet.Unreachable, match="its neighbour did not agree within 20 s"):
                     await ada.pool.synced(20)
                 assert set(refused) == set(lacking)
                 bob.pool.messages.append = append  # type: ignore[method-assign]

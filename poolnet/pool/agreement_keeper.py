@@ -6,7 +6,7 @@ or in memory; messages that come go the way of all others, through the inbox.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import count
 
 import attrs
@@ -18,6 +18,7 @@ from poolnet.message_db import STANDING_KINDS, MessageDB
 from poolnet.net.link import Link
 from poolnet.pool.delivery import DeliveryBook
 from poolnet.pool.inbox import Inbox
+from poolnet.pool.storing import until_stored
 from poolnet.protocol import agreement
 from poolnet.protocol.agreement import Agreement
 from poolnet.protocol.fetching import pack_messages
@@ -26,7 +27,7 @@ from poolnet.protocol.key_set import MemoryKeys
 from poolnet.protocol.randomness import RandomSource
 from poolnet.timer import Timer
 from poolnet.wire.claims import HIGHEST, LOWEST, Bound
-from poolnet.wire.message import Message, encode_message, message_id_untrusted
+from poolnet.wire.message import Message, MessageKey, encode_message, message_id_untrusted
 from poolnet.wire.pool_frames import HISTORY, STANDING, Compare, Messages, OpenComparison, WantMessages
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class AgreementKeeper:
         corrected_ms: the time that the pool agrees on.
         book: learns what neighbours are found to have.
         report: called with what goes wrong without anybody having asked.
+        room: waits until applications have heard most of what came; by itself nobody is waited for.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class AgreementKeeper:
         book: DeliveryBook,
         pool_id: PoolId,
         report: Callable[[PoolnetError], None],
+        room: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
         self._nursery = nursery
         self._db = db
@@ -70,17 +73,22 @@ class AgreementKeeper:
         self._book = book
         self._pool_id = pool_id
         self._report = report
+        self._room = room
         self._links: dict[DeviceId, Link] = {}
         self._linked = trio.Event()
         self._machines: dict[int, Agreement] = {}
         self._standing = MemoryKeys(())
+        self._standing_keys: dict[MsgId, MessageKey] = {}  # the same by id
+        self._known_from: Bound = HIGHEST  # as it is to be kept on disk
         self._requests: dict[int, _Request] = {}
         self._numbers = count(1)
+        self._has_ended = False
         self._timer = Timer(self._next_deadline)
 
     async def load(self, standing: Iterable[Message]) -> None:
         """Begin with what the database says, and the messages that stand."""
-        self._standing = MemoryKeys(message.key for message in standing)
+        self._standing_keys = {message.msg_id: message.key for message in standing}
+        self._standing = MemoryKeys(self._standing_keys.values())
         self._machines = {
             STANDING: self._machine(STANDING, known_from=LOWEST, floor=LOWEST),
             HISTORY: self._machine(HISTORY, known_from=await self._db.known_from(), floor=await self._db.floor()),
@@ -98,11 +106,16 @@ class AgreementKeeper:
         )
 
     async def run(self) -> None:
-        """Compare when it is time to. Runs until cancelled."""
-        while True:
-            await self._timer.wait()
-            for scope, machine in self._machines.items():
-                self._perform(scope, machine.tick(trio.current_time()))
+        """Compare when it is time to. Runs until cancelled; requests that are not settled then are not fulfilled."""
+        try:
+            while True:
+                await self._timer.wait()
+                for scope, machine in self._machines.items():
+                    self._perform(scope, machine.tick(trio.current_time()))
+        finally:
+            self._has_ended = True
+            for request in self._requests.values():
+                request.done.set()
 
     # --- what applications ask for ------------------------------------------------------------------------------
 
@@ -117,19 +130,22 @@ class AgreementKeeper:
             Unreachable: not within `timeout_s`.
         """
         with trio.move_on_after(timeout_s):
-            while True:
+            while not self._has_ended:
                 await self._linked.wait()
                 stand = await self._ask(STANDING, lambda request: agreement.Check(request, HIGHEST))
                 if stand and await self._ask(HISTORY, lambda request: agreement.Check(request, upper)):
                     return
                 await trio.lowlevel.checkpoint()
         raise Unreachable(
-            f"this device and its {len(self._links)} neighbours did not agree within {round(timeout_s, 1):g} s"
+            f"this device and {_neighbours(len(self._links))} did not agree within {round(timeout_s, 1):g} s; "
+            "histories are still being compared, or a neighbour does not answer"
             if self._links
             else f"no other member was there within {round(timeout_s, 1):g} s; try again when somebody is online"
         )
 
     async def _ask(self, scope: int, event: Callable[[int], agreement.AgreementEvent]) -> bool:
+        if self._has_ended:
+            return False
         number, request = next(self._numbers), _Request()
         self._requests[number] = request
         try:
@@ -145,12 +161,13 @@ class AgreementKeeper:
 
     def stored(self, message: Message) -> None:
         """Take note of a message that is in the history now."""
-        if message.content.kind in STANDING_KINDS:
-            self._standing.add(message.key)
+        if message.content.kind in STANDING_KINDS and self._standing.add(message.key):
+            self._standing_keys[message.msg_id] = message.key
 
-    async def reload_standing(self) -> None:
-        """Take note that messages were deleted."""
-        self._standing = MemoryKeys(await self._db.standing_keys())
+    def deleted(self, msg_id: MsgId) -> None:
+        """Take note of a message that was deleted from the history."""
+        if (key := self._standing_keys.pop(msg_id, None)) is not None:
+            self._standing.remove(key)
 
     def settled(self, ids: Sequence[MsgId]) -> None:
         """Take note that the inbox is done with messages."""
@@ -174,7 +191,7 @@ class AgreementKeeper:
         self._feed_all(agreement.LinkDown(link.peer))
 
     async def handle_frame(self, link: Link, frame: AgreementFrame) -> None:
-        """Take a frame from a peer; waits while the inbox is full, which holds back that link.
+        """Take a frame from a peer; waits while inbox or applications have enough, which holds back that link.
 
         Raises:
             ProtocolError: the peer does not keep to the protocol.
@@ -188,19 +205,20 @@ class AgreementKeeper:
             self._receive(link, frame.scope, agreement.Received(link.peer, frame))
 
     async def _take(self, link: Link, frame: Messages) -> None:
-        ids, accepted = [], []
+        ids = []
         for encoded in frame.messages:
             msg_id = message_id_untrusted(encoded, self._pool_id)
             ids.append(msg_id)
-            if not (self._inbox.is_pending(msg_id) or self._inbox.is_held(msg_id)):
-                verdict = self._inbox.judge(msg_id, encoded)
-                if verdict is Verdict.REJECT:
-                    raise ProtocolError("a message that is not acceptable")
-                if verdict is Verdict.ACCEPT:
-                    accepted.append(msg_id)
+            if self._inbox.is_pending(msg_id) or self._inbox.is_held(msg_id):
+                continue
+            verdict = self._inbox.judge_fetched(msg_id, encoded)
+            if verdict is Verdict.REJECT:
+                raise ProtocolError("a message that is not acceptable")
+            if verdict is Verdict.ACCEPT:
+                await self._room()
+                await self._inbox.put(msg_id)
+        # only now: what does not get into the inbox because the link closes has not arrived
         self._receive(link, frame.scope, agreement.Arrived(link.peer, frame.number, tuple(ids), frame.is_last))
-        for msg_id in accepted:
-            await self._inbox.put(msg_id)
 
     def _receive(self, link: Link, scope: int, event: agreement.AgreementEvent) -> None:
         for effect in self._feed(scope, event):
@@ -231,10 +249,10 @@ class AgreementKeeper:
                 case agreement.Finished(request, ok):
                     self._finish(request, ok=ok)
                 case agreement.KnownFrom(bound):
-                    self._nursery.start_soon(self._remember, bound)
-                case agreement.Agreed(_, _, upper):
-                    if scope == HISTORY:
-                        self._nursery.start_soon(self._book.agreed, upper)
+                    self._known_from = bound
+                    self._nursery.start_soon(until_stored, self._remember, self._report)
+                case agreement.Agreed():
+                    pass  # of one step, which sees to it
                 case agreement.Misbehaved(peer, reason):
                     if (link := self._links.get(peer)) is not None:
                         link.close_now(code="protocol", reason=reason)
@@ -252,7 +270,7 @@ class AgreementKeeper:
         request.done.set()
 
     async def _step(self, scope: int, effect: agreement.Step) -> None:
-        result = None
+        result, unconfirmed = None, self._book.unconfirmed()
         try:
             if scope == STANDING:
                 result = effect.call(self._standing)
@@ -260,29 +278,34 @@ class AgreementKeeper:
                 result = await self._db.with_keys(effect.call)
         except StoreError as exc:
             self._report(exc)
-        self._feed(scope, agreement.Stepped(effect.step, result))
+        for followed in self._feed(scope, agreement.Stepped(effect.step, result)):
+            if scope == HISTORY and isinstance(followed, agreement.Agreed):
+                self._book.agreed(followed.upper, unconfirmed)
 
     async def _serve(self, scope: int, effect: agreement.Serve) -> None:
         """Send messages that a peer lacks; waits for the credit of its link."""
         link = self._links.get(effect.peer)
         try:
             if link is not None:
-                messages = await self._db.get(effect.ids)
+                messages = await self._read(effect.ids)
                 for frame in pack_messages(effect.number, map(encode_message, messages)):
                     await link.send_frame(attrs.evolve(frame, scope=scope))
                 for message in messages:
                     self._book.sent(link, message.msg_id)
         except LinkClosed:
             pass  # its own task notices and reports it
-        except StoreError as exc:
-            self._report(exc)
         self._feed(scope, agreement.Served(effect.peer, effect.number))
 
-    async def _remember(self, bound: Bound) -> None:
+    async def _read(self, ids: Sequence[MsgId]) -> list[Message]:
+        """Return messages, none if the database fails: the peer waits for an answer, and asks others then."""
         try:
-            await self._db.set_known_from(bound)
+            return await self._db.get(ids)
         except StoreError as exc:
             self._report(exc)
+            return []
+
+    async def _remember(self) -> None:
+        await self._db.set_known_from(self._known_from)
 
     def _next_deadline(self) -> float | None:
         deadlines = (machine.next_deadline() for machine in self._machines.values())
@@ -297,3 +320,7 @@ class AgreementKeeper:
     def fetched(self) -> int:
         """Messages that came because comparing showed that they were lacking."""
         return sum(machine.statistics().fetched for machine in self._machines.values())
+
+
+def _neighbours(count: int) -> str:
+    return "its neighbour" if count == 1 else f"its {count} neighbours"

@@ -1,11 +1,11 @@
 """Which of this device's own messages no neighbour is known to have yet, for those who wait for it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import trio
 
 from poolnet.errors import LinkClosed, Unreachable
-from poolnet.ids import DeviceId, MsgId
+from poolnet.ids import MsgId
 from poolnet.net.link import Link
 from poolnet.wire.claims import Bound
 from poolnet.wire.message import Message, MessageKey
@@ -24,30 +24,39 @@ class DeliveryBook:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._unconfirmed: dict[MsgId, MessageKey] = {}
-        self._sent: dict[DeviceId, set[MsgId]] = {}  # to each neighbour, in frames that it has not consumed
-        self._confirmed = trio.Condition()
+        self._sent: dict[Link, set[MsgId]] = {}  # in frames that the neighbour has not consumed
+        self._changed = trio.Event()  # something is confirmed, or not waited for any more
 
     def add(self, message: Message) -> None:
         """Take note of an own message."""
         self._unconfirmed[message.msg_id] = message.key
 
     def forget(self, msg_id: MsgId) -> None:
-        """Do not wait for a message that was retracted."""
-        self._unconfirmed.pop(msg_id, None)
+        """Do not wait for a message that was deleted here."""
+        self._settle([msg_id])
+
+    def unconfirmed(self) -> frozenset[MsgId]:
+        """Return what is waited for now."""
+        return frozenset(self._unconfirmed)
 
     def sent(self, link: Link, msg_id: MsgId) -> None:
         """Take note that a message, maybe an own one, was written to a link."""
         if msg_id not in self._unconfirmed:
             return
-        if link.peer in self._sent:
-            self._sent[link.peer].add(msg_id)
+        if link in self._sent:
+            self._sent[link].add(msg_id)
         else:
-            self._sent[link.peer] = {msg_id}
+            self._sent[link] = {msg_id}
             self._nursery.start_soon(self._await_consumption, link)
 
-    async def agreed(self, upper: Bound) -> None:
-        """Take note that a neighbour has everything below `upper` that it wants of us."""
-        await self._confirm([msg_id for msg_id, key in self._unconfirmed.items() if key < upper])
+    def agreed(self, upper: Bound, compared: Collection[MsgId]) -> None:
+        """Take note that a neighbour has everything below `upper` that it wants of us.
+
+        Args:
+            compared: what was `unconfirmed` before histories were compared; what came later is not meant.
+        """
+        found = ((msg_id, self._unconfirmed.get(msg_id)) for msg_id in compared)
+        self._settle([msg_id for msg_id, key in found if key is not None and key < upper])
 
     async def delivered(self, timeout_s: float) -> None:
         """Wait until some neighbour has each message added so far.
@@ -55,11 +64,11 @@ class DeliveryBook:
         Raises:
             Unreachable: not within `timeout_s`.
         """
-        awaited = frozenset(self._unconfirmed)
+        awaited = self.unconfirmed()
         with trio.move_on_after(timeout_s):
-            async with self._confirmed:
-                while not awaited.isdisjoint(self._unconfirmed):
-                    await self._confirmed.wait()
+            await trio.lowlevel.checkpoint()
+            while not awaited.isdisjoint(self._unconfirmed):
+                await self._changed.wait()
             return
         raise Unreachable(
             f"no other member confirmed the message within {round(timeout_s, 1):g} s; "
@@ -67,22 +76,21 @@ class DeliveryBook:
         )
 
     async def _await_consumption(self, link: Link) -> None:
-        pending = self._sent[link.peer]
+        pending = self._sent[link]
         try:
             while pending:
                 batch = frozenset(pending)
                 pending.clear()
                 await link.flushed()
-                await self._confirm(batch)
+                self._settle(batch)
         except LinkClosed:
             pass  # another link may confirm them
         finally:
-            del self._sent[link.peer]
+            del self._sent[link]
 
-    async def _confirm(self, messages: Iterable[MsgId]) -> None:
-        known = [msg_id for msg_id in messages if msg_id in self._unconfirmed]
+    def _settle(self, messages: Iterable[MsgId]) -> None:
+        """Do not wait for these any more."""
+        known = [msg_id for msg_id in messages if self._unconfirmed.pop(msg_id, None) is not None]
         if known:
-            async with self._confirmed:
-                for msg_id in known:
-                    self._unconfirmed.pop(msg_id, None)
-                self._confirmed.notify_all()
+            self._changed.set()
+            self._changed = trio.Event()

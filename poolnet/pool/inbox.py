@@ -1,24 +1,28 @@
 """From a message off a link to one in the history: judged once, held while ahead of its time, stored in batches.
 
 A message above all others in the order is new for sure, and takes effect at once; the database stores it a moment
-later, with what came meanwhile. Of any other the database says whether it is new.
+later, with what came meanwhile. Of any other, and of one that is said to be retracted, the database says whether it is
+new.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import trio
 
 from poolnet.clock import Hlc, HybridClock
-from poolnet.errors import DiskFull, PoolnetError, WireError
+from poolnet.errors import PoolnetError, WireError
 from poolnet.identity.authorship import signature_is_valid
 from poolnet.identity.membership import Membership
 from poolnet.ids import MsgId
 from poolnet.limits import MAX_QUEUED_FRAMES
-from poolnet.message_db import MessageDB
+from poolnet.message_db import MessageDB, retraction_target
+from poolnet.pool.storing import until_stored
 from poolnet.protocol.gossip import Verdict
 from poolnet.protocol.holding import HeldMessages
-from poolnet.wire.bodies import EPHEMERAL_KINDS, RetractMessageBody, decode_body_untrusted
+from poolnet.timer import Timer
+from poolnet.wire.bodies import EPHEMERAL_KINDS, decode_body_untrusted
 from poolnet.wire.message import Message, MessageKey, decode_message_untrusted
 
 logger = logging.getLogger(__name__)
@@ -26,11 +30,12 @@ logger = logging.getLogger(__name__)
 _LARGEST_BATCH = 200
 #: How long messages that have taken effect wait for others, to be stored together.
 _GATHER_S = 0.25
-_DISK_FULL_RETRY_S = 5.0
 
 
 class Inbox:
     """Messages of others between links and database.
+
+    While the database fails, what was accepted is kept and tried again; meanwhile the links are held back.
 
     Args:
         unix_ms: this device's time, uncorrected; `clock` corrects it.
@@ -59,10 +64,12 @@ class Inbox:
         self._apply_ephemeral = apply_ephemeral
         self._settled = settled
         self._report = report
-        self._judged: dict[MsgId, Message] = {}  # accepted and not yet delivered: nothing is decoded twice
-        self._waiting: set[MsgId] = set()  # delivered and not yet stored
+        self._judged: dict[MsgId, Message] = {}  # accepted and not yet put: nothing is decoded twice
+        self._waiting: set[MsgId] = set()  # put and not yet stored
         self._held = HeldMessages(clock)
+        self._due = Timer(self._next_release)
         self._newest: MessageKey = (Hlc(0), MsgId(b""))  # of all that took effect or were stored
+        self._retracted: set[MsgId] = set()  # what tombstones name, stored or about to be, whether they count or not
         self._told: list[MsgId] = []  # took effect, not stored
         self._has_told = trio.Event()
         self._send, self._receive = trio.open_memory_channel[Message](MAX_QUEUED_FRAMES)
@@ -70,12 +77,12 @@ class Inbox:
         self.rejected = 0
 
     def judge(self, msg_id: MsgId, encoded: bytes) -> Verdict:
-        """Decide once about a message that is new here; called by the gossip machine."""
+        """Decide once about a message that is new here; called by the gossip machine. If accepted, `put` it next."""
         try:
             message = decode_message_untrusted(encoded, self._membership.pool_id)
             if not self._membership.was_member(message.author):
                 raise WireError("a message by somebody who never was a member")
-            if not self._membership.may_have_written(message.author, message.content.hlc):
+            if not self._may_stay(message):
                 return Verdict.DROP  # removed or left meanwhile, and the forwarder does not know yet
             if not signature_is_valid(message):
                 raise WireError("a message that its author did not sign")
@@ -84,11 +91,17 @@ class Inbox:
             self.rejected += 1
             logger.info("rejected a message: %s", exc)
             return Verdict.REJECT
-        if message.content.kind in EPHEMERAL_KINDS:
-            self._apply_ephemeral(message)
-        else:
-            self._judged[msg_id] = message
+        self._judged[msg_id] = message
         return Verdict.ACCEPT
+
+    def judge_fetched(self, msg_id: MsgId, encoded: bytes) -> Verdict:
+        """Like `judge`, for a message out of a history, in which nothing ephemeral is."""
+        verdict = self.judge(msg_id, encoded)
+        if verdict is Verdict.ACCEPT and self._judged[msg_id].content.kind in EPHEMERAL_KINDS:
+            del self._judged[msg_id]
+            self.rejected += 1
+            return Verdict.REJECT
+        return verdict
 
     def is_pending(self, msg_id: MsgId) -> bool:
         """Return whether a message was accepted and is about to be stored."""
@@ -102,32 +115,51 @@ class Inbox:
         """Take note of a message that is in the history and did not come through here."""
         self._newest = max(self._newest, key)
 
+    def expect_tombstone(self, message: Message) -> None:
+        """Take note of a message that is in the history or about to be, in case it is a tombstone."""
+        if (target := retraction_target(message)) is not None:
+            self._retracted.add(target)
+
     async def put(self, msg_id: MsgId) -> None:
-        """Take a message that was accepted; waits while too many wait to be stored, which holds back its link."""
+        """Take a message that was accepted; waits while too many wait to be stored, which holds back its link.
+
+        When cancelled while waiting, it is not taken: the link closes, and comparing histories brings it again.
+        """
         message = self._judged.pop(msg_id, None)
-        if message is None:
+        if message is None or msg_id in self._waiting:
             return
-        self._waiting.add(msg_id)
-        if self._is_surely_new(message):
+        if message.content.kind in EPHEMERAL_KINDS:
+            self._apply_ephemeral(message)
+        elif not self._held.admit(message, self._unix_ms()):
+            self._due.rearm()
+            self._settle([msg_id])
+        elif self._is_surely_new(message):
+            self._waiting.add(msg_id)
             self._tell(message)
             if self._db.unsaved >= _LARGEST_BATCH:
                 await self._save()
         else:
-            try:
-                try:  # without yielding, so that what came together is stored together
-                    self._send.send_nowait(message)
-                except trio.WouldBlock:
-                    await self._send.send(message)
-            except BaseException:  # cancelled: the link closes; reconciliation brings the message again
-                self._waiting.discard(msg_id)
-                raise
+            self.expect_tombstone(message)
+            await self._queue(message)
+
+    async def _queue(self, message: Message) -> None:
+        self._waiting.add(message.msg_id)
+        try:
+            try:  # without yielding, so that what came together is stored together
+                self._send.send_nowait(message)
+            except trio.WouldBlock:
+                await self._send.send(message)
+        except BaseException:
+            self._waiting.discard(message.msg_id)
+            raise
 
     def _is_surely_new(self, message: Message) -> bool:
         return (
-            message.key > self._newest
-            and message.content.kind != RetractMessageBody.KIND
-            and self._held.admit(message, self._unix_ms())
+            message.key > self._newest and message.msg_id not in self._retracted and retraction_target(message) is None
         )
+
+    def _may_stay(self, message: Message) -> bool:
+        return self._membership.may_have_written(message.author, message.content.hlc)
 
     def _tell(self, message: Message) -> None:
         """Let a new message take effect; it is stored with the next transaction."""
@@ -143,6 +175,7 @@ class Inbox:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_queue)
             nursery.start_soon(self._run_saving)
+            nursery.start_soon(self._run_release)
 
     async def _run_saving(self) -> None:
         """Store soon what took effect already."""
@@ -152,22 +185,15 @@ class Inbox:
             await self._save()
 
     async def _save(self) -> None:
-        """Store what took effect, trying again while the disk is full."""
-        while True:
-            told, self._told, self._has_told = self._told, [], trio.Event()
-            try:
-                await self._db.flush()
-            except DiskFull as exc:
-                self._told = told + self._told
-                self._report(exc)
-                await trio.sleep(_DISK_FULL_RETRY_S)
-            except BaseException:
-                self._told = told + self._told
-                self._has_told.set()
-                raise
-            else:
-                self._settle(told)
-                return
+        """Store what took effect."""
+        told, self._told, self._has_told = self._told, [], trio.Event()
+        try:
+            await until_stored(self._db.flush, self._report)
+        except BaseException:  # cancelled: somebody else has to do it
+            self._told = told + self._told
+            self._has_told.set()
+            raise
+        self._settle(told)
 
     def _settle(self, ids: Sequence[MsgId]) -> None:
         self._waiting.difference_update(ids)
@@ -181,18 +207,25 @@ class Inbox:
                     batch.append(self._receive.receive_nowait())
                 except trio.WouldBlock:
                     break
-            time_ms = self._unix_ms()
-            await self._store([message for message in batch if self._held.admit(message, time_ms)])
-            self._settle([message.msg_id for message in batch])
+            await self._store(batch)
 
-    async def release(self) -> None:
+    async def _run_release(self) -> None:
         """Store the messages whose time has come."""
-        if due := self._held.release(self._unix_ms()):
+        while True:
+            await self._due.wait()
+            due = self._held.release(self._unix_ms())  # maybe none yet: the clock may have been corrected
+            self._waiting.update(message.msg_id for message in due)
+            for message in due:
+                self.expect_tombstone(message)
             await self._store(due)
 
-    def wait_s(self) -> float | None:
-        """Return in how many seconds `release` has something, or None."""
-        return self._held.wait_s(self._unix_ms()) if self._held else None
+    def clock_changed(self) -> None:
+        """Take note that it is another time now: messages that were held may be due."""
+        self._due.rearm()
+
+    def _next_release(self) -> float | None:
+        wait_s = self._held.wait_s(self._unix_ms()) if self._held else None
+        return None if wait_s is None else trio.current_time() + wait_s
 
     @property
     def held(self) -> int:
@@ -205,16 +238,12 @@ class Inbox:
         return self._held.dropped
 
     async def _store(self, messages: Sequence[Message]) -> None:
-        for message in await self._append(messages):
+        """Store messages that waited, except by authors who are gone now; those new to the database take effect."""
+        for message in await until_stored(partial(self._append, messages), self._report):
             self._newest = max(self._newest, message.key)
             self.received += 1
             self._apply(message)
+        self._settle([message.msg_id for message in messages])
 
     async def _append(self, messages: Iterable[Message]) -> list[Message]:
-        """Append, trying again while the disk is full: meanwhile the queue fills and holds back the links."""
-        while True:
-            try:
-                return await self._db.append(messages)
-            except DiskFull as exc:
-                self._report(exc)
-                await trio.sleep(_DISK_FULL_RETRY_S)
+        return await self._db.append(list(filter(self._may_stay, messages)))

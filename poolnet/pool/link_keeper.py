@@ -141,9 +141,9 @@ class LinkKeeper:
                 return
         self.links[link.peer] = link
         self._since[link.peer] = trio.current_time()
-        await self._notify()
         self.feed(mesh.LinkUp(link.peer, link.is_dialler))
         try:
+            await self._notify()
             await self._serve(link)
         except LinkClosed as exc:
             logger.debug("link to %s closed: %s", short_id(link.peer), exc)
@@ -151,6 +151,7 @@ class LinkKeeper:
             logger.warning("closing the link to %s: %s", short_id(link.peer), exc)
             link.close_now(code="protocol", reason=str(exc))
         finally:
+            link.close_now()  # unless it is closed: this pool is being left
             if self.links.get(link.peer) is link:
                 del self.links[link.peer]
                 self.feed(mesh.LinkDown(link.peer))

@@ -50,7 +50,8 @@ class MemberLink:
         self._flow = flow
         self._files = files
         self._membership = membership
-        self._is_ready = False
+        self._has_begun = False
+        self._is_ready = trio.Event()  # what came early is dealt with
         self._early: deque[GossipFrame | AgreementFrame] = deque()
 
     def check_peer(self) -> None:
@@ -107,7 +108,9 @@ class MemberLink:
                 logger.debug("ignoring a %s", type(frame).__name__)  # of a newer version
 
     async def _talk(self, frame: GossipFrame | AgreementFrame) -> None:
-        if self._is_ready:
+        if self._has_begun:  # then to wait holds back the link, as it does when the inbox is full
+            if not self._is_ready.is_set():
+                await self._is_ready.wait()
             await self._flow.handle_frame(self._link, frame)
         elif len(self._early) < MAX_QUEUED_FRAMES:
             self._early.append(frame)
@@ -128,7 +131,10 @@ class MemberLink:
             self._link.close_now(code="protocol", reason=str(exc))
 
     async def _begin_talk(self) -> None:
-        self._flow.link_up(self._link)
-        while self._early:
-            await self._flow.handle_frame(self._link, self._early.popleft())
-        self._is_ready = True
+        self._has_begun = True
+        try:
+            self._flow.link_up(self._link)
+            while self._early:
+                await self._flow.handle_frame(self._link, self._early.popleft())
+        finally:
+            self._is_ready.set()

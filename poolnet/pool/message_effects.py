@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from poolnet.clock import hlc_ms
+from poolnet.clock import Hlc, hlc_ms
 from poolnet.errors import LocalError, WireError
 from poolnet.events import (
     AnnouncementReceived,
@@ -19,7 +19,7 @@ from poolnet.events import (
 )
 from poolnet.file_manager import FileManager
 from poolnet.identity.membership import Membership
-from poolnet.ids import DeviceId, MsgId
+from poolnet.ids import DeviceId, FileId, MsgId
 from poolnet.pool.history import apply_offer
 from poolnet.protocol.presence import Presence, Said
 from poolnet.timer import Timer
@@ -63,6 +63,7 @@ class MessageEffects:
         self._presence = Presence(self_id=self_id)
         self._timer = Timer(self._presence.next_deadline)
         self._newest: MessageKey | None = None  # of what people see
+        self._offers: dict[MsgId, tuple[DeviceId, FileId, Hlc]] = {}  # by the messages that made them
         self._app_handlers: dict[str, AppHandler] = {}
 
     # --- who is here --------------------------------------------------------------------------------------------
@@ -114,16 +115,22 @@ class MessageEffects:
             return  # from a database of another version; it stays in the history
         match body:
             case ProfileBody(name=name):
-                self._publish_all(self._presence.set_name(message.author, name, message.key))
+                self._publish_all(self._presence.set_name(message.author, name, message.key, trio.current_time()))
+                self._timer.rearm()
             case OfferBody() | RetractOfferBody():
                 apply_offer(body, message, self._files)
+                if isinstance(body, OfferBody):
+                    self._offers[message.msg_id] = (message.author, body.file_id, message.content.hlc)
             case RetractMessageBody():
                 pass  # the database obeys it, and tells
             case _:
                 self._said(message, body)
 
     def retracted(self, msg_id: MsgId, tombstone: Message) -> None:
-        """Tell of a message that is gone from the history."""
+        """Tell of a message that is gone from the history, and tell what it said no more."""
+        self._presence.retracted(msg_id)
+        if (offer := self._offers.pop(msg_id, None)) is not None:
+            self._files.learned_retraction(*offer)
         author = tombstone.author
         self._publish(MessageRetracted(msg_id=msg_id, node=author, name=self.name_of(author)))
 

@@ -6,7 +6,7 @@ not there, the `AgreementKeeper` finds by comparing histories, and it goes throu
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 import attrs
@@ -24,6 +24,7 @@ from poolnet.pool.agreement_keeper import AgreementFrame, AgreementKeeper
 from poolnet.pool.clock_keeper import ClockKeeper
 from poolnet.pool.delivery import DeliveryBook
 from poolnet.pool.inbox import Inbox
+from poolnet.pool.storing import until_stored
 from poolnet.protocol import gossip
 from poolnet.protocol.randomness import RandomSource
 from poolnet.timer import Timer
@@ -60,6 +61,7 @@ class MessageFlow:
         apply: called with each message that is new here, in the order in which they were stored.
         apply_ephemeral: called with each message of a kind that is neither stored nor ordered.
         report: called with what goes wrong without anybody having asked.
+        room: waits until applications have heard most of what came, before more of the history is taken.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class MessageFlow:
         apply: Callable[[Message], None],
         apply_ephemeral: Callable[[Message], None],
         report: Callable[[PoolnetError], None],
+        room: Callable[[], Awaitable[None]],
     ) -> None:
         self._key = key
         self._membership = membership
@@ -90,7 +93,7 @@ class MessageFlow:
             unix_ms=time.unix_ms,
             apply=self._took,
             apply_ephemeral=apply_ephemeral,
-            settled=self._settled,
+            settled=lambda ids: self._agreement.settled(ids),
             report=report,
         )
         self._gossip = gossip.Gossip(rng, partial(message_id_untrusted, pool_id=membership.pool_id), self._inbox.judge)
@@ -103,52 +106,64 @@ class MessageFlow:
             book=self._book,
             pool_id=membership.pool_id,
             report=report,
+            room=room,
         )
-        self._timer = Timer(self._next_deadline)
+        self._timer = Timer(self._gossip.next_deadline)
         self._membership_changed = trio.Event()
         self._sent = 0
 
     async def load(self) -> MessageKey | None:
-        """Read from the database what was seen lately and what stands, apply the latter, return the newest place."""
+        """Read from the database what was seen lately and what stands, apply the latter.
+
+        Returns the place of the newest message that is for people or programs, None if there is none lately.
+        """
         await self._db.delete_after(self._membership.gone())
         await self._db.recheck_retractions()
         founder = next((member.device_id for member in self._membership.members().values() if member.rank == 0), None)
         if founder == self._key.device_id and await self._db.known_from() is None:
             await self._db.set_known_from(LOWEST)
-        self._db.bind(self.fetch_older)
         self._time.clock.observe(await self._db.last_hlc())
         standing = await self._db.of_kinds(STANDING_KINDS)
         recent = await self._db.latest(RECENT_MESSAGES)
         for message in recent:
             if message.author == self._key.device_id:
                 self._book.add(message)
+            self._inbox.begin_after(message.key)
         self._gossip.mark_seen([message.msg_id for message in recent])
         await self._agreement.load(standing)
+        self._db.bind(self.fetch_older, floor_moved=self._agreement.floor_moved)
         for message in standing:
+            self._inbox.expect_tombstone(message)
             self._apply(message)
-        if not recent:
-            return None
-        self._inbox.begin_after(recent[-1].key)
-        return recent[-1].key
+        return max((message.key for message in recent if message.content.kind not in STANDING_KINDS), default=None)
 
     async def run(self) -> None:
         """Store what arrives and do what is due. Runs until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._inbox.run)
-            nursery.start_soon(self._run_timer)
-            nursery.start_soon(self._agreement.run)
-            nursery.start_soon(self._follow_membership)
-            nursery.start_soon(self._expire)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._inbox.run)
+                nursery.start_soon(self._run_timer)
+                nursery.start_soon(self._agreement.run)
+                nursery.start_soon(self._follow_membership)
+                nursery.start_soon(self._expire)
+        finally:
+            self._db.bind(None)  # whoever has the history still reads what is there
 
     # --- out ----------------------------------------------------------------------------------------------------
 
     async def publish(self, body: Body) -> MsgId:
         """Sign, store (durably) and push a message; return its id once it is on this device's disk.
 
-        Cancelling before it is stored leaves nothing; after, it is in the history and goes out with the next link.
+        Cancelling before it is stored leaves nothing; after, it is in the history and on its way to the others.
+
+        Raises:
+            StoreError: it could not be stored, and is nowhere. Or, once, at the moment when the disk fails, it is
+                stored and on its way, but may be gone from here after a power cut.
         """
         await self._time.told()
+        self._db.check_sync()
         message = self._sign(body)
+        self._inbox.expect_tombstone(message)
         await self._db.append([message])
         self._sent += 1
         self._book.add(message)
@@ -196,6 +211,7 @@ class MessageFlow:
     def retracted(self, msg_id: MsgId) -> None:
         """Take note that the database deleted a message."""
         self._book.forget(msg_id)
+        self._agreement.deleted(msg_id)
 
     def membership_changed(self) -> None:
         """Take note that statements came: a member may be gone, or another be an admin."""
@@ -205,31 +221,27 @@ class MessageFlow:
         while True:
             await self._membership_changed.wait()
             self._membership_changed = trio.Event()
-            try:
-                await self._obey_membership()
-            except StoreError as exc:
-                self._report(exc)
+            await until_stored(self._obey_membership, self._report)
 
     async def _obey_membership(self) -> None:
         """Delete what members wrote after they were removed, and what retractions by admins retract."""
-        await self._db.delete_after(self._membership.gone())
+        for msg_id in await self._db.delete_after(self._membership.gone()):
+            self.retracted(msg_id)
         await self._db.recheck_retractions()
-        await self._agreement.reload_standing()
 
     async def _expire(self) -> None:
         """Delete now and then what is older than this device keeps."""
         await self._time.told()  # by a clock that is far ahead, everything is old
         while True:
             try:
-                if await self._db.expire(self._time.corrected_ms()):
-                    self._agreement.floor_moved(await self._db.floor())
+                await self._db.expire(self._time.corrected_ms())
             except StoreError as exc:
                 self._report(exc)
             await trio.sleep(EXPIRY_INTERVAL_S)
 
     def clock_changed(self) -> None:
         """Take note that it is another time now: messages that were held may be due."""
-        self._timer.rearm()
+        self._inbox.clock_changed()
 
     # --- in -----------------------------------------------------------------------------------------------------
 
@@ -267,10 +279,16 @@ class MessageFlow:
                 case gossip.Deliver(msg_id=msg_id):
                     await self._inbox.put(msg_id)
                 case gossip.Lookup(peer=peer, ids=ids):
-                    found = tuple((m.msg_id, encode_message(m)) for m in await self._db.get(ids))
-                    self._feed(gossip.Found(peer, found))
+                    self._feed(gossip.Found(peer, await self._look_up(ids)))
                 case _:
                     pass  # frames are sent already, misbehaviour is the caller's business
+
+    async def _look_up(self, ids: Sequence[MsgId]) -> tuple[tuple[MsgId, bytes], ...]:
+        try:
+            return tuple((message.msg_id, encode_message(message)) for message in await self._db.get(ids))
+        except StoreError as exc:
+            self._report(exc)
+            return ()  # the peer asks others
 
     def _feed(self, event: gossip.GossipEvent) -> list[gossip.GossipEffect]:
         """Tell the machine something, send what it wants sent; return all that it said."""
@@ -292,23 +310,11 @@ class MessageFlow:
         self._agreement.stored(message)
         self._apply(message)
 
-    def _settled(self, ids: Sequence[MsgId]) -> None:
-        self._agreement.settled(ids)
-        self._timer.rearm()
-
     async def _run_timer(self) -> None:
-        """Graft what is missing, flush announcements, release held messages. Runs until cancelled."""
+        """Graft what is missing, flush announcements. Runs until cancelled."""
         while True:
             await self._timer.wait()
-            effects = self._gossip.tick(trio.current_time())
-            self._send_frames(effects)
-            await self._deliver(effects)
-            await self._inbox.release()
-
-    def _next_deadline(self) -> float | None:
-        held_s = self._inbox.wait_s()
-        held = None if held_s is None else trio.current_time() + held_s
-        return min((at for at in (self._gossip.next_deadline(), held) if at is not None), default=None)
+            self._send_frames(self._gossip.tick(trio.current_time()))
 
     def statistics(self) -> MessageStatistics:
         """Return the counts since the pool was joined."""

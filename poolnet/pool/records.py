@@ -36,12 +36,16 @@ class HostedServer:
 
 @attrs.frozen(kw_only=True)
 class PoolRecord:
-    """One pool of this device. `directory` holds everything about it."""
+    """One pool of this device. `directory` holds everything about it.
+
+    `display_name` is what this device was called when it entered last; it counts if the history does not say.
+    """
 
     pool_id: PoolId
     name: str
     servers: tuple[ServerAddress, ...]
     hosted: HostedServer | None = None
+    display_name: str | None = None
     directory: Path
 
     @property
@@ -167,6 +171,7 @@ def _encode(record: PoolRecord) -> dict[str, Any]:
         "name": record.name,
         "servers": [str(server) for server in record.servers],
         "hosted": attrs.asdict(record.hosted) if record.hosted else None,
+        "display_name": record.display_name,
     }
 
 
@@ -177,6 +182,7 @@ def _decode(pool_id: PoolId, directory: Path, stored: Any) -> PoolRecord:
             name=stored["name"],
             servers=tuple(parse_server_address_untrusted(text) for text in stored["servers"]),
             hosted=HostedServer(**stored["hosted"]) if stored["hosted"] else None,
+            display_name=stored.get("display_name"),
             directory=directory,
         )
     except (KeyError, TypeError, LocalError) as exc:

@@ -102,3 +102,8 @@ def keep_aside(path: Path) -> Path:
     with store_errors("set aside", path):
         os.replace(path, aside)
     return aside
+
+
+def was_kept_aside(path: Path) -> bool:
+    """Return whether there is a damaged file that once was `path`."""
+    return next(path.parent.glob(f"{path.name}.damaged-*"), None) is not None

@@ -73,7 +73,8 @@ class SqliteWorker:
         self._behind: WriteBehind | None = None
         self._sync_turn = trio.Lock()
         self._sync_limiter = trio.CapacityLimiter(1)
-        self._synced = 0  # transactions, the first of all, that are on the disk
+        self._committed = 0  # transactions: they are in the log
+        self._synced = 0  # of these, the first so many are on the disk
         self._sync_failure: StoreError | None = None
         self._is_damaged = False
         self._has_erased = False  # and the log is not emptied yet
@@ -124,18 +125,26 @@ class SqliteWorker:
             StoreError: the system could not write it. From then on this fails until the database is opened again,
                 because a system forgets what it could not write.
         """
-        number = self._transactions
+        number = self._committed
         async with self._sync_turn:
-            if self._sync_failure is not None:
-                raise StoreError(f"{self._sync_failure}; start again") from self._sync_failure
+            self.check_sync()
             if self._synced < number:
-                reached = self._transactions
+                reached = self._committed  # not what is under way: it may reach the log only after this sync
                 try:
                     await trio.to_thread.run_sync(self._sync_log, limiter=self._sync_limiter)
                 except StoreError as exc:
                     self._sync_failure = exc
                     raise
                 self._synced = reached
+
+    def check_sync(self) -> None:
+        """Return if `sync` may succeed.
+
+        Raises:
+            StoreError: it has failed before.
+        """
+        if self._sync_failure is not None:
+            raise StoreError(f"{self._sync_failure}; start again") from self._sync_failure
 
     def statistics(self) -> SqliteStatistics:
         """Return counts since opening."""
@@ -156,6 +165,7 @@ class SqliteWorker:
             self._failed += 1
             self._is_damaged |= isinstance(exc, StoreDamaged)
             raise
+        self._committed += 1
         self._has_erased |= erasing
         if self._has_erased:
             self._empty_log()
@@ -170,6 +180,7 @@ class SqliteWorker:
             except sqlite3.Error as exc:
                 _logger.warning("cannot write to %s yet: %s", self.path, exc)
             else:
+                self._committed += 1
                 behind.written()
 
     def _sync_log(self) -> None:

@@ -1,0 +1,101 @@
+"""What applications hear of messages: late ones are marked, retracted ones are not told any more."""
+
+from typing import Any, cast
+
+import pytest
+import trio
+from pool_builder import Pool, key_of
+from trio.testing import MockClock
+
+from poolnet.clock import make_hlc
+from poolnet.events import AppMessageReceived, MessageReceived, MessageRetracted, PoolEvent
+from poolnet.identity.authorship import sign_message
+from poolnet.pool.message_effects import MessageEffects
+from poolnet.wire.bodies import AppBody, Body, ProfileBody, RetractMessageBody, TextBody
+from poolnet.wire.message import Message
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Heard:
+    """The effects of messages in a pool of founder, ann and bob, on the device of bob."""
+
+    def __init__(self) -> None:
+        self.pool = Pool()
+        self.pool.bring("ann")
+        self.pool.bring("bob")
+        self.events: list[PoolEvent] = []
+        self.effects = MessageEffects(
+            self_id=key_of("bob").device_id,
+            membership=self.pool.membership,
+            files=cast("Any", None),
+            publish=self.events.append,
+        )
+
+    def say(self, unix_ms: int, body: Body | str, *, by: str = "ann") -> Message:
+        """Return a message after it took effect."""
+        said = TextBody(text=body) if isinstance(body, str) else body
+        message = sign_message(key_of(by), pool_id=self.pool.pool_id, hlc=make_hlc(unix_ms), body=said)
+        self.effects.apply(message)
+        return message
+
+    def texts(self) -> list[tuple[str, bool]]:
+        """Return the texts heard, and whether they were late."""
+        return [(event.text, event.is_late) for event in self.events if isinstance(event, MessageReceived)]
+
+
+async def settle() -> None:
+    """Let names be known for long enough."""
+    await trio.sleep(10)
+
+
+async def test_only_what_comes_after_something_that_follows_it_is_late(autojump_clock: MockClock) -> None:
+    heard = Heard()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heard.effects.run_timer)
+        heard.effects.begin_after(heard.say(100, ProfileBody(name="Ann")).key)
+        await settle()
+        heard.say(50, "before the last session ended")
+        heard.say(200, "in order")
+        heard.say(150, "late")
+        heard.say(300, ProfileBody(name="Anna"))
+        heard.say(250, "not late: a name is not told in any place")
+        heard.say(220, "own", by="bob")
+        await settle()
+        assert heard.texts() == [
+            ("before the last session ended", True),
+            ("in order", False),
+            ("late", True),
+            ("not late: a name is not told in any place", False),
+            ("own", False),
+        ]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_taken_back_while_its_author_has_no_name_yet_is_never_told(autojump_clock: MockClock) -> None:
+    heard = Heard()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heard.effects.run_timer)
+        slip = heard.say(100, "slip")
+        heard.say(101, "other")
+        tombstone = heard.say(102, RetractMessageBody(msg_id=slip.msg_id))
+        heard.effects.retracted(slip.msg_id, tombstone)
+        await settle()
+        assert heard.texts() == [("other", False)]
+        assert [event.msg_id for event in heard.events if isinstance(event, MessageRetracted)] == [slip.msg_id]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_handler_that_fails_costs_the_others_nothing(autojump_clock: MockClock) -> None:
+    heard = Heard()
+    calls: list[bytes] = []
+
+    def handle(event: AppMessageReceived) -> None:
+        calls.append(event.data)
+        raise ValueError("a program's own")
+
+    heard.effects.handle_app("chess", handle)
+    for data in (b"e4", b"e5"):
+        heard.say(100, AppBody(name="chess", data=data), by="bob")
+    assert calls == [b"e4", b"e5"]
+    assert len(heard.events) == 2
