@@ -6,6 +6,7 @@ characters harmless.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import attrs
 
@@ -127,9 +128,19 @@ class ClockWrong:
     ahead_s: float
 
 
+#: What is offered: a file, a folder, a picture that everyone fetches, or a stream.
+OfferKind = Literal["file", "folder", "media", "stream"]
+
+
 @attrs.frozen(kw_only=True)
 class FileOffered:
-    """A file can be fetched. `msg_id` and `key` are of the message that says so, if it came by one."""
+    """A file, folder, picture or stream can be fetched. `msg_id` and `key` are of the message that says so.
+
+    Attributes:
+        size_bytes: 0 for a stream.
+        file_count: of a folder; 1 for everything else.
+        preview: a tiny JPEG of a picture, or empty.
+    """
 
     file_id: FileId
     file_name: str
@@ -138,6 +149,9 @@ class FileOffered:
     name: str
     msg_id: MsgId | None = None
     key: tuple[Hlc, MsgId] | None = None
+    kind: OfferKind = "file"
+    file_count: int = 1
+    preview: bytes = b""
 
 
 @attrs.frozen(kw_only=True)
@@ -150,12 +164,16 @@ class OfferRetracted:
 
 @attrs.frozen(kw_only=True)
 class DownloadProgress:
-    """Verified bytes of a download so far; at most `MAX_PROGRESS_RATE` a second and file."""
+    """Verified bytes of a download so far; at most `MAX_PROGRESS_RATE` a second and file.
+
+    `sources` is how many linked peers have something of it, or fetch it for this device.
+    """
 
     file_id: FileId
     done_bytes: int
     size_bytes: int
     rate_bytes_per_s: float
+    sources: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -164,6 +182,47 @@ class DownloadComplete:
 
     file_id: FileId
     path: Path
+
+
+@attrs.frozen(kw_only=True)
+class DownloadPaused:
+    """A download stands still: `reason` says why; it goes on by itself when that is over, unless the user paused it.
+
+    `code` is "paused" (by the user), or that of an error (errors.py), like "disk_full".
+    """
+
+    file_id: FileId
+    code: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class DownloadResumed:
+    """A download that stood still goes on."""
+
+    file_id: FileId
+
+
+@attrs.frozen(kw_only=True)
+class DownloadFailed:
+    """A download ended without the file; `code` as in errors.py, or "cancelled"."""
+
+    file_id: FileId
+    code: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class MediaReceived:
+    """A picture that was offered is here, in the media cache: copy it (`FileManager.save_as`) to keep it."""
+
+    file_id: FileId
+    file_name: str
+    path: Path
+    width: int
+    height: int
+    node: DeviceId
+    name: str
 
 
 @attrs.frozen(kw_only=True)
@@ -220,6 +279,10 @@ PoolEvent = (
     | OfferRetracted
     | DownloadProgress
     | DownloadComplete
+    | DownloadPaused
+    | DownloadResumed
+    | DownloadFailed
+    | MediaReceived
     | SourceLost
     | ServerAttached
     | ServerLost

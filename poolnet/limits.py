@@ -258,6 +258,30 @@ END_GAME_PIECES = 8
 MAX_INTERESTS_PER_LINK = 1000
 #: Live offers in one pool that a device keeps.
 MAX_OFFERS = 10_000
+#: Links between who wants a file and who has it that a want travels at most.
+MAX_HOPS = 16
+#: Relayed pieces that were promised and are not here yet, over all links and files; 64 MiB of the cache.
+MAX_RELAYED_PIECES = 256
+#: Verified chunks held for others on disk, unless the user says otherwise.
+DEFAULT_CACHE_SIZE = 256 * MIB
+#: Downloads that run at once, unless the user says otherwise; the others wait their turn.
+DEFAULT_CONCURRENT_DOWNLOADS = 5
+#: Finished, failed and cancelled downloads that are remembered.
+MAX_DOWNLOAD_HISTORY = 1000
+#: Files in a folder that is offered, bytes of the list of them, and bytes of one path in it.
+MAX_FOLDER_FILES = 1_000_000
+MAX_FOLDER_LIST_SIZE = 256 * MIB
+MAX_FOLDER_PATH_BYTES = 1024
+MAX_FOLDER_DEPTH = 64
+#: Pictures up to this size are fetched by everyone at once.
+MAX_MEDIA_SIZE = 25 * MIB
+#: A tiny JPEG that travels in the message.
+MAX_PREVIEW_SIZE = 8 * KIB
+#: Pictures of a pool that are kept, the oldest go first.
+MEDIA_CACHE_SIZE = 128 * MIB
+#: Pieces of a stream: at most so many bytes of it each, and sent after this time even if there is less.
+MAX_STREAM_PIECE_SIZE = CHUNK_SIZE - 512
+STREAM_FLUSH_S = 0.2
 
 # --- services ---------------------------------------------------------------------------------------------------
 

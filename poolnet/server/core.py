@@ -47,6 +47,7 @@ from poolnet.limits import (
     UNLOAD_AFTER_S,
 )
 from poolnet.protocol.randomness import RandomSource
+from poolnet.protocol.token_bucket import RateLimit
 from poolnet.server.admission import admit_shown, refusal
 from poolnet.server.clients import Client, Clients
 from poolnet.server.events import (
@@ -62,7 +63,6 @@ from poolnet.server.events import (
     StoreFailed,
 )
 from poolnet.server.hosted_pool import HostedPool
-from poolnet.server.rate_limits import RateLimit
 from poolnet.server.wanted import ClientId
 from poolnet.wire.framing import UnknownFrame
 from poolnet.wire.pool_frames import StatementIds, Statements

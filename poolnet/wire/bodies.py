@@ -6,15 +6,19 @@ from typing import Any
 import attrs
 
 from poolnet.errors import WireError
-from poolnet.ids import DeviceId, FileId, MsgId
+from poolnet.ids import ID_SIZE, DeviceId, FileId, MsgId
 from poolnet.limits import (
     MAX_APP_NAME_CHARS,
     MAX_APP_SIZE,
     MAX_BODY_SIZE,
     MAX_FILE_NAME_BYTES,
     MAX_FILE_SIZE,
+    MAX_FOLDER_FILES,
+    MAX_FOLDER_LIST_SIZE,
+    MAX_MEDIA_SIZE,
     MAX_MENTIONS,
     MAX_NAME_CHARS,
+    MAX_PREVIEW_SIZE,
     MAX_SIGNAL_SIZE,
     MAX_TEXT_CHARS,
 )
@@ -88,11 +92,55 @@ class OfferBody:
     file_id: FileId = wire(ID32)
     name: str = wire(short_text(max_bytes=MAX_FILE_NAME_BYTES))
     size: int = wire(integer(0, MAX_FILE_SIZE))
+    #: The stream that this file is the whole of, or empty.
+    stream_id: bytes = appended(data(max_size=ID_SIZE), default=b"")
+
+
+@attrs.frozen(kw_only=True)
+class FolderBody:
+    """The author gives a folder to everyone, as two files: the list of what is in it, and its content.
+
+    The list (wire/folder_list.py) names the path, size and id of each file; the content is all of them, one after the
+    other. `size` is the content's, `list_size` the list's.
+    """
+
+    KIND = "folder"
+    file_id: FileId = wire(ID32)
+    list_id: FileId = wire(ID32)
+    name: str = wire(short_text(max_bytes=MAX_FILE_NAME_BYTES))
+    size: int = wire(integer(0, MAX_FILE_SIZE))
+    list_size: int = wire(integer(0, MAX_FOLDER_LIST_SIZE))
+    file_count: int = wire(integer(0, MAX_FOLDER_FILES))
+
+
+@attrs.frozen(kw_only=True)
+class MediaBody:
+    """A picture that everyone is meant to see at once. `preview` is a tiny JPEG of it, empty if there is none."""
+
+    KIND = "media"
+    file_id: FileId = wire(ID32)
+    name: str = wire(short_text(max_bytes=MAX_FILE_NAME_BYTES))
+    size: int = wire(integer(1, MAX_MEDIA_SIZE))
+    width: int = wire(integer(0, 2**31))
+    height: int = wire(integer(0, 2**31))
+    preview: bytes = wire(data(max_size=MAX_PREVIEW_SIZE))
+
+
+@attrs.frozen(kw_only=True)
+class StreamBody:
+    """The author publishes a stream from now on: a file that grows. `protocol.stream_pieces` makes its id of `nonce`.
+
+    When it is finished the author offers it as a file (an offer with `stream_id`).
+    """
+
+    KIND = "stream"
+    nonce: bytes = wire(data(min_size=16, max_size=16))
+    name: str = wire(short_text(max_bytes=MAX_FILE_NAME_BYTES))
 
 
 @attrs.frozen(kw_only=True)
 class RetractOfferBody:
-    """The author no longer offers this file."""
+    """The author no longer offers this file, folder, picture or stream (`file_id` is then the stream's id)."""
 
     KIND = "retract_offer"
     file_id: FileId = wire(ID32)
@@ -108,7 +156,17 @@ class SignalBody:
 
 
 Body = (
-    TextBody | AnnouncementBody | RetractMessageBody | AppBody | ProfileBody | OfferBody | RetractOfferBody | SignalBody
+    TextBody
+    | AnnouncementBody
+    | RetractMessageBody
+    | AppBody
+    | ProfileBody
+    | OfferBody
+    | FolderBody
+    | MediaBody
+    | StreamBody
+    | RetractOfferBody
+    | SignalBody
 )
 _CLASSES: dict[str, type[Any]] = {
     cls.KIND: cls
@@ -119,10 +177,15 @@ _CLASSES: dict[str, type[Any]] = {
         AppBody,
         ProfileBody,
         OfferBody,
+        FolderBody,
+        MediaBody,
+        StreamBody,
         RetractOfferBody,
         SignalBody,
     )
 }
+#: Kinds by which a device offers something that others can fetch.
+OFFER_KINDS = frozenset({OfferBody.KIND, FolderBody.KIND, MediaBody.KIND, StreamBody.KIND})
 #: Kinds that are passed on but are not part of the history.
 EPHEMERAL_KINDS = frozenset({SignalBody.KIND})
 

@@ -3,10 +3,10 @@
 import attrs
 
 from poolnet.ids import FileId
-from poolnet.limits import CHUNK_SIZE, MAX_RANGES_PER_FRAME, MAX_WANT_WINDOW
+from poolnet.limits import CHUNK_SIZE, MAX_HOPS, MAX_RANGES_PER_FRAME, MAX_WANT_WINDOW
 from poolnet.ranges import Ranges
 from poolnet.wire.framing import Frame, frame
-from poolnet.wire.schema import BOOLEAN, ID32, integer, ranges, wire
+from poolnet.wire.schema import BOOLEAN, ID32, appended, integer, ranges, wire
 
 #: Pieces of the largest file stay far below this.
 MAX_PIECES = 2**31
@@ -16,10 +16,14 @@ PIECE_RANGES = ranges(max_value=MAX_PIECES, max_ranges=MAX_RANGES_PER_FRAME)
 @frame(32)
 @attrs.frozen(kw_only=True)
 class Interest(Frame):
-    """Tell me (or stop telling me) which pieces of this file you hold."""
+    """Tell me (or stop telling me) which pieces of this file you hold.
+
+    `hops` is how many links the sender is away from a holder: whoever is nearer may offer to relay. 0 asks for no relay.
+    """
 
     file_id: FileId = wire(ID32)
     interested: bool = wire(BOOLEAN)
+    hops: int = appended(integer(0, MAX_HOPS), default=0)
 
 
 @frame(33)
@@ -34,11 +38,16 @@ class Have(Frame):
 @frame(34)
 @attrs.frozen(kw_only=True)
 class Want(Frame):
-    """Of these pieces, send me up to `count`; choose those you have sent least. Replaces an earlier unanswered want."""
+    """Of these pieces, send me up to `count`; choose those you have sent least. Replaces an earlier unanswered want.
+
+    `hops`: pieces that are not there may be promised, and fetched from elsewhere, by who is fewer links away from a
+    holder than this. It falls with every relay, so that no want goes round in a circle. 0 asks only for what is there.
+    """
 
     file_id: FileId = wire(ID32)
     pieces: Ranges = wire(PIECE_RANGES)
     count: int = wire(integer(1, MAX_WANT_WINDOW))
+    hops: int = appended(integer(0, MAX_HOPS), default=0)
 
 
 @frame(35)
@@ -68,6 +77,18 @@ class Unwant(Frame):
     pieces: Ranges = wire(PIECE_RANGES)
 
 
+@frame(38)
+@attrs.frozen(kw_only=True)
+class Relay(Frame):
+    """The answer to an interest with `hops`: I am only `hops` links away from a holder, and fetch for you what you want.
+
+    0: not (any more).
+    """
+
+    file_id: FileId = wire(ID32)
+    hops: int = wire(integer(0, MAX_HOPS))
+
+
 @frame(40)
 @attrs.frozen(kw_only=True)
 class ChunkHeader(Frame):
@@ -78,4 +99,4 @@ class ChunkHeader(Frame):
     size: int = wire(integer(0, CHUNK_SIZE))
 
 
-SWARM_FRAMES = (Interest, Have, Want, Promise, Withdraw, Unwant)
+SWARM_FRAMES = (Interest, Have, Want, Promise, Withdraw, Unwant, Relay)

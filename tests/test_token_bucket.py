@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolnet.server.rate_limits import RateLimit, TokenBucket
+from poolnet.protocol.token_bucket import RateLimit, TokenBucket
 
 
 def test_a_burst_is_allowed_and_then_the_rate():
