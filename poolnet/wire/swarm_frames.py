@@ -18,7 +18,7 @@ PIECE_RANGES = ranges(max_value=MAX_PIECES, max_ranges=MAX_RANGES_PER_FRAME)
 class Interest(Frame):
     """Tell me (or stop telling me) which pieces of this file you hold.
 
-    `hops` is how many links the sender is away from a holder: whoever is nearer may offer to relay. 0 asks for no relay.
+    `hops` is how many links the sender is away from a holder; who is nearer may offer to relay. 0: no relay.
     """
 
     file_id: FileId = wire(ID32)
@@ -80,7 +80,7 @@ class Unwant(Frame):
 @frame(38)
 @attrs.frozen(kw_only=True)
 class Relay(Frame):
-    """The answer to an interest with `hops`: I am only `hops` links away from a holder, and fetch for you what you want.
+    """The answer to an interest with `hops`: only `hops` links away from a holder, I fetch for you what you want.
 
     0: not (any more).
     """
