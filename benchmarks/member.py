@@ -16,7 +16,6 @@ import trio
 
 import poolnet
 
-LOOPBACK = ("127.0.0.1", 0)
 #: What a text that carries its time begins with.
 _STAMP = "bench"
 #: More texts than any benchmark sends.
@@ -109,9 +108,18 @@ async def perform(pool: poolnet.PoolNet, recorder: Recorder, command: dict[str, 
         case "wait_links":
             while sum(member.linked for member in pool.members()) < command["count"]:  # noqa: ASYNC110
                 await trio.sleep(0.02)  # links have no event of their own
-            report("linked", sizes=[member.datagram_size for member in pool.members() if member.linked])
+            linked = [member for member in pool.members() if member.linked]
+            report(
+                "linked",
+                sizes=[member.datagram_size for member in linked],
+                carriers=[member.carrier for member in linked],
+                addresses=[member.address for member in linked],
+            )
         case "offer":
             offer = await pool.files.offer(Path(command["path"]))
+            report("offered", file_id=poolnet.encode_id(offer.file_id))
+        case "offer_folder":
+            offer = await pool.files.offer_folder(Path(command["path"]))
             report("offered", file_id=poolnet.encode_id(offer.file_id))
         case "get":
             file_id = poolnet.FileId(poolnet.decode_id_untrusted(command["file_id"]))
@@ -130,9 +138,14 @@ async def perform(pool: poolnet.PoolNet, recorder: Recorder, command: dict[str, 
             report("stats", bytes_out=files.bytes_out, bytes_in=files.bytes_in, **usage())
 
 
-async def run(home: Path, target: str, name: str, max_datagram_size: int) -> None:
-    """Join `target` (or make a pool, if it says "create") and obey until stdin ends."""
-    async with poolnet.open_node(home, listen=LOOPBACK, max_datagram_size=max_datagram_size) as node:
+async def run(options: dict[str, Any]) -> None:
+    """Join a pool (or make one, if the target is "create") and obey until stdin ends.
+
+    Args:
+        options: home, target, name, host, and what else `open_node` takes.
+    """
+    home, target, name, host = (options.pop(key) for key in ("home", "target", "name", "host"))
+    async with poolnet.open_node(Path(home), listen=(host, 0), **options) as node:
         if target == "create":
             invite = await node.create_pool("bench")
             report("invite", invite=poolnet.format_invite_link(invite))
@@ -147,4 +160,4 @@ async def run(home: Path, target: str, name: str, max_datagram_size: int) -> Non
 
 
 if __name__ == "__main__":
-    trio.run(run, Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    trio.run(run, json.loads(sys.argv[1]))

@@ -3,24 +3,29 @@
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import trio
 
-from poolnet.limits import MAX_DATAGRAM_SIZE
-
+LOOPBACK = "127.0.0.1"
 _END_S = 5
 
 
 class MemberProcess:
-    """A member in a process of its own. Made by `open_member`."""
+    """A member in a process of its own. Made by `open_member`.
+
+    Attributes:
+        linked: what it said of its links when the pool was complete.
+    """
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
         self._buffer = b""
+        self.linked: dict[str, Any] = {}
 
     async def tell(self, do: str, **fields: Any) -> None:
         """Give a command."""
@@ -48,10 +53,17 @@ class MemberProcess:
 
 @asynccontextmanager
 async def open_member(
-    home: Path, target: str, name: str, *, max_datagram_size: int = MAX_DATAGRAM_SIZE
+    home: Path, target: str, name: str, *, host: str = LOOPBACK, under: Sequence[str] = (), **options: Any
 ) -> AsyncIterator[MemberProcess]:
-    """Start a member; it ends with the block."""
-    command = [sys.executable, "-m", "benchmarks.member", str(home), target, name, str(max_datagram_size)]
+    """Start a member; it ends with the block.
+
+    Args:
+        host: the address that it listens on.
+        under: the command that runs it elsewhere, in a network namespace say.
+        options: what else `poolnet.open_node` takes.
+    """
+    arguments = json.dumps({"home": str(home), "target": target, "name": name, "host": host, **options})
+    command = [*under, sys.executable, "-m", "benchmarks.member", arguments]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     try:
@@ -63,20 +75,37 @@ async def open_member(
         process.kill()
 
 
+@attrs.frozen(kw_only=True)
+class Host:
+    """Where a member runs: its address, and the command that runs something there."""
+
+    address: str = LOOPBACK
+    under: Sequence[str] = ()
+
+
 @asynccontextmanager
 async def open_pool(
-    directory: Path, count: int, *, max_datagram_size: int = MAX_DATAGRAM_SIZE, links: int | None = None
+    directory: Path, count: int, *, links: int | None = None, hosts: Sequence[Host] = (), **options: Any
 ) -> AsyncIterator[list[MemberProcess]]:
     """Start `count` members of one pool; the first one hosts its server.
 
     Args:
         links: wait until each has at least so many; None: until all are linked with each other.
+        hosts: where they run; all on loopback if there are none.
+        options: what else `poolnet.open_node` takes, for all of them.
     """
+    places = list(hosts) or [Host()] * count
     async with AsyncExitStack() as stack:
 
         async def start(target: str, number: int) -> MemberProcess:
-            home, name = directory / f"home{number}", f"member {number}"
-            member = open_member(home, target, name, max_datagram_size=max_datagram_size)
+            member = open_member(
+                directory / f"home{number}",
+                target,
+                f"member {number}",
+                host=places[number].address,
+                under=places[number].under,
+                **options,
+            )
             return await stack.enter_async_context(member)
 
         members = [await start("create", 0)]
@@ -86,5 +115,5 @@ async def open_pool(
             await member.hear("joined")
             await member.tell("wait_links", count=count - 1 if links is None else links)
         for member in members:
-            await member.hear("linked")
+            member.linked = await member.hear("linked")
         yield members

@@ -65,6 +65,12 @@ class OutputExists(LocalError):
     code = "output_exists"
 
 
+class DownloadCancelled(LocalError):
+    """Somebody cancelled the download; what was fetched is removed."""
+
+    code = "cancelled"
+
+
 class WireError(PoolnetError):
     """Bytes from outside are not what the protocol allows. The only error that decoders raise."""
 
@@ -101,6 +107,12 @@ class AddressInUse(PoolnetError):
     """Another program listens on that address."""
 
     code = "address_in_use"
+
+
+class StreamAborted(PoolnetError):
+    """The author of a stream broke it off, or withdrew it before it was finished."""
+
+    code = "stream_aborted"
 
 
 class StoreError(PoolnetError):

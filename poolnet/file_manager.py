@@ -1,11 +1,11 @@
 """Files of one pool on this device: what is offered, what is fetched, what is given to others.
 
-Put together here: the offers of the pool (`OfferBook`), the complete files of this device (`Sources`), its downloads
-(`Downloads`), and the exchange of pieces with the neighbours (`Exchange`). Messages go through whoever binds it.
+The face of the service, for applications and for the pool it belongs to; its parts are put together in
+files/pool_files.py. Messages go through whoever binds it.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -13,29 +13,40 @@ import attrs
 import trio
 
 from poolnet.clock import Hlc
-from poolnet.errors import LocalError, PoolnetError, TextTooLong, UnknownFile
+from poolnet.errors import LocalError
 from poolnet.event_stream import EventStream
-from poolnet.events import ErrorReported, EventsDropped, FileOffered, OfferRetracted, PoolEvent, SourceLost
+from poolnet.events import EventsDropped, PoolEvent
+from poolnet.files.announcer import Publish
 from poolnet.files.chunk_link import ChunkLink
-from poolnet.files.downloads import Downloads
-from poolnet.files.exchange import Exchange, ExchangeStatistics
-from poolnet.files.offer_book import NodeOffer, OfferBook, OfferInfo, OfferState
-from poolnet.files.sources import ProgressCallback, Sources
-from poolnet.ids import DeviceId, FileId, MsgId, encode_id, short_id
-from poolnet.limits import MAX_FILE_NAME_BYTES, MAX_OFFERS
+from poolnet.files.download_history import DownloadInfo, DownloadState
+from poolnet.files.exchange import ExchangeStatistics
+from poolnet.files.offer_book import OfferedBody, OfferInfo, OfferState
+from poolnet.files.pool_files import PoolFiles, WantHolders
+from poolnet.files.routes import HopsTo
+from poolnet.files.sources import ProgressCallback
+from poolnet.files.stream_reader import StreamReader
+from poolnet.files.stream_writer import StreamWriter
+from poolnet.identity.keys import DeviceKey
+from poolnet.ids import DeviceId, FileId, MsgId, PoolId, short_id
+from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_CONCURRENT_DOWNLOADS, MEDIA_CACHE_SIZE
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.swarm_events import SwarmFrame
 from poolnet.service import open_service_nursery
-from poolnet.storage.file_table import FileTable, LocalFile
-from poolnet.storage.files import safe_file_name, shorten_name
-from poolnet.wire.bodies import Body, OfferBody, RetractOfferBody
+from poolnet.storage.cache_ring import open_ring
+from poolnet.storage.file_table import FileTable
+from poolnet.storage.files import run_on_disk
 
-__all__ = ["ChunkLink", "FileManager", "FileStatistics", "OfferInfo", "ProgressCallback", "open_file_manager"]
-
-#: Signs, stores and sends a message to the pool.
-Publish = Callable[[Body], Awaitable[MsgId]]
-#: Takes the nodes that offer what is being fetched.
-WantHolders = Callable[[frozenset[DeviceId]], None]
+__all__ = [
+    "ChunkLink",
+    "DownloadInfo",
+    "DownloadState",
+    "FileManager",
+    "FileStatistics",
+    "OfferInfo",
+    "OfferState",
+    "ProgressCallback",
+    "open_file_manager",
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -47,10 +58,6 @@ class FileStatistics:
     served: int
     downloads: int
     exchange: ExchangeStatistics
-
-
-#: So many files are named when several are meant.
-_NAMED_IN_ERRORS = 5
 
 
 class FileManager:
@@ -77,25 +84,10 @@ class FileManager:
         ```
     """
 
-    def __init__(
-        self, *, nursery: trio.Nursery, table: FileTable, rng: RandomSource, events: EventStream[PoolEvent]
-    ) -> None:
-        self._nursery = nursery
-        self._table = table
-        self._events = events
-        self._book = OfferBook()
-        self._exchange = Exchange(rng)
-        self._sources = Sources(table, self._exchange, self._source_lost)
-        self._downloads = Downloads(
-            table, self._exchange, self._sources, publish=events.publish, changed=self._update_holders
-        )
-        self._node: DeviceId | None = None
-        self._publish: Publish | None = None
-        self._name_of: Callable[[DeviceId], str] = short_id
-        self._want_holders: WantHolders = lambda _holders: None
-        self._holders: frozenset[DeviceId] = frozenset()
+    def __init__(self, files: PoolFiles) -> None:
+        self._files = files
 
-    # --- for applications ---------------------------------------------------------------------------------------
+    # --- for applications: offers -------------------------------------------------------------------------------
 
     async def offer(
         self, path: Path, *, name: str | None = None, on_progress: ProgressCallback | None = None
@@ -112,36 +104,110 @@ class FileManager:
             TextTooLong: the name is empty or longer than `MAX_FILE_NAME_BYTES` in UTF-8.
             StoreError: this home cannot be written; nothing was offered.
         """
-        path = _whole_path(path)
-        name = _shown_name(path) if name is None else name
-        size = len(name.encode("utf-8", "replace"))
-        if not 1 <= size <= MAX_FILE_NAME_BYTES:
-            raise TextTooLong(f"a file name has 1 to {MAX_FILE_NAME_BYTES} bytes in UTF-8, this has {size}")
-        if sum(file.is_own for file in self._table.files.values()) >= MAX_OFFERS:
-            raise LocalError(f"this device offers {MAX_OFFERS} files already; retract some first")
-        file = await self._sources.hash(path, name, on_progress)
-        await self._sources.add(file)
-        await self._publish_offer(file)
-        return self._info(file.file_id)
+        return self._files.list.info(await self._files.offering.offer(path, name, on_progress))
+
+    async def offer_folder(
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        exclude: Sequence[str] = (),
+        include_hidden: bool = False,
+        on_progress: ProgressCallback | None = None,
+    ) -> OfferInfo:
+        """Offer a folder as one thing, as long as what is in it stays what it is.
+
+        Who has an earlier version of it fetches only what has changed. Links are not followed, and special files left
+        out.
+
+        Args:
+            path: a directory.
+            name: what others see; without it the directory's own.
+            exclude: patterns of what is left out: ``*.o``, ``build/``, ``/notes/*.txt`` (as in a ``.gitignore``).
+            include_hidden: whether what begins with a dot is offered, too.
+            on_progress: called with bytes hashed and bytes in all.
+
+        Raises:
+            SourceUnavailable: something in it cannot be read, or changed meanwhile.
+            TextTooLong: the name is empty or too long.
+            StoreError: this home cannot be written; nothing was offered.
+        """
+        return self._files.list.info(
+            await self._files.offering.offer_folder(path, name, exclude, include_hidden, on_progress)
+        )
+
+    async def offer_media(
+        self, path: Path, *, name: str | None = None, on_progress: ProgressCallback | None = None
+    ) -> OfferInfo:
+        """Offer a picture that everybody fetches at once and keeps for a while (`MediaReceived`).
+
+        With Pillow (``poolnet[media]``) the offer has its size in pixels and a tiny preview.
+
+        Raises:
+            LocalError: it is empty, or larger than `MAX_MEDIA_SIZE`.
+            SourceUnavailable, TextTooLong, StoreError: as `offer`.
+        """
+        return self._files.list.info(await self._files.offering.offer_media(path, name, on_progress))
+
+    async def save_as(self, file_id: FileId, out: Path) -> Path:
+        """Copy a picture that was fetched to where it stays, and return where it is.
+
+        Args:
+            file_id: of a `MediaReceived`.
+            out: a directory, where it gets its own name made safe, or the path of the file to be made.
+
+        Raises:
+            UnknownFile: it is not here, or not any more.
+            SourceUnavailable: what is here is damaged; it is fetched again.
+            OutputExists: something is there; it is never overwritten.
+            StoreError: the disk failed.
+        """
+        return await self._files.media.save_as(file_id, out)
+
+    def open_stream(self, name: str) -> AbstractAsyncContextManager[StreamWriter]:
+        """Return a context manager around a writer: what is sent to it goes to everyone who watches, at once.
+
+        At the end of its block the stream is finished, and offered as a file; when an error ends the block it is broken
+        off, and those who watch are told.
+
+        Raises:
+            LocalError: this belongs to no pool.
+            TextTooLong: (on entering) the name is empty or too long.
+            StoreError: (on entering, and when sending) the disk failed.
+        """
+        return self._files.streams.open_stream(name)
+
+    def watch(self, stream_id: FileId, *, from_start: bool = False) -> AbstractAsyncContextManager[StreamReader]:
+        """Return a context manager around an iterator over the bytes of a stream, as they come.
+
+        It ends with the stream, waits while nobody who has more of it is there, and raises `StreamAborted` if its
+        author broke off.
+
+        Args:
+            stream_id: what a `FileOffered` of kind "stream" has as its id.
+            from_start: begin with its first byte and skip nothing. Otherwise begin with what is new, and skip what is
+                more than a few seconds late.
+
+        Raises:
+            LocalError: this belongs to no pool; (on entering) this device watches that stream already.
+            UnknownFile: (on entering) nobody offers it.
+        """
+        return self._files.streams.watch(stream_id, from_start=from_start)
 
     async def retract(self, file_id: FileId) -> None:
         """Give a file to nobody any more, and withdraw this device's offer of it. The file itself stays.
+
+        Others who offer it go on doing so.
 
         Raises:
             UnknownFile: this device neither offers nor serves it.
             StoreError: this home cannot be written.
         """
-        is_offered = self._offers_in_pool(file_id)
-        if file_id not in self._table.files and not is_offered:
-            raise UnknownFile("this device does not offer that file; only who offered it can withdraw it")
-        await self._sources.forget(file_id)
-        if is_offered:
-            await self._publish_retraction(file_id)
+        await self._files.offering.retract(file_id)
 
     def offers(self) -> list[OfferInfo]:
-        """Return the files that can be fetched, or are here, by name."""
-        known = dict.fromkeys([*self._book.files(), *self._table.files])
-        return sorted((self._info(file_id) for file_id in known), key=lambda info: (info.name.casefold(), info.file_id))
+        """Return the files that can be fetched, or are here, by name: each once, whoever offers it."""
+        return self._files.list.infos()
 
     def find(self, text: str) -> OfferInfo:
         """Return the file that somebody means by its name, its id, or the beginning of its id.
@@ -149,126 +215,203 @@ class FileManager:
         Raises:
             UnknownFile: there is none, or there are several.
         """
-        offers = self.offers()
-        found = [info for info in offers if text in (info.name, safe_file_name(info.name))]
-        if not found and text:
-            found = [info for info in offers if encode_id(info.file_id).startswith(text.lower())]
-        if not found:
-            raise UnknownFile(f"no file {text!r} is offered here, by name or id; list the files to see what is")
-        if len(found) > 1:
-            ids = ", ".join(short_id(info.file_id) for info in found[:_NAMED_IN_ERRORS])
-            raise UnknownFile(f"{len(found)} files are meant by {text!r} ({ids}); use the id of one")
-        return found[0]
+        return self._files.list.info(self._files.list.find(text))
 
-    async def download(self, file_id: FileId, out: Path) -> Path:
+    # --- for applications: downloads ----------------------------------------------------------------------------
+
+    async def download(self, file_id: FileId, out: Path, *, priority: int = 0, only: Sequence[str] = ()) -> Path:
         """Fetch a file, verify it, put it in its place, and return where it is; from then on, serve it as well.
 
-        Waits as long as nobody who has it is there. Cancelling keeps what was fetched in ``NAME.part``, and the next
-        download of the file goes on from there, in the same place or another. A file that is here already is copied.
+        Waits for its turn, and as long as nobody who has it is there. Cancelling keeps what was fetched in
+        ``NAME.part``, and the next download of the file goes on from there, in the same place or another; a download of
+        the same file to the same place that somebody started in the background goes on. A file that is here already is
+        copied.
 
         Args:
             file_id: a file from `offers`.
             out: a directory, where it gets its own name made safe, or the path of the file to be made.
+            priority: of several, those with a higher one go first.
+            only: of a folder, the files and subfolders that are wanted; without it, all.
 
         Raises:
             UnknownFile: nobody offers it (any more).
             OutputExists: something is there; it is never overwritten.
             DiskFull: there is no room; what was fetched is kept.
+            DownloadCancelled: by `cancel`.
             StoreError: the disk failed.
+            LocalError: it is a stream; or `only` was given and it is no folder.
         """
-        known = self._book.best(file_id) or self._table.files.get(file_id)
-        if known is None:
-            raise UnknownFile("nobody offers that file")
-        return await self._downloads.fetch(file_id, known.name, lambda: self._book.sizes(file_id), out)
+        return await self._files.queue.fetch(file_id, out, priority=priority, only=only)
+
+    async def start_download(
+        self, file_id: FileId, out: Path, *, priority: int = 0, only: Sequence[str] = ()
+    ) -> DownloadInfo:
+        """Fetch a file in the background, as `download` does, and return how that stands.
+
+        It is listed durably and goes on when the pool is opened again, until it is complete, cancelled or failed. While
+        the disk is full it is paused; it goes on by itself. What becomes of it is told by events, and by `downloads`.
+        One to the same place goes on if it was paused.
+
+        Raises:
+            UnknownFile: nobody offers it.
+            OutputExists: something is there, or will be.
+            LocalError: it is a stream; or `only` was given and it is no folder.
+            StoreError: it cannot be listed.
+        """
+        return await self._files.queue.start(file_id, out, priority=priority, only=only)
+
+    async def pause(self, file_id: FileId) -> None:
+        """Let the downloads of a file stand still, also after a restart, and keep what was fetched.
+
+        Raises:
+            UnknownFile: there is no download of it.
+            StoreError: that cannot be listed; it stands still until the pool is opened again.
+        """
+        await self._files.queue.pause(file_id)
+
+    async def resume(self, file_id: FileId) -> None:
+        """Go on with the downloads of a file that stand still, or try the last one again if it failed.
+
+        Raises:
+            UnknownFile: there is no such download, or nobody offers the file any more.
+            OutputExists: something is where it goes by now.
+            StoreError: that cannot be listed.
+        """
+        await self._files.queue.resume(file_id)
+
+    async def cancel(self, file_id: FileId) -> None:
+        """End the downloads of a file, and remove what was fetched of it. Those who wait get `DownloadCancelled`.
+
+        Raises:
+            UnknownFile: there is no download of it, and nothing was fetched.
+            StoreError: what was fetched cannot be removed.
+        """
+        await self._files.queue.cancel(file_id)
+
+    def prioritise(self, file_id: FileId, priority: int) -> None:
+        """Let the downloads of a file go before those with a lower priority, and after those with a higher one.
+
+        Raises:
+            UnknownFile: there is no download of it.
+        """
+        self._files.queue.prioritise(file_id, priority)
+
+    def downloads(self) -> list[DownloadInfo]:
+        """Return the downloads that wait, run, stand still or have ended, the newest last.
+
+        Of those that have ended `MAX_DOWNLOAD_HISTORY` are remembered.
+        """
+        return self._files.queue.infos()
+
+    async def forget_downloads(self) -> None:
+        """Forget the downloads that have ended. Their files stay.
+
+        Raises:
+            StoreError: that cannot be written.
+        """
+        await self._files.queue.forget()
+
+    def set_limits(
+        self, *, up: int | None = None, down: int | None = None, concurrent: int = DEFAULT_CONCURRENT_DOWNLOADS
+    ) -> None:
+        """Limit what files may take, until the pool is closed. Messages are not limited.
+
+        Args:
+            up: bytes a second that go out; None: as many as possible.
+            down: bytes a second that come in; None: as many as possible.
+            concurrent: downloads that run at once. One that gets nothing for a while does not count.
+
+        Raises:
+            LocalError: a limit is below 1.
+        """
+        if min(limit for limit in (up, down, concurrent) if limit is not None) < 1:
+            raise LocalError("a limit is at least 1; without one, nothing is limited")
+        self._files.exchange.set_limits(up=up, down=down)
+        self._files.queue.set_concurrent(concurrent)
 
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[PoolEvent | EventsDropped]]:
         """Return a context manager around an iterator over what happens from now on (poolnet/events.py)."""
-        return self._events.subscribe()
+        return self._files.events.subscribe()
 
     def statistics(self) -> FileStatistics:
         """Return sizes and counts; costs nothing."""
         return FileStatistics(
-            offers=sum(1 for _ in self._book.files()),
-            dropped_offers=self._book.dropped,
-            served=len(self._table.files),
-            downloads=len(self._downloads.running),
-            exchange=self._exchange.statistics(),
+            offers=sum(1 for _ in self._files.book.files()),
+            dropped_offers=self._files.book.dropped,
+            served=len(self._files.table.files),
+            downloads=len(self._files.downloads.running),
+            exchange=self._files.exchange.statistics(),
         )
 
     # --- for the pool -------------------------------------------------------------------------------------------
 
-    def bind(
+    async def bind(
         self,
-        node: DeviceId,
+        key: DeviceKey,
+        pool_id: PoolId,
         publish: Publish,
         *,
         name_of: Callable[[DeviceId], str] = short_id,
         want_holders: WantHolders = lambda _holders: None,
+        hops_to: HopsTo = lambda _holders: None,
     ) -> None:
         """Tell offers to a pool from now on.
 
         Args:
-            node: this device.
+            key: of this device; signs the pieces of streams.
+            pool_id: which pool.
             publish: sends a message; this device's own come back through `learned_offer` and `learned_retraction`.
             name_of: a node's display name, for events.
             want_holders: called with the nodes that offer what is being fetched, whenever these change, for a link to
                 some of them.
+            hops_to: returns how many links away the nearest of some nodes is, or None.
+
+        Raises:
+            StoreError: what a crash left of streams cannot be put in order.
         """
-        self._node, self._publish, self._name_of, self._want_holders = node, publish, name_of, want_holders
-        self._update_holders()
+        await self._files.bind(key, pool_id, publish, name_of=name_of, want_holders=want_holders, hops_to=hops_to)
+
+    def routes_changed(self) -> None:
+        """Take note that links or the roster have changed: holders may be nearer or farther now."""
+        self._files.routes.refresh()
 
     async def settle(self) -> None:
         """Tell the pool what it does not know, once all stored offers were given to `learned_offer`.
 
-        Files offered before `bind` are offered; offers whose files are not here any more are withdrawn.
+        Files offered before `bind` are offered; offers whose files are not here any more are withdrawn. Downloads that
+        were listed go on.
 
         Raises:
             StoreError: the messages cannot be stored.
         """
-        assert self._node is not None, "bind comes first"
-        for file_id in self._book.of_node(self._node):
-            file = self._table.files.get(file_id)
-            if file is None or not file.is_own:
-                await self._publish_retraction(file_id)
-        for file in list(self._table.files.values()):
-            if file.is_own and not self._offers_in_pool(file.file_id):
-                await self._publish_offer(file)
+        await self._files.settle()
 
     def learned_offer(
-        self, node: DeviceId, name: str, file_id: FileId, size_bytes: int, hlc: Hlc, *, msg_id: MsgId | None = None
+        self,
+        node: DeviceId,
+        body: OfferedBody,
+        hlc: Hlc,
+        *,
+        file_id: FileId | None = None,
+        msg_id: MsgId | None = None,
     ) -> None:
-        """Take note of a node's offer (in that message), in whatever order messages come."""
-        is_new = self._book.offered(file_id, NodeOffer(node=node, name=name, size_bytes=size_bytes, hlc=hlc))
-        if file_id in self._downloads.running:
-            self._downloads.running[file_id].look_again()
-            self._update_holders()
-        if is_new:
-            self._events.publish(
-                FileOffered(
-                    file_id=file_id,
-                    file_name=name,
-                    size_bytes=size_bytes,
-                    node=node,
-                    name=self._name_of(node),
-                    msg_id=msg_id,
-                    key=None if msg_id is None else (hlc, msg_id),
-                )
-            )
+        """Take note of a node's offer, in whatever order messages come.
+
+        Args:
+            node: whose it is.
+            body: what the message says.
+            hlc: the time of the message.
+            file_id: of a stream, its id, which the body does not say.
+            msg_id: the message.
+        """
+        self._files.learned_offer(node, body, hlc, file_id=file_id, msg_id=msg_id)
 
     def learned_retraction(self, node: DeviceId, file_id: FileId, hlc: Hlc) -> None:
         """Take note that a node withdrew its offer.
 
-        A file that nobody offers any more is not served on, and its download ends with `UnknownFile`.
+        A file that nobody offers any more is not served on, and its downloads end with `UnknownFile`.
         """
-        if not self._book.retracted(file_id, node, hlc):
-            return
-        self._events.publish(OfferRetracted(file_id=file_id, node=node))
-        download = self._downloads.running.get(file_id)
-        if download is not None:
-            download.failed(UnknownFile("the file was withdrawn by everybody who offered it"))
-        file = self._table.files.get(file_id)
-        if file is not None and not file.is_own:
-            self._nursery.start_soon(self._reporting, self._sources.forget, file_id)
+        self._files.learned_retraction(node, file_id, hlc)
 
     def handle_frame(self, peer: DeviceId, frame: SwarmFrame) -> None:
         """Take a frame about files from a peer whose link is being served.
@@ -276,112 +419,50 @@ class FileManager:
         Raises:
             ProtocolError: the peer broke the protocol; its link is to be closed.
         """
-        self._exchange.handle_frame(peer, frame)
+        self._files.exchange.handle_frame(peer, frame)
 
     async def serve_link(self, link: ChunkLink, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Exchange pieces over a link until it closes; then return.
 
         Frames of that peer are understood from `task_status.started` on. The link stays its owner's to close.
         """
-        await self._exchange.serve_link(link, task_status)
-
-    async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        """Serve what was served before, and keep the timers going. Called by `open_file_manager`."""
-        await self._sources.restore()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._exchange.run_timer)
-            nursery.start_soon(self._sources.run_checks)
-            task_status.started()
-
-    def _update_holders(self) -> None:
-        holders = frozenset(node for file_id in self._downloads.running for node in self._book.nodes(file_id))
-        if holders != self._holders:
-            self._holders = holders
-            self._want_holders(holders)
-
-    # --- helpers ------------------------------------------------------------------------------------------------
-
-    def _info(self, file_id: FileId) -> OfferInfo:
-        file, offer = self._table.files.get(file_id), self._book.best(file_id)
-        known = offer if file is None else file
-        assert known is not None
-        state, done_bytes = self._progress(file_id, file)
-        download = self._downloads.running.get(file_id)
-        return OfferInfo(
-            file_id=file_id,
-            name=known.name,
-            size_bytes=known.size_bytes if download is None else download.record.size_bytes,
-            nodes=self._book.nodes(file_id),
-            local_path=None if file is None else file.path,
-            state=state,
-            done_bytes=done_bytes,
-        )
-
-    def _progress(self, file_id: FileId, file: LocalFile | None) -> tuple[OfferState, int]:
-        if file is not None:
-            return "seeding" if file.is_own else "complete", file.size_bytes
-        download = self._downloads.running.get(file_id)
-        return ("offered", 0) if download is None else ("downloading", download.done_bytes)
-
-    def _offers_in_pool(self, file_id: FileId) -> bool:
-        return self._node is not None and self._node in self._book.nodes(file_id)
-
-    async def _publish_offer(self, file: LocalFile) -> None:
-        if self._publish is not None:
-            await self._publish(OfferBody(file_id=file.file_id, name=file.name, size=file.size_bytes))
-
-    async def _publish_retraction(self, file_id: FileId) -> None:
-        if self._publish is not None:
-            await self._publish(RetractOfferBody(file_id=file_id))
-
-    def _source_lost(self, file: LocalFile, reason: str) -> None:
-        self._events.publish(SourceLost(file_id=file.file_id, path=file.path, reason=reason))
-        self._nursery.start_soon(self._reporting, self._withdraw, file.file_id)
-
-    async def _withdraw(self, file_id: FileId) -> None:
-        await self._sources.tidy_up(file_id)
-        if self._offers_in_pool(file_id) and file_id not in self._table.files:
-            await self._publish_retraction(file_id)
-
-    async def _reporting(self, call: Callable[[FileId], Awaitable[None]], file_id: FileId) -> None:
-        """Do something that nobody waits for; what goes wrong becomes an event."""
-        try:
-            await call(file_id)
-        except PoolnetError as exc:
-            self._events.publish(ErrorReported(code=exc.code, message=str(exc)))
-
-
-def _whole_path(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
-def _shown_name(path: Path) -> str:
-    """Return a file's name as text that can be offered; names on disk are bytes, need not be UTF-8, may be longer."""
-    return shorten_name(path.name.encode("utf-8", "replace").decode(), MAX_FILE_NAME_BYTES)
+        await self._files.exchange.serve_link(link, task_status)
 
 
 @contextlib.asynccontextmanager
 async def open_file_manager(
-    directory: Path, *, rng: RandomSource, events: EventStream[PoolEvent] | None = None
+    directory: Path,
+    *,
+    rng: RandomSource,
+    events: EventStream[PoolEvent] | None = None,
+    cache_size_bytes: int = DEFAULT_CACHE_SIZE,
+    media_cache_bytes: int = MEDIA_CACHE_SIZE,
 ) -> AsyncIterator[FileManager]:
     """Open the files of one pool; what was offered or served before is served again.
 
     Args:
-        directory: where it keeps its lists and hash trees; made if it is not there.
+        directory: where it keeps its lists, hash trees, cache, pictures and streams; made if it is not there.
         rng: randomness for the choice of pieces.
         events: where to publish what happens; without it, a stream of its own.
+        cache_size_bytes: what may be held on disk of files on their way to others; 0 relays nothing.
+        media_cache_bytes: what pictures of others may take; 0 fetches none by itself.
 
     Raises:
         StoreError: the lists are damaged (they are kept aside) or cannot be read.
     """
     table = FileTable(directory)
-    await table.load()
+    records = await table.load()
+    ring = await run_on_disk(lambda: open_ring(directory, size_bytes=cache_size_bytes))
     stream = events or EventStream[PoolEvent]()
     try:
         async with open_service_nursery() as nursery:
-            manager = FileManager(nursery=nursery, table=table, rng=rng, events=stream)
-            await nursery.start(manager.run)
-            yield manager
+            files = PoolFiles(
+                nursery=nursery, table=table, ring=ring, media_cache_bytes=media_cache_bytes, rng=rng, events=stream
+            )
+            await nursery.start(files.run, records)
+            yield FileManager(files)
     finally:
         if events is None:
             stream.close()
+        with trio.CancelScope(shield=True):
+            await run_on_disk(ring.close)

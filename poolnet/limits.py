@@ -65,6 +65,29 @@ RETRY_ABOVE_HALF_OPEN = 32
 #: ... and above which they are not answered at all.
 MAX_HALF_OPEN = 512
 
+# --- lanes: the chunks of a link over TCP, where that is possible -------------------------------------------------
+
+#: Connecting and proving, all addresses of one side together; then the other side's addresses are tried.
+LANE_DIAL_TIMEOUT_S = 2.0
+#: How long an offered lane is waited for: the other side's dial, and its answer over a slow link.
+LANE_OFFER_TIMEOUT_S = 10.0
+#: A pair that cannot have a lane, or lost it, tries again after this; networks change, firewalls seldom do.
+LANE_RETRY_S = 60.0
+#: A lane that brings nothing for this long, while something is unconfirmed, is given up.
+LANE_STALL_S = 5.0
+#: What arrived on a lane is confirmed after this, if nothing else confirms it before; far below LANE_STALL_S.
+LANE_REPORT_S = 0.5
+#: How long the other side may take to say what arrived on a lane that ended; without that nothing can go on.
+LANE_END_TIMEOUT_S = 10.0
+#: Bytes written to a lane before another takes its place: one key is good for 2^24.5 records (RFC 8446, section 5.5).
+LANE_LIFETIME_SIZE = 256 * 1024 * MIB
+#: Bytes read from a lane before other tasks run: a quarter of a millisecond.
+LANE_TURN_SIZE = 256 * KIB
+#: What a stranger may have us hold before it has shown its token, and connections of strangers: all, of one address.
+MAX_LANE_PRE_AUTH_SIZE = 4 * KIB
+MAX_HALF_OPEN_LANES = 64
+MAX_HALF_OPEN_LANES_PER_ADDRESS = 8
+
 # --- datagrams --------------------------------------------------------------------------------------------------
 
 #: What every path carries (RFC 9000 section 14) and what a path is assumed to carry until probed.
@@ -264,6 +287,8 @@ MAX_HOPS = 16
 MAX_RELAYED_PIECES = 256
 #: Verified chunks held for others on disk, unless the user says otherwise.
 DEFAULT_CACHE_SIZE = 256 * MIB
+#: ... and at most: the index of 16 GiB takes about 30 MiB of memory.
+MAX_CACHE_SLOTS = 65_536
 #: Downloads that run at once, unless the user says otherwise; the others wait their turn.
 DEFAULT_CONCURRENT_DOWNLOADS = 5
 #: Finished, failed and cancelled downloads that are remembered.

@@ -403,8 +403,8 @@ class MessageDB:
     async def expire(self, unix_ms: int) -> int:
         """Delete what is not to be kept at that time, and return how many messages that were.
 
-        Kept in any case: standing kinds (profile, offer, retract_offer, retract_message) and the newest message. The
-        limit by count is also kept, about, by `append`; nothing expires by age unless this is called now and then.
+        Kept in any case: standing kinds (profiles, offers of all kinds, retractions) and the newest message. The limit
+        by count is also kept, about, by `append`; nothing expires by age unless this is called now and then.
         """
         expired, is_all = 0, False
         while not is_all:

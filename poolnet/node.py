@@ -5,20 +5,17 @@ with `join`, and share the endpoint: an incoming link says in its first frame wh
 """
 
 import logging
-import platform
 import random
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
 import trio
 
 from poolnet.clock import Hlc, HybridClock, make_hlc
-from poolnet.errors import LocalError, Refused, StoreDamaged, StoreError, UnknownPool, Unreachable, WireError
-from poolnet.event_stream import EventStream
-from poolnet.events import ErrorReported, PoolEvent
+from poolnet.errors import LocalError, Refused, StoreError, UnknownPool, Unreachable, WireError
 from poolnet.file_manager import OfferInfo, open_file_manager
 from poolnet.identity.invite_link import SCHEME, InviteLink, ServerAddress, parse_invite_link_untrusted
 from poolnet.identity.keys import DeviceKey
@@ -26,21 +23,20 @@ from poolnet.identity.membership import Membership, removal_keep
 from poolnet.identity.statements import Role, Statement, make_genesis, make_invite, make_join, make_removal
 from poolnet.identity.user import SignedAddDevice, decode_add_device_untrusted, encode_add_device, found_user
 from poolnet.ids import ID_SIZE, DeviceId, MsgId, PoolId
-from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, MAX_DATAGRAM_SIZE, MAX_NAME_CHARS
+from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_INVITE_LIFETIME_S, MAX_DATAGRAM_SIZE
 from poolnet.message_db import open_message_db
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from poolnet.net.udp import OpenSocket, open_udp_socket
 from poolnet.pool.history import replay_offers
-from poolnet.pool.hosting import choose_hosting, open_servers
-from poolnet.pool.records import PoolRecord, PoolRecords, StatementSaver
+from poolnet.pool.hosting import choose_hosting
+from poolnet.pool.records import PoolRecord, PoolRecords
 from poolnet.pool_net import PoolNet, check_display_name
+from poolnet.pool_session import PoolSessions, device_name
 from poolnet.service import open_service_nursery
 from poolnet.steady_time import SteadyTime, WallClock
-from poolnet.storage.durable import was_kept_aside
 from poolnet.storage.home import Home, open_home
 from poolnet.views.entries import HistoryEntry
 from poolnet.views.reader import HistoryReader
-from poolnet.wire.claims import LOWEST
 from poolnet.wire.link_frames import Hello, Purpose
 
 logger = logging.getLogger(__name__)
@@ -89,6 +85,7 @@ class Node:
         open_socket: OpenSocket,
         wall_clock: WallClock,
         time: SteadyTime,
+        cache_size_bytes: int,
     ) -> None:
         self.home: Path = home.path
         self.device_id: DeviceId = key.device_id
@@ -98,9 +95,18 @@ class Node:
         self._endpoint = endpoint
         self._listen_host = listen_host
         self._open_socket = open_socket
-        self._wall_clock = wall_clock
         self._time = time
         self._records = PoolRecords(home)
+        self._sessions = PoolSessions(
+            key=key,
+            endpoint=endpoint,
+            records=self._records,
+            open_socket=open_socket,
+            wall_clock=wall_clock,
+            time=time,
+            rng=random.SystemRandom(),
+            cache_size_bytes=cache_size_bytes,
+        )
         self._joined: dict[PoolId, PoolNet] = {}
         self._rng = random.SystemRandom()
 
@@ -350,79 +356,12 @@ class Node:
         join: Statement | None = None,
         display_name: str | None = None,
     ) -> AsyncIterator[PoolNet]:
-        events = EventStream[PoolEvent](keep_for_first=True)
-        is_open = False
-        try:
-            async with self._open_once(record, membership, events, join=join, display_name=display_name) as pool:
-                is_open = True
-                yield pool
-        except StoreDamaged as exc:  # set aside by now
-            if is_open:
-                raise
-            logger.warning("a history is damaged: %s", exc)
-            about = f"the history of {record.name!r} is damaged and kept aside in {record.directory}"
-            events.publish(ErrorReported(code=exc.code, message=f"{about}; the neighbours are asked for what it held"))
-        else:
-            return
-        async with self._open_once(record, membership, events, join=join, display_name=display_name) as pool:
-            yield pool
-
-    @asynccontextmanager
-    async def _open_once(
-        self,
-        record: PoolRecord,
-        membership: Membership,
-        events: EventStream[PoolEvent],
-        *,
-        join: Statement | None,
-        display_name: str | None,
-    ) -> AsyncIterator[PoolNet]:
-        saver = StatementSaver(self._records, record, membership)
-        async with AsyncExitStack() as stack:
-            servers = await stack.enter_async_context(
-                open_servers(record, open_socket=self._open_socket, wall_clock=self._wall_clock)
-            )
-            db = await stack.enter_async_context(
-                open_message_db(
-                    record.database,
-                    record.pool_id,
-                    was_admin=membership.was_admin,
-                    retracted=lambda *what: pool.retracted(*what),
-                )
-            )
-            if await db.known_from() is None and was_kept_aside(record.database):
-                await db.set_known_from(LOWEST)  # a newcomer would ask for less
-            nursery = await stack.enter_async_context(open_service_nursery())
-            files = await stack.enter_async_context(
-                open_file_manager(record.files_directory, rng=self._rng, events=events)
-            )
-            pool = PoolNet(
-                nursery=nursery,
-                endpoint=self._endpoint,
-                key=self._key,
-                membership=membership,
-                servers=servers,
-                db=db,
-                files=files,
-                events=events,
-                rng=self._rng,
-                time=self._time,
-                join=join,
-                display_name=display_name,
-                default_name=record.display_name or _device_name(),
-                statements_changed=saver.changed,
-            )
-            nursery.start_soon(saver.run)
-            await nursery.start(pool.run)
+        async with self._sessions.open(record, membership, join=join, display_name=display_name) as pool:
             self._joined[pool.pool_id] = pool
             try:
                 yield pool
             finally:
                 del self._joined[pool.pool_id]
-                await pool.leave_quietly()
-                events.close()
-                with trio.CancelScope(shield=True):
-                    await saver.flush()
 
     async def _add_statement(self, record: PoolRecord, statement: Statement) -> None:
         """Put a statement of this device into a pool, joined or not."""
@@ -488,6 +427,8 @@ async def open_node(
     *,
     listen: tuple[str, int] = ("::", 0),
     max_datagram_size: int = MAX_DATAGRAM_SIZE,
+    tcp: bool = True,
+    cache_size_bytes: int = DEFAULT_CACHE_SIZE,
     open_socket: OpenSocket = open_udp_socket,
     wall_clock: WallClock | None = None,
 ) -> AsyncIterator[Node]:
@@ -497,6 +438,8 @@ async def open_node(
         home: its directory, made if missing; without it ``$POOLNET_HOME`` or the system's place for user data.
         listen: where its UDP socket is bound; "::" takes IPv4 as well.
         max_datagram_size: never send larger ones, whatever a path carries; for paths that lie about it.
+        tcp: whether chunks may travel over TCP where it can be had; everything else is QUIC always.
+        cache_size_bytes: what each pool may hold on disk of files on their way to others; 0 relays nothing.
         open_socket: makes UDP sockets; that of a simulated network in tests.
         wall_clock: the system's clock; a wrong one in tests.
 
@@ -533,6 +476,7 @@ async def open_node(
                 authorise=authorise,
                 rng=random.SystemRandom(),
                 max_datagram_size=max_datagram_size,
+                tcp=tcp,
                 open_socket=open_socket,
                 time=time,
             ) as endpoint,
@@ -546,6 +490,7 @@ async def open_node(
                 open_socket=open_socket,
                 wall_clock=wall_clock,
                 time=time,
+                cache_size_bytes=cache_size_bytes,
             )
             made.append(node)
             nursery.start_soon(node._accept_links)
@@ -560,11 +505,6 @@ async def _load_user(home: Home, key: DeviceKey, time: SteadyTime) -> SignedAddD
             return decode_add_device_untrusted(profile.user)
         except WireError as exc:
             logger.warning("the stored user is damaged, a new one is made: %s", exc)
-    user = found_user(key, unix_ms=time.now_ms(), device_name=_device_name())
+    user = found_user(key, unix_ms=time.now_ms(), device_name=device_name())
     await home.save_profile(attrs.evolve(profile, user=encode_add_device(user)))
     return user
-
-
-def _device_name() -> str:
-    """Return what this machine is called, as far as it fits a name."""
-    return platform.node().strip()[:MAX_NAME_CHARS] or "device"

@@ -19,8 +19,6 @@ from poolnet.events import (
     ErrorReported,
     EventsDropped,
     PoolEvent,
-    ServerAttached,
-    ServerLost,
 )
 from poolnet.file_manager import FileManager
 from poolnet.identity.invite_link import ServerAddress
@@ -30,7 +28,7 @@ from poolnet.identity.statements import Role, Statement, encode_statement
 from poolnet.ids import DeviceId, MsgId, PoolId
 from poolnet.limits import MAX_APP_SIZE, MAX_NAME_CHARS, MAX_TEXT_CHARS
 from poolnet.message_db import MessageDB
-from poolnet.net.addresses import format_address, is_loopback
+from poolnet.net.addresses import format_address
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
 from poolnet.pool.clock_keeper import ClockKeeper
@@ -38,6 +36,7 @@ from poolnet.pool.link_keeper import LinkKeeper
 from poolnet.pool.member_link import MemberLink
 from poolnet.pool.message_effects import MessageEffects
 from poolnet.pool.message_flow import MessageFlow, MessageStatistics
+from poolnet.pool.placement import Placement
 from poolnet.pool.server_keeper import ServerKeeper
 from poolnet.pool.statement_keeper import StatementKeeper
 from poolnet.protocol import mesh
@@ -57,14 +56,16 @@ from poolnet.wire.bodies import (
 )
 from poolnet.wire.link_frames import Hello
 from poolnet.wire.message import Message
-from poolnet.wire.sync_frames import Address, RosterEntry
 
 logger = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True)
 class MemberInfo:
-    """A member of the pool, and the link to it if there is one. Rates are bytes a second, over the last seconds."""
+    """A member of the pool, and the link to it if there is one. Rates are bytes a second, over the last seconds.
+
+    `carrier` is what carries chunks: "tcp" or "quic".
+    """
 
     node: DeviceId
     name: str
@@ -75,6 +76,7 @@ class MemberInfo:
     address: str | None = None
     rtt_s: float | None = None
     datagram_size: int | None = None
+    carrier: str | None = None
     rate_in: float = 0.0
     rate_out: float = 0.0
 
@@ -136,6 +138,7 @@ class PoolNet:
         self.messages = db
         self.history = HistoryReader(db, was_admin=membership.was_admin, name_of=self.name_of)
         self.files = files
+        self._key = key
         self._membership = membership
         self._events = events
         self._time = ClockKeeper(
@@ -146,7 +149,6 @@ class PoolNet:
             warn=lambda ahead_s: self._events.publish(ClockWrong(ahead_s=ahead_s)),
         )
         self._roster = Roster()
-        self._holders: frozenset[DeviceId] = frozenset()
         self._nursery = nursery
         self._effects = MessageEffects(
             self_id=self.node_id, membership=membership, files=files, publish=self._events.publish
@@ -163,15 +165,6 @@ class PoolNet:
             report=self.report,
             room=self._events.room,
         )
-        self._server = ServerKeeper(
-            endpoint=endpoint,
-            membership=membership,
-            self_id=self.node_id,
-            servers=servers,
-            credentials=() if join is None else (encode_statement(join),),
-            rng=rng,
-            listener=self,
-        )
         self._links = LinkKeeper(
             nursery=nursery,
             endpoint=endpoint,
@@ -182,6 +175,26 @@ class PoolNet:
             serve=self._serve,
             unreachable=self._unreachable,
             corrected_ms=self._time.corrected_ms,
+        )
+        self._placement = Placement(
+            self_id=self.node_id,
+            roster=self._roster,
+            links=self._links,
+            effects=self._effects,
+            time=self._time,
+            events=events,
+            take_statements=lambda encoded: self._statements.from_server(encoded),
+            ask_for_roster=lambda: self._server.roster_lost(),
+            routes_changed=files.routes_changed,
+        )
+        self._server = ServerKeeper(
+            endpoint=endpoint,
+            membership=membership,
+            self_id=self.node_id,
+            servers=servers,
+            credentials=() if join is None else (encode_statement(join),),
+            rng=rng,
+            listener=self._placement,
         )
         self._statements = StatementKeeper(
             membership=membership, server=self._server, links=self._links.links, changed=self._statements_changed
@@ -360,6 +373,7 @@ class PoolNet:
             address=None if link is None else format_address(link.remote_address),
             rtt_s=None if link is None else link.rtt_s,
             datagram_size=None if link is None else link.datagram_size,
+            carrier=None if link is None else link.carrier,
             rate_in=0.0 if traffic is None else traffic.rate_in,
             rate_out=0.0 if traffic is None else traffic.rate_out,
         )
@@ -395,7 +409,14 @@ class PoolNet:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Load the history's standing part, then keep links, server and timers going until cancelled."""
-        self.files.bind(self.node_id, self._flow.publish, name_of=self.name_of, want_holders=self._want_holders)
+        await self.files.bind(
+            self._key,
+            self.pool_id,
+            self._flow.publish,
+            name_of=self.name_of,
+            want_holders=self._placement.want_holders,
+            hops_to=self._placement.hops_to,
+        )
         newest = await self._flow.load()
         if newest is not None:
             self._effects.begin_after(newest)
@@ -434,14 +455,6 @@ class PoolNet:
         self._effects.came([link.peer])
         await member.serve()
 
-    def _want_holders(self, holders: frozenset[DeviceId]) -> None:
-        self._holders = holders
-        self._update_direct()
-
-    def _update_direct(self) -> None:
-        """Link to those who offer what is being fetched: none of the ring neighbours may have it."""
-        self._links.want_direct(self._holders & self._roster.nodes)
-
     def _signal(self, to: DeviceId, body: bytes) -> None:
         """Send a signal through the server, or along the mesh while there is none."""
         if not self._server.signal(to, body):
@@ -456,55 +469,6 @@ class PoolNet:
     def _statements_changed(self) -> None:
         self._save_statements()
         self._flow.membership_changed()
-
-    # --- what the server says (ServerListener) ------------------------------------------------------------------
-
-    def statements_received(self, encoded: Sequence[bytes]) -> None:
-        """Take statements from the server."""
-        self._statements.from_server(encoded)
-
-    def roster_reset(self, epoch: int, entries: Sequence[RosterEntry]) -> None:
-        """Take the whole roster."""
-        change = self._roster.reset(epoch, entries)
-        self._effects.went(change.left)
-        self._effects.came(self._roster.nodes)
-        self._links.feed(mesh.RosterChanged(frozenset(change.joined)))
-        self._update_direct()
-
-    def roster_joined(self, epoch: int, entry: RosterEntry) -> None:
-        """Take a node that came or moved."""
-        if not self._roster.apply_joined(epoch, entry):
-            self._server.roster_lost()
-            return
-        self._effects.came([entry.node])
-        self._links.feed(mesh.RosterChanged(frozenset({entry.node})))
-        self._update_direct()
-
-    def roster_left(self, epoch: int, node: DeviceId) -> None:
-        """Take a node that left."""
-        if not self._roster.apply_left(epoch, node):
-            self._server.roster_lost()
-            return
-        self._effects.went([node])
-        self._links.feed(mesh.RosterChanged())
-
-    def observed(self, address: Address, unix_ms: int) -> None:
-        """Take our address and the time as the server sees them."""
-        if not is_loopback(address.host):  # seen by a server on this machine: no use to others
-            self._links.observed = address
-        self._time.server_says(unix_ms)
-
-    def signal_received(self, sender: DeviceId, body: bytes) -> None:
-        """Take a signal."""
-        self._links.signal_received(sender, body)
-
-    def server_attached(self, server: ServerAddress) -> None:
-        """Tell subscribers."""
-        self._events.publish(ServerAttached(address=format_address((server.host, server.port))))
-
-    def server_lost(self, server: ServerAddress, reason: str) -> None:
-        """Tell subscribers."""
-        self._events.publish(ServerLost(address=format_address((server.host, server.port)), reason=reason))
 
     # --- messages -----------------------------------------------------------------------------------------------
 

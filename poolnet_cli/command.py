@@ -1,15 +1,16 @@
 """The shape of a command, and how it is run: here, or in the process that holds the home.
 
 A command is an async function of a session, its parameters (JSON values; paths absolute, because the command may run in
-a process with another working directory), a reporter, and lines that are typed into it. `Command.holds_home` says that
-it stays for long, so that other commands in the same home must be able to reach it.
+a process with another working directory), a reporter, and what goes into it: typed lines, or bytes. `Command.holds_home`
+says that it stays for long, so that other commands in the same home must be able to reach it.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
 
+from poolnet_cli.lines import Input
 from poolnet_cli.reporter import Reporter
 from poolnet_cli.session import Session
 
@@ -18,12 +19,12 @@ Params = dict[str, Any]
 
 @attrs.frozen(kw_only=True)
 class Call:
-    """One run of a command: what it works on, what was asked, where it reports, what is typed into it."""
+    """One run of a command: what it works on, what was asked, where it reports, what goes into it."""
 
     session: Session
     params: Params
     reporter: Reporter
-    lines: AsyncIterator[str]
+    input: Input
 
 
 #: Ends when the command is done; raises PoolnetError or OSError if it cannot be.
@@ -40,5 +41,5 @@ class Command:
     holds_home: bool = False
     #: When it is done, how long commands of others that use the home through it may take to finish.
     linger_s: float = 2.0
-    #: It reads typed lines.
-    takes_lines: bool = False
+    #: It reads typed lines, or bytes.
+    takes_input: bool = False

@@ -2,16 +2,18 @@
 
 One connection carries one command, JSON lines in UTF-8:
 
-- client: ``{"command": NAME, "params": {...}}``, then for commands that take typed lines ``{"input": TEXT}`` … and
-  ``{"input": null}`` at the end of input;
-- server: any number of ``{"record": {...}}``, ``{"progress": {...}}``, ``{"note": TEXT}``, at last
-  ``{"exit": N, "error": {"code", "message"} | null}``.
+- client: ``{"command": NAME, "params": {...}}``, then for commands that take input ``{"input": TEXT}`` for each typed
+  line or ``{"data": BASE64}`` for bytes … and ``{"input": null}`` at the end of input;
+- server: any number of ``{"record": {...}}``, ``{"progress": {...}}``, ``{"note": TEXT}``, ``{"data": BASE64}``, at
+  last ``{"exit": N, "error": {"code", "message"} | null}``.
 
-A client that goes away cancels its command. The socket is for the home's owner only (mode 0600 in a directory of mode
+Each side reads no faster than what it read is taken, so whoever is too fast waits. A client that goes away cancels its
+command, also if it did not say that its input ends: half of it is not taken for all. The socket is for the home's owner only (mode 0600 in a directory of mode
 0700); the process that holds the home's lock is the only one that makes it, so a stale one can be removed. A home whose
 path is too long for a socket address has a symbolic link there, to a socket in a private temporary directory.
 """
 
+import base64
 import contextlib
 import json
 import logging
@@ -25,6 +27,7 @@ from typing import Any, Final
 
 import trio
 
+from poolnet_cli.lines import Input, NoData
 from poolnet_cli.outcome import DONE, FAILED, CommandFailed, Outcome, outcome_of
 from poolnet_cli.reporter import Record, Reporter
 
@@ -41,8 +44,10 @@ MAX_OUTPUT_BYTES: Final = 16 * 1024 * 1024
 MAX_CLIENTS: Final = 32
 #: Typed lines that wait for the command.
 MAX_QUEUED_LINES: Final = 64
+#: ... and bytes, in the pieces that they were sent in.
+MAX_QUEUED_DATA: Final = 4
 
-Execute = Callable[[str, dict[str, Any], Reporter, AsyncIterator[str]], Awaitable[None]]
+Execute = Callable[[str, dict[str, Any], Reporter, Input], Awaitable[None]]
 
 
 class _JsonLines:
@@ -94,6 +99,9 @@ class _SocketReporter:
     async def note(self, text: str) -> None:
         await self._lines.send({"note": text})
 
+    async def data(self, data: bytes) -> None:
+        await self._lines.send(_data_line(data))
+
 
 # --- the process that holds the home --------------------------------------------------------------------------------
 
@@ -136,13 +144,13 @@ class ControlServer:
         request = await lines.receive()
         if request is None or not isinstance(request.get("command"), str):
             return
-        send_input, receive_input = trio.open_memory_channel[str](MAX_QUEUED_LINES)
+        reading = _InputReading(lines)
         outcome = Outcome(exit_code=FAILED, code="interrupted", message="the process that held the home has ended")
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_read_input, lines, send_input, nursery.cancel_scope)
+                nursery.start_soon(reading.run, nursery.cancel_scope)
                 reporter = _SocketReporter(lines)
-                await self._execute(request["command"], request.get("params", {}), reporter, receive_input)
+                await self._execute(request["command"], request.get("params", {}), reporter, reading.input)
                 outcome = Outcome(exit_code=DONE)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # a nursery raises nothing else
@@ -171,17 +179,49 @@ def _final(outcome: Outcome) -> Record:
     return {"exit": outcome.exit_code, "error": {"code": outcome.code, "message": outcome.message}}
 
 
-async def _read_input(lines: _JsonLines, send: trio.MemorySendChannel[str], command: trio.CancelScope) -> None:
-    """Pass typed lines on to the command; cancel it when the client goes away."""
-    async with send:
-        while (value := await lines.receive()) is not None:
-            text = value.get("input")
-            if not isinstance(text, str):
-                break
-            await send.send(text)
-    while await lines.receive() is not None:
-        pass
-    command.cancel()
+class _InputReading:
+    """Takes in what a client sends into its command."""
+
+    def __init__(self, lines: _JsonLines) -> None:
+        self._lines = lines
+        self._send_line, receive_line = trio.open_memory_channel[str](MAX_QUEUED_LINES)
+        self._send_data, receive_data = trio.open_memory_channel[bytes](MAX_QUEUED_DATA)
+        self.input = Input(lines=receive_line, data=receive_data)
+
+    async def run(self, command: trio.CancelScope) -> None:
+        """Pass on what comes; cancel the command when the client goes away."""
+        async with self._send_line, self._send_data:
+            while await self._take(command):
+                pass
+        while await self._lines.receive() is not None:
+            pass
+        command.cancel()
+
+    async def _take(self, command: trio.CancelScope) -> bool:
+        """Take one more piece of input; return whether there may be more."""
+        match await self._lines.receive():
+            case {"input": str() as text}:
+                await self._send_line.send(text)
+            case {"data": str() as text} if (data := _decode_data(text)) is not None:
+                await self._send_data.send(data)
+            case {"input": None}:
+                return False
+            case _:  # gone, or it talks something else
+                command.cancel()  # before the command learns that there is no more
+                return False
+        return True
+
+
+def _decode_data(text: str) -> bytes | None:
+    """Return what `_data_line` encoded, or None if it is something else."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+
+
+def _data_line(data: bytes) -> Record:
+    return {"data": base64.b64encode(data).decode("ascii")}
 
 
 @contextlib.asynccontextmanager
@@ -258,15 +298,19 @@ async def run_remotely(
     command: str,
     params: dict[str, Any],
     reporter: Reporter,
-    lines: AsyncIterator[str] | None,
+    given: Input | None,
 ) -> bool:
     """Run a command in the process at the other end; cancelling this cancels it there.
+
+    Args:
+        given: what goes into it; None if it takes nothing. If reading it fails, the command is cancelled.
 
     Returns:
         Whether it was done; False if that process ended before it began, so that nothing has happened.
 
     Raises:
         CommandFailed: it failed there, or that process ended meanwhile.
+        ExceptionGroup: of OSError: its input cannot be read.
     """
     async with stream, trio.open_nursery() as nursery:
         remote = _JsonLines(stream, MAX_OUTPUT_BYTES)
@@ -274,9 +318,10 @@ async def run_remotely(
             await remote.send({"command": command, "params": params})
         except trio.BrokenResourceError:
             return False
-        if lines is not None:
-            nursery.start_soon(_send_input, remote, lines)
-        final = await _pass_on_output(remote, reporter)
+        has_begun = trio.Event()
+        if given is not None:
+            nursery.start_soon(_send_input, remote, given, has_begun)
+        final = await _pass_on_output(remote, reporter, has_begun)
         nursery.cancel_scope.cancel()
     if final is None:
         return False
@@ -285,11 +330,10 @@ async def run_remotely(
     return True
 
 
-async def _pass_on_output(remote: _JsonLines, reporter: Reporter) -> Record | None:
+async def _pass_on_output(remote: _JsonLines, reporter: Reporter, has_begun: trio.Event) -> Record | None:
     """Show what the command says; return its final line, or None if there was nothing at all."""
-    has_begun = False
     while (value := await remote.receive()) is not None:
-        has_begun = True
+        has_begun.set()
         match value:
             case {"record": dict() as record}:
                 await reporter.record(record)
@@ -297,9 +341,11 @@ async def _pass_on_output(remote: _JsonLines, reporter: Reporter) -> Record | No
                 await reporter.progress(record)
             case {"note": str() as text}:
                 await reporter.note(text)
+            case {"data": str() as text} if (data := _decode_data(text)) is not None:
+                await reporter.data(data)
             case {"exit": int()}:
                 return value
-    if has_begun:
+    if has_begun.is_set():
         return {
             "exit": FAILED,
             "error": {"code": "interrupted", "message": "the process that held the home was killed"},
@@ -307,10 +353,18 @@ async def _pass_on_output(remote: _JsonLines, reporter: Reporter) -> Record | No
     return None
 
 
-async def _send_input(remote: _JsonLines, lines: AsyncIterator[str]) -> None:
+async def _send_input(remote: _JsonLines, given: Input, has_begun: trio.Event) -> None:
+    """Send what is given: lines, or bytes; what there is not ends at once.
+
+    Bytes can be read only once, so none are sent before it is sure that the command takes them.
+    """
     with contextlib.suppress(trio.BrokenResourceError):
-        async for line in lines:
+        async for line in given.lines:
             await remote.send({"input": line})
+        if not isinstance(given.data, NoData):
+            await has_begun.wait()
+        async for data in given.data:
+            await remote.send(_data_line(data))
         await remote.send({"input": None})
 
 

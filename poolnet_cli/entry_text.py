@@ -13,6 +13,8 @@ from poolnet_cli.units import format_size
 #: Characters of an id that are shown; any prefix that is unique will do to name it.
 SHORT: Final = 8
 FULL_TIME: Final = "%Y-%m-%d %H:%M:%S"
+#: What somebody does who offers something of a kind.
+_VERBS: Final = {"file": "offer", "folder": "offer the folder", "media": "show", "stream": "stream"}
 #: What begins the second and further lines of one message.
 _CONTINUED: Final = "    | "
 
@@ -58,12 +60,45 @@ def is_call(record: Record, me: str) -> bool:
     return me in record.get("mentions", ()) or bool(record.get("to_all"))
 
 
+def offer_verb(record: Record, *, by_you: bool = False) -> str:
+    """Return what somebody does who offers something of this kind: "offers the folder", "shows"."""
+    verb, *rest = _VERBS.get(record.get("kind", "file"), "offer").split(" ", 1)
+    return " ".join([verb if by_you else f"{verb}s", *rest])
+
+
+def offer_text(record: Record, name: str, *, is_own: bool = False) -> str:
+    """Return what is offered: its name, what is known of how large it is, and how to fetch it if that is clear."""
+    kind = record.get("kind", "file")
+    parts = [name]
+    if kind == "folder":
+        parts.append(_counted(record["file_count"], "file"))
+    if "size" in record and kind != "stream":
+        parts.append(format_size(record["size"]))
+    can_fetch = "file_id" in record and not is_own and kind != "stream"
+    return ", ".join(parts) + (f"  (/get {record['file_id'][:SHORT]})" if can_fetch else "")
+
+
+def kind_word(record: Record) -> str:
+    """Return what an offer is, for a table."""
+    match record.get("kind", "file"):
+        case "folder":
+            return f"folder of {_counted(record['file_count'], 'file')}"
+        case "media":
+            return "picture"
+        case kind:
+            return str(kind)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def _author(record: Record, who: str) -> tuple[Piece, ...]:
     match record["event"]:
         case "announcement":
             return ((who, "bold yellow"), (" announces: ", "yellow"))
         case "offered":
-            return ((who, "bold cyan"), (" offers ", "green"))
+            return ((who, "bold cyan"), (f" {offer_verb(record)} ", "green"))
         case "unknown_message":
             return ((who, "bold cyan"), (" sent ", "dim"))
         case _:
@@ -73,9 +108,7 @@ def _author(record: Record, who: str) -> tuple[Piece, ...]:
 def _said(record: Record) -> str:
     match record["event"]:
         case "offered":
-            size = f", {format_size(record['size'])}" if "size" in record else ""
-            how = f"  (/get {record['file_id'][:SHORT]})" if "file_id" in record else ""
-            return f"{record['file']}{size}{how}"
+            return offer_text(record, record["file"])
         case "unknown_message":
             return f"something that this version does not know ({record['kind']})"
         case _:

@@ -4,19 +4,17 @@ On a terminal with a prompt, notices of who came and left are folded: as long as
 next one takes the place of the last, so that they never push the talk out of sight.
 """
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from rich.cells import cell_len
-
 from poolnet import DeviceId, Feed, NodeJoined, NodeLeft, NodeRenamed, Notice, decode_id_untrusted
-from poolnet_cli.entry_text import SHORT, entry_text, history_line, short_time
+from poolnet_cli.entry_text import SHORT, entry_text, history_line, offer_text, offer_verb, short_time
 from poolnet_cli.ink import Ink
+from poolnet_cli.live_lines import rows_of
 from poolnet_cli.reporter import Record
 from poolnet_cli.tables import files_table, peers_table, sessions_table
-from poolnet_cli.units import format_long_duration, format_rate, format_size
+from poolnet_cli.units import format_long_duration, format_rate
 
 #: How often the feed mentions a running download.
 PROGRESS_LINE_INTERVAL_S: Final = 5.0
@@ -29,9 +27,6 @@ _MAX_OFFER_LINES: Final = 3
 _BELL: Final = "\a"
 #: Rows of the terminal that a part of the feed leaves free when it is printed: its mark, the prompt, a line of context.
 _FREE_ROWS: Final = 3
-
-#: What styles a text; it takes no room.
-_ESCAPES: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class FeedRenderer:
@@ -72,7 +67,12 @@ class FeedRenderer:
             "offers": self._offers,
             "retracted": lambda record: self._news(f"withdrawn: {self._file_name(record)}"),
             "progress": self._progress,
+            "hashing": self._hashing,
             "complete": self._complete,
+            "download_paused": lambda record: self._news(f"{self._file_name(record)} stands still: {record['reason']}"),
+            "download_resumed": lambda record: self._news(f"{self._file_name(record)} goes on"),
+            "download_failed": self._failed,
+            "media_received": self._media,
             "server_lost": self._server_lost,
             "server_attached": self._server_attached,
             "clock_wrong": self._clock_wrong,
@@ -215,11 +215,11 @@ class FeedRenderer:
 
     def _offer(self, record: Record) -> str:
         self._file_names[record["file_id"]] = record["name"]
-        size, node = format_size(record["size"]), record["node"]
-        if node == self._this_node:
-            return self._news(f"you offer {record['name']}, {size}", style="green")
-        who = self._who(self._name_of_node.get(node, node[:SHORT]), node)
-        return self._news(f"{who} offers {record['name']}, {size}  (/get {record['file_id'][:SHORT]})", style="green")
+        node = record["node"]
+        is_own = node == self._this_node
+        who = "you" if is_own else self._who(self._name_of_node.get(node, node[:SHORT]), node)
+        said = offer_text(record, record["name"], is_own=is_own)
+        return self._news(f"{who} {offer_verb(record, by_you=is_own)} {said}", style="green")
 
     def _offers(self, record: Record) -> str:
         """Return offers that were made before what the feed shows: their number, if they are many."""
@@ -232,16 +232,37 @@ class FeedRenderer:
         return "".join(map(self._offer, offers))
 
     def _progress(self, record: Record) -> str:
-        now, file_id = self._clock(), record["file_id"]
-        if now < self._next_progress.setdefault(file_id, now + FIRST_PROGRESS_LINE_S):
+        if not self._is_due(record["file_id"]):
             return ""
-        self._next_progress[file_id] = now + PROGRESS_LINE_INTERVAL_S
-        percent = 100 * record["bytes"] // max(record["size"], 1)
-        return self._news(f"{self._file_name(record)}: {percent} %, {format_rate(record['rate'])}")
+        return self._news(f"{self._file_name(record)}: {_percent(record)}, {format_rate(record['rate'])}")
+
+    def _hashing(self, record: Record) -> str:
+        if record["bytes"] >= record["size"]:
+            self._next_progress.pop(record["name"], None)
+        return self._news(f"{record['name']}: {_percent(record)}") if self._is_due(record["name"]) else ""
+
+    def _is_due(self, key: str) -> bool:
+        """Return whether it is time to mention some progress again."""
+        now = self._clock()
+        if now < self._next_progress.setdefault(key, now + FIRST_PROGRESS_LINE_S):
+            return False
+        self._next_progress[key] = now + PROGRESS_LINE_INTERVAL_S
+        return True
 
     def _complete(self, record: Record) -> str:
         self._next_progress.pop(record["file_id"], None)
         return self._news(f"fetched: {record['path']}", style="green")
+
+    def _failed(self, record: Record) -> str:
+        self._next_progress.pop(record["file_id"], None)
+        style = "dim" if record["code"] == "cancelled" else "red"
+        return self._ink.line((f"! {self._file_name(record)} was not fetched: {record['reason']}", style))
+
+    def _media(self, record: Record) -> str:
+        self._file_names[record["file_id"]] = record["file"]
+        who = self._who(record["name"], record["node"])
+        size = f", {record['width']} × {record['height']}" if record["width"] and record["height"] else ""
+        return self._news(f"the picture {record['file']} of {who}{size}, is here: {record['path']}", style="green")
 
     def _files(self, record: Record) -> str:
         return files_table(self._ink, record["files"]) if record["files"] else self._news("nothing is offered")
@@ -289,8 +310,12 @@ class FeedRenderer:
 
     def _rows_of(self, text: str) -> int:
         """Return the rows of the terminal that lines take."""
-        width = max(1, self._ink.width())
-        return sum(max(1, -(-cell_len(_ESCAPES.sub("", line)) // width)) for line in text.splitlines())
+        width = self._ink.width()
+        return sum(rows_of(line, width) for line in text.splitlines())
+
+
+def _percent(record: Record) -> str:
+    return f"{100 * record['bytes'] // max(record['size'], 1)} %"
 
 
 def notice_text(notice: Notice) -> str:

@@ -15,13 +15,13 @@ from poolnet import printable
 from poolnet_cli.command import Params
 from poolnet_cli.commands import COMMANDS
 from poolnet_cli.ink import ink_for
-from poolnet_cli.lines import NoLines
+from poolnet_cli.lines import Input
 from poolnet_cli.options import Settings
-from poolnet_cli.outcome import INTERRUPTED, USAGE, Outcome, outcome_of
+from poolnet_cli.outcome import DONE, INTERRUPTED, USAGE, Outcome, outcome_of
 from poolnet_cli.records import failure_record
 from poolnet_cli.render import renderer_for
 from poolnet_cli.reporter import Reporter
-from poolnet_cli.runner import Lines, Runner, until_signalled
+from poolnet_cli.runner import MakeInput, Runner, until_signalled
 from poolnet_cli.terminal import (
     STDERR,
     STDIN,
@@ -36,6 +36,8 @@ INTERRUPTED_TEXT: Final = "interrupted"
 
 LocalReporter = JsonReporter | TextReporter
 Wrap = Callable[[Reporter], Reporter]
+#: Whether ending a command by SIGTERM is its success, known when that happens.
+Stays = Callable[[], bool]
 
 
 def run_on_home(
@@ -43,37 +45,56 @@ def run_on_home(
     name: str,
     params: Params,
     *,
-    stays: bool = False,
-    lines: Lines | None = None,
+    stays: bool | Stays = False,
+    make_input: MakeInput | None = None,
+    reads_lines: bool = False,
     wrap: Wrap | None = None,
     interrupted: str = INTERRUPTED_TEXT,
 ) -> int:
     """Run a command on the home; return the exit code.
 
     Args:
-        stays: it has no end of its own.
-        lines: what is typed into it.
+        stays: it has no end of its own (any more).
+        make_input: makes what goes into it.
+        reads_lines: that is what a person types.
         wrap: puts something around the reporter.
         interrupted: what to say when a signal ends it before it is done.
 
     Raises:
         Whatever made it fail.
     """
-    reporter = make_reporter(settings, name, has_input=lines is not None)
-    runner = Runner(commands=COMMANDS, home=settings.home.expanduser().absolute(), bind=settings.bind)
-    typed = lines or NoLines
-    if isinstance(reporter, TextReporter):
-        typed = partial(reporter.prompting, typed)
+    reporter = make_reporter(settings, name, has_prompt=reads_lines)
+    home = settings.home.expanduser().absolute()
+    runner = Runner(commands=COMMANDS, home=home, bind=settings.bind, limits=settings.limits)
+    make = make_input or Input
+    if reads_lines and isinstance(reporter, TextReporter):
+        make = partial(_prompting, reporter, make)
     shown = reporter if wrap is None else wrap(reporter)
-    work = partial(runner.run, name, params, shown, typed)
+    work = partial(runner.run, name, params, shown, make)
     return run_until_signalled(work, reporter, stays=stays, interrupted=interrupted)
+
+
+def _prompting(reporter: TextReporter, make_input: MakeInput) -> Input:
+    """Return input whose lines are typed at a prompt."""
+    given = make_input()
+    return Input(lines=reporter.prompting(given.lines), data=given.data)
+
+
+def until_output_closes(run: Callable[[], int]) -> int:
+    """Run what writes until nobody reads any more, which is no failure; return the exit code."""
+    try:
+        return run()
+    except BaseException as exc:
+        if outcome_of(exc).code == "output_closed":
+            return DONE
+        raise
 
 
 def run_until_signalled(
     work: Callable[[], Awaitable[None]],
     reporter: LocalReporter,
     *,
-    stays: bool,
+    stays: bool | Stays,
     second_ends: bool = True,
     interrupted: str = INTERRUPTED_TEXT,
 ) -> int:
@@ -83,23 +104,28 @@ def run_until_signalled(
         await work()
         await reporter.finish()
 
+    has_no_end = stays if callable(stays) else lambda: stays
     try:
-        code = trio.run(partial(until_signalled, work_and_finish, stays=stays, second_ends=second_ends))
+        code = trio.run(partial(until_signalled, work_and_finish, stays=has_no_end, second_ends=second_ends))
     finally:
         reporter.close()
-    if code == INTERRUPTED and not stays:
+    if code == INTERRUPTED and not has_no_end():
         outcome = Outcome(exit_code=INTERRUPTED, code="interrupted", message=interrupted)
         tell(outcome, as_json=isinstance(reporter, JsonReporter))
     return code
 
 
-def make_reporter(settings: Settings, command: str, *, has_input: bool = False) -> LocalReporter:
-    """Return what shows the output of a command."""
+def make_reporter(settings: Settings, command: str, *, has_prompt: bool = False) -> LocalReporter:
+    """Return what shows the output of a command.
+
+    Args:
+        has_prompt: it reads typed lines, so that there is a prompt where these are typed at a terminal.
+    """
     set_up_logging(verbose=settings.verbose)
     if settings.as_json:
         return JsonReporter()
     ink = ink_for(STDOUT)
-    has_prompt = has_input and ink.is_terminal and os.isatty(STDIN)
+    has_prompt = has_prompt and ink.is_terminal and os.isatty(STDIN)
     return TextReporter(renderer_for(command, ink, folds=has_prompt), ink, has_prompt=has_prompt)
 
 

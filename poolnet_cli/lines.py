@@ -1,14 +1,19 @@
-"""Lines that a person or a program types into a running command, from standard input or through the control socket."""
+"""What goes into a running command, from standard input or through the control socket: typed lines, or bytes."""
 
 import os
 from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final
 
+import attrs
 import trio
 
 #: A typed line: room for a path and for any text that is still to be refused as too long.
 MAX_LINE_BYTES: Final = 64 * 1024
 _READ_SIZE: Final = 16 * 1024
+#: Bytes read at once; a pipe holds as many.
+DATA_SIZE: Final = 64 * 1024
 
 
 class LineSplitter:
@@ -68,6 +73,45 @@ class StandardInputLines:
         return self._ready.popleft()
 
 
+class FileData:
+    """The bytes of standard input or of a file until its end, as they come, to be iterated over.
+
+    Reading waits in a thread that is given up on cancellation. It ends by an OSError if it cannot be read.
+
+    Args:
+        path: a file; None for standard input.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._descriptor: int | None = 0 if path is None else None
+
+    def __aiter__(self) -> "FileData":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._descriptor is None:
+            assert self._path is not None, "standard input is open"
+            self._descriptor = await trio.to_thread.run_sync(os.open, self._path, os.O_RDONLY | os.O_CLOEXEC)
+        data = await trio.to_thread.run_sync(os.read, self._descriptor, DATA_SIZE, abandon_on_cancel=True)
+        if not data:
+            if self._path is not None:
+                os.close(self._descriptor)
+            raise StopAsyncIteration
+        return data
+
+
+class NoData:
+    """No bytes."""
+
+    def __aiter__(self) -> "NoData":
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise StopAsyncIteration
+
+
 class NoLines:
     """Nothing is typed."""
 
@@ -77,6 +121,14 @@ class NoLines:
     async def __anext__(self) -> str:
         await trio.lowlevel.checkpoint()
         raise StopAsyncIteration
+
+
+@attrs.frozen(kw_only=True)
+class Input:
+    """What goes into one run of a command."""
+
+    lines: AsyncIterator[str] = attrs.field(factory=NoLines)
+    data: AsyncIterator[bytes] = attrs.field(factory=NoData)
 
 
 def read_first_line() -> str:

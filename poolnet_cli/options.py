@@ -1,6 +1,7 @@
 """Options and arguments as click sees them: the global ones, which may stand before or after the command, and types."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -9,7 +10,8 @@ import click
 
 from poolnet import InvalidAddress, default_home, parse_server_address
 from poolnet.limits import DEFAULT_SERVER_PORT
-from poolnet_cli.units import parse_duration, parse_time
+from poolnet_cli.settings import MAX_DOWNLOADS, Limits, parse_rate
+from poolnet_cli.units import parse_duration, parse_size, parse_time
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any, Any]
@@ -32,6 +34,13 @@ class Settings:
     bind: tuple[str, int] = _ANY_ADDRESS
     as_json: bool = False
     verbose: bool = False
+    limits: Limits = Limits()
+
+
+#: An option of a command, with its environment variable in the help.
+option = partial(click.option, show_envvar=True)
+#: Gives a command the `Settings`.
+pass_settings = click.make_pass_decorator(Settings)
 
 
 class Duration(ParamType):
@@ -65,6 +74,27 @@ class Moment(ParamType):
             return value
         try:
             return parse_time(value, is_end=self._is_end)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+
+
+class Size(ParamType):
+    """A size such as 500K, 2M or 1G; its value is bytes.
+
+    Args:
+        is_rate: bytes a second; ``none`` is 0.
+    """
+
+    name = "size"
+
+    def __init__(self, *, is_rate: bool = False) -> None:
+        self._parse = parse_rate if is_rate else parse_size
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return self._parse(value)
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
 
@@ -141,6 +171,29 @@ def global_options(*, is_root: bool) -> Callable[[F], F]:
         return function
 
     return add
+
+
+def limit_options(function: F) -> F:
+    """Add the options about what a command may take; what is given is in `Settings.limits`."""
+    for names, keywords in reversed(_LIMITS):
+        function = option(*names, callback=_store_limit, expose_value=False, **keywords)(function)
+    return function
+
+
+#: Names as `Limits` has them.
+_LIMITS: Final[tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = (
+    (("--limit-up",), {"type": Size(is_rate=True), "metavar": "SIZE", "help": "Send at most so much a second: 500K."}),
+    (("--limit-down",), {"type": Size(is_rate=True), "metavar": "SIZE", "help": "Fetch at most so much a second: 2M."}),
+    (("--downloads",), {"type": click.IntRange(1, MAX_DOWNLOADS), "metavar": "N", "help": "So many at once."}),
+    (("--cache",), {"type": Size(), "metavar": "SIZE", "help": "Hold so much on disk for others: 256M, or 0."}),
+    (("--tcp/--no-tcp",), {"default": None, "help": "Whether files may travel over TCP."}),
+)
+
+
+def _store_limit(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    settings = ctx.find_root().ensure_object(Settings)
+    field = str(param.name).removeprefix("limit_")
+    settings.limits = Limits(**{field: value}).over(settings.limits)
 
 
 _GLOBAL: Final[tuple[tuple[tuple[str, ...], str, dict[str, Any]], ...]] = (

@@ -14,12 +14,16 @@ from poolnet import (
     ClockWrong,
     DeviceId,
     DownloadComplete,
+    DownloadFailed,
+    DownloadPaused,
     DownloadProgress,
+    DownloadResumed,
     ErrorReported,
     EventsDropped,
     FileId,
     FileOffered,
     HistoryEntry,
+    MediaReceived,
     MemberInfo,
     Mentioned,
     MessageReceived,
@@ -29,6 +33,7 @@ from poolnet import (
     NodeLeft,
     NodeRenamed,
     OfferInfo,
+    OfferKind,
     OfferRetracted,
     PoolEvent,
     PoolInfo,
@@ -71,15 +76,43 @@ def event_record(event: PoolEvent) -> Record:
         ):
             return _about_message_record(event)
         case FileOffered():
-            return offer_record(event.file_id, event.file_name, event.size_bytes, event.node)
+            record = offer_record(
+                event.file_id,
+                event.file_name,
+                event.size_bytes,
+                event.node,
+                kind=event.kind,
+                file_count=event.file_count,
+            )
+            return {**record, "preview": _base64(event.preview)} if event.preview else record
         case OfferRetracted():
             return {"event": "retracted", "file_id": encode_id(event.file_id)}
+        case DownloadProgress() | DownloadComplete() | DownloadPaused() | DownloadResumed() | DownloadFailed():
+            return _download_record(event)
+        case MediaReceived():
+            return media_record(event)
+        case _:
+            return _notice_record(event)
+
+
+def _download_record(
+    event: DownloadProgress | DownloadComplete | DownloadPaused | DownloadResumed | DownloadFailed,
+) -> Record:
+    match event:
         case DownloadProgress():
             return progress_record(event)
         case DownloadComplete():
             return complete_record(event.file_id, str(event.path))
+        case DownloadPaused():
+            why = {"code": event.code, "reason": event.reason}
+            return {"event": "download_paused", "file_id": encode_id(event.file_id), **why}
+        case DownloadResumed():
+            return {"event": "download_resumed", "file_id": encode_id(event.file_id)}
+        case DownloadFailed():
+            why = {"code": event.code, "reason": event.reason}
+            return {"event": "download_failed", "file_id": encode_id(event.file_id), **why}
         case _:
-            return _notice_record(event)
+            assert_never(event)
 
 
 def _about_message_record(
@@ -94,8 +127,7 @@ def _about_message_record(
         case AnnouncementReceived():
             return {"event": "announcement", **who, "text": event.text, **_when(event)}
         case AppMessageReceived():
-            data = base64.b64encode(event.data).decode("ascii")
-            return {"event": "app_message", **who, "app": event.app_name, "data": data, **_when(event)}
+            return {"event": "app_message", **who, "app": event.app_name, "data": _base64(event.data), **_when(event)}
         case UnknownMessageReceived():
             return {"event": "unknown_message", **who, "kind": event.kind, **_when(event)}
         case _:
@@ -169,7 +201,7 @@ def message_record(
 
 
 def history_record(entry: HistoryEntry) -> Record:
-    """Return one message of the history: the same fields as when it was live; of an offer only the file's name."""
+    """Return one message of the history: the same fields as when it was live; of an offer its name and what it is."""
     when = _when(entry)
     who = {"id": encode_id(entry.msg_id), "node": encode_id(entry.node), "name": entry.name}
     match entry.kind:
@@ -187,7 +219,8 @@ def history_record(entry: HistoryEntry) -> Record:
         case "announcement":
             return {"event": "announcement", **who, "text": entry.text, **when}
         case "offer":
-            return {"event": "offered", **who, "file": entry.text, **when}
+            what = {"kind": entry.offer_kind or "file", "file_count": entry.file_count}
+            return {"event": "offered", **who, "file": entry.text, **what, **when}
         case _:
             return {"event": "unknown_message", **who, "kind": entry.kind, **when}
 
@@ -204,9 +237,33 @@ def session_record(session: Session, number: int, names: Mapping[DeviceId, str])
     }
 
 
-def offer_record(file_id: FileId, name: str, size_bytes: int, node: DeviceId) -> Record:
-    """Return the event that a file can be fetched."""
-    return {"event": "offer", "file_id": encode_id(file_id), "name": name, "size": size_bytes, "node": encode_id(node)}
+def offer_record(
+    file_id: FileId, name: str, size_bytes: int, node: DeviceId, *, kind: OfferKind = "file", file_count: int = 1
+) -> Record:
+    """Return the event that a file, folder, picture or stream can be fetched."""
+    return {
+        "event": "offer",
+        "file_id": encode_id(file_id),
+        "name": name,
+        "size": size_bytes,
+        "node": encode_id(node),
+        "kind": kind,
+        "file_count": file_count,
+    }
+
+
+def media_record(event: MediaReceived) -> Record:
+    """Return the event that a picture which somebody shows is here."""
+    return {
+        "event": "media_received",
+        "file_id": encode_id(event.file_id),
+        "file": event.file_name,
+        "path": str(event.path),
+        "width": event.width,
+        "height": event.height,
+        "node": encode_id(event.node),
+        "name": event.name,
+    }
 
 
 def file_record(offer: OfferInfo) -> Record:
@@ -215,6 +272,9 @@ def file_record(offer: OfferInfo) -> Record:
         "file_id": encode_id(offer.file_id),
         "name": offer.name,
         "size": offer.size_bytes,
+        "kind": offer.kind,
+        "file_count": offer.file_count,
+        "holders": offer.holders,
         "nodes": [encode_id(node) for node in offer.nodes],
         "state": offer.state,
         "bytes": offer.done_bytes,
@@ -230,6 +290,7 @@ def progress_record(event: DownloadProgress) -> Record:
         "bytes": event.done_bytes,
         "size": event.size_bytes,
         "rate": round(event.rate_bytes_per_s),
+        "sources": event.sources,
     }
 
 
@@ -269,6 +330,10 @@ def pool_record(info: PoolInfo, device: DeviceId, joined: PoolNet | None) -> Rec
         "file_bytes_out": 0 if moved is None else moved.bytes_out,
         "device": encode_id(device),
     }
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
 
 
 def error_record(code: str, message: str) -> Record:

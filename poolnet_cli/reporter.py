@@ -1,7 +1,7 @@
 """What a command says while it works, independent of where it runs and how it is shown.
 
 A command emits *records* (JSON objects with the fields of docs/cli.md), *progress* (records that only the latest of
-matters) and *notes* (sentences for people). Who shows them decides: JSON lines, text, or the control socket to another
+matters), *notes* (sentences for people) and *data* (bytes). Who shows them decides: JSON lines, text, or the control socket to another
 process.
 """
 
@@ -25,6 +25,9 @@ class Reporter(Protocol):
 
     async def note(self, text: str) -> None:
         """Emit a sentence for people: standard error."""
+
+    async def data(self, data: bytes) -> None:
+        """Emit bytes as they are: standard output."""
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,7 @@ Signals: SIGINT, SIGTERM and SIGHUP cancel what runs, and everything that was op
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,16 +17,22 @@ import trio
 from poolnet import LocalError, StoreLocked
 from poolnet_cli.command import Call, Command, Params
 from poolnet_cli.control import connect_control, open_control_server, run_remotely
+from poolnet_cli.lines import Input
 from poolnet_cli.outcome import DONE, INTERRUPTED
 from poolnet_cli.patience import told_if_slow
 from poolnet_cli.reporter import Reporter
 from poolnet_cli.session import Session, open_session
+from poolnet_cli.settings import Limits
 
 #: How long to wait for the socket of a process that has just taken the home's lock, or is about to let it go.
 HANDOVER_S: Final = 1.0
 _HANDOVER_POLL_S: Final = 0.05
 
-Lines = Callable[[], AsyncIterator[str]]
+_NOT_HERE: Final = (
+    "the limits of the poolnet that runs in this home count, not the options given here; poolnet settings changes them"
+)
+
+MakeInput = Callable[[], Input]
 
 
 @attrs.frozen(kw_only=True)
@@ -37,14 +43,19 @@ class Runner:
         commands: all that the control socket offers, by name.
         home: the home directory.
         bind: where a node's UDP socket is bound, if it runs here.
+        limits: options of this run, which win over the home's settings.
     """
 
     commands: dict[str, Command]
     home: Path
     bind: tuple[str, int]
+    limits: Limits = Limits()
 
-    async def run(self, name: str, params: Params, reporter: Reporter, lines: Lines) -> None:
+    async def run(self, name: str, params: Params, reporter: Reporter, make_input: MakeInput) -> None:
         """Run a command to its end.
+
+        Args:
+            make_input: makes what goes into it; called again if a process that should run it ends before it begins.
 
         Raises:
             StoreLocked: another process holds the home and does not take commands.
@@ -55,18 +66,30 @@ class Runner:
         give_up_at = trio.current_time() + HANDOVER_S
         while True:
             stream = await connect_control(self.home)
-            remote_lines = lines() if command.takes_lines else None
-            if stream and await run_remotely(stream, name, params, reporter, remote_lines):
+            if stream and await self._run_there(stream, command, params, reporter, make_input):
                 return
             try:
-                async with open_session(self.home, self.bind) as session:
-                    call = Call(session=session, params=params, reporter=reporter, lines=lines())
+                async with open_session(self.home, self.bind, self.limits) as session:
+                    call = Call(session=session, params=params, reporter=reporter, input=make_input())
                     await self._run_here(command, call)
                     return
             except StoreLocked:
                 if trio.current_time() >= give_up_at:
                     raise
             await trio.sleep(_HANDOVER_POLL_S)
+
+    async def _run_there(
+        self,
+        stream: trio.SocketStream,
+        command: Command,
+        params: Params,
+        reporter: Reporter,
+        make_input: MakeInput,
+    ) -> bool:
+        if self.limits.said:
+            await reporter.note(_NOT_HERE)
+        given = make_input() if command.takes_input else None
+        return await run_remotely(stream, command.name, params, reporter, given)
 
     async def _run_here(self, command: Command, call: Call) -> None:
         if not command.holds_home:
@@ -82,20 +105,22 @@ class Runner:
                         await control.wait_idle()
 
     async def execute(
-        self, session: Session, name: str, params: dict[str, Any], reporter: Reporter, lines: AsyncIterator[str]
+        self, session: Session, name: str, params: dict[str, Any], reporter: Reporter, given: Input
     ) -> None:
         """Run a command that came through the control socket."""
         command = self.commands.get(name)
         if command is None:
             raise LocalError(f"the running poolnet does not know the command {name}; it may be an older version")
-        await command.run(Call(session=session, params=params, reporter=reporter, lines=lines))
+        await command.run(Call(session=session, params=params, reporter=reporter, input=given))
 
 
-async def until_signalled(work: Callable[[], Awaitable[None]], *, stays: bool, second_ends: bool = True) -> int:
+async def until_signalled(
+    work: Callable[[], Awaitable[None]], *, stays: Callable[[], bool], second_ends: bool = True
+) -> int:
     """Run `work` until it is done or a signal comes; return the exit code.
 
     Args:
-        stays: the work has no end of its own, so that ending it by SIGTERM is its success.
+        stays: whether the work has no end of its own when the signal comes, so that ending it by SIGTERM is its success.
         second_ends: a second signal ends the process without cleaning up.
     """
     received: list[int] = []
@@ -107,7 +132,7 @@ async def until_signalled(work: Callable[[], Awaitable[None]], *, stays: bool, s
         nursery.cancel_scope.cancel()
     if not scope.cancelled_caught:
         return DONE
-    return DONE if stays and received[0] != signal.SIGINT else INTERRUPTED
+    return DONE if stays() and received[0] != signal.SIGINT else INTERRUPTED
 
 
 async def _watch_signals(

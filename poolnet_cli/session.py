@@ -10,7 +10,18 @@ from pathlib import Path
 import attrs
 import trio
 
-from poolnet import AddressInUse, InviteLink, LocalError, Node, PoolId, PoolInfo, PoolNet, open_node
+from poolnet import (
+    AddressInUse,
+    FileManager,
+    InviteLink,
+    LocalError,
+    Node,
+    PoolId,
+    PoolInfo,
+    PoolNet,
+    open_node,
+)
+from poolnet_cli.settings import DEFAULTS, Limits, read_settings
 
 
 class PoolLeft(LocalError):
@@ -48,17 +59,40 @@ class _Entry:
 
 
 class Session:
-    """An open node and the pools that commands have joined on it. Made by `open_session`."""
+    """An open node and the pools that commands have joined on it. Made by `open_session`.
 
-    def __init__(self, node: Node, nursery: trio.Nursery) -> None:
+    Args:
+        options: limits that win over the settings of the home.
+    """
+
+    def __init__(self, node: Node, nursery: trio.Nursery, options: Limits = Limits()) -> None:
         self.node = node
         self._nursery = nursery
+        self._options = options
+        self.limits = options.over(DEFAULTS)
         self._entries: dict[PoolId, _Entry] = {}
 
     def joined(self, pool_id: PoolId) -> PoolNet | None:
         """Return the pool if a command of this process is in it."""
         entry = self._entries.get(pool_id)
         return None if entry is None else entry.net
+
+    @contextlib.asynccontextmanager
+    async def open_files(self, pool: PoolInfo) -> AsyncIterator[FileManager]:
+        """Open the files of a pool, joined or not; where it is not, nothing moves.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        async with self.node.open_files(pool) as files:
+            yield files
+
+    def take_settings(self, settings: Limits) -> None:
+        """Take note of the home's settings: what goes in and out of joined pools is limited by them at once."""
+        self.limits = self._options.over(settings).over(DEFAULTS)
+        for entry in self._entries.values():
+            if entry.net is not None:
+                self._limit(entry.net)
 
     @contextlib.asynccontextmanager
     async def use_pool(
@@ -121,6 +155,7 @@ class Session:
     ) -> None:
         try:
             async with self.node.join(pool, name=name) as net:
+                self._limit(net)
                 task_status.started(net)
                 await unused.wait()
         except AddressInUse as exc:  # the node has its socket already, this is about the pool's server
@@ -130,6 +165,12 @@ class Session:
             ) from exc
         finally:
             closed.set()
+
+    def _limit(self, net: PoolNet) -> None:
+        assert self.limits.downloads is not None, "DEFAULTS says everything"
+        net.files.set_limits(
+            up=self.limits.up or None, down=self.limits.down or None, concurrent=self.limits.downloads
+        )
 
 
 async def _close(entry: _Entry) -> None:
@@ -141,16 +182,26 @@ async def _close(entry: _Entry) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_session(home: Path, bind: tuple[str, int]) -> AsyncIterator[Session]:
+async def open_session(home: Path, bind: tuple[str, int], options: Limits = Limits()) -> AsyncIterator[Session]:
     """Open a home for commands; everything that they joined is left at the end.
 
     Args:
         bind: where the node's UDP socket is bound.
+        options: limits that win over the settings of the home.
 
     Raises:
         StoreLocked: another process uses the home.
         StoreError: it cannot be read.
     """
-    async with open_node(home, listen=bind) as node, trio.open_nursery() as nursery:
-        yield Session(node, nursery)
+    settings = await trio.to_thread.run_sync(read_settings, home)
+    limits = options.over(settings).over(DEFAULTS)
+    assert limits.tcp is not None, "DEFAULTS says everything"
+    assert limits.cache is not None, "DEFAULTS says everything"
+    async with (
+        open_node(home, listen=bind, tcp=limits.tcp, cache_size_bytes=limits.cache) as node,
+        trio.open_nursery() as nursery,
+    ):
+        session = Session(node, nursery, options)
+        session.take_settings(settings)
+        yield session
         nursery.cancel_scope.cancel()

@@ -1,6 +1,6 @@
 """Lists as tables of text: files, members and links, pools, sessions."""
 
-from poolnet_cli.entry_text import SHORT, full_time
+from poolnet_cli.entry_text import SHORT, full_time, kind_word
 from poolnet_cli.ink import Ink
 from poolnet_cli.reporter import Record
 from poolnet_cli.units import format_long_duration, format_rate, format_size
@@ -11,14 +11,30 @@ _MAX_NAMES = 6
 
 def files_table(ink: Ink, records: list[Record]) -> str:
     """Return the table of offered files."""
-    rows = [(r["file_id"][:SHORT], r["name"], format_size(r["size"]), str(len(r["nodes"])), _state(r)) for r in records]
-    return ink.table(("FILE", "NAME", "SIZE>", "NODES>", "HERE"), rows)
+    rows = [
+        (
+            record["file_id"][:SHORT],
+            record["name"],
+            kind_word(record),
+            "-" if record.get("kind") == "stream" else format_size(record["size"]),
+            str(len(record["nodes"])),
+            _state(record),
+        )
+        for record in records
+    ]
+    return ink.table(("FILE", "NAME", "KIND", "SIZE>", "NODES>", "HERE"), rows)
 
 
 def _state(record: Record) -> str:
-    if record["state"] == "downloading":
-        return f"{100 * record['bytes'] // max(record['size'], 1)} %"
-    words = {"offered": "-", "seeding": "offered by this device"}
+    percent = f"{100 * record['bytes'] // max(record['size'], 1)} %"
+    words = {
+        "offered": "-",
+        "queued": "waits for its turn",
+        "downloading": percent,
+        "paused": f"{percent}, paused",
+        "failed": "failed",
+        "seeding": "offered by this device",
+    }
     return words.get(record["state"]) or str(record["path"] or record["state"])
 
 

@@ -3,29 +3,24 @@
 Writing waits in a thread, so that a reader that does not read holds up nothing but the command that writes.
 """
 
+import base64
 import json
 import math
 import os
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator
 from typing import Final
 
 import trio
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from poolnet import printable
 from poolnet_cli.feed_renderer import ERASE_ROW
 from poolnet_cli.ink import Ink, ink_for
+from poolnet_cli.live_lines import LiveLines
 from poolnet_cli.render import Renderer
 from poolnet_cli.reporter import Record
+from poolnet_cli.terminal_text import TerminalText
+from poolnet_cli.transfers import Transfers
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -37,6 +32,9 @@ _MIN_ROWS: Final = 5
 _ROWS_OF_PIPE: Final = 20
 #: To the line's beginning, and erase it.
 _CLEAR_LINE: Final = "\r\x1b[K"
+#: Between two drawings of progress; faster is not seen.
+_DRAW_INTERVAL_S: Final = 0.1
+_PROGRESS_FIELDS: Final = ("file_id", "bytes", "size", "rate", "sources")
 
 
 def rows_for_feed() -> int:
@@ -57,9 +55,22 @@ async def write_text(descriptor: int, text: str) -> None:
 
 def write_text_now(descriptor: int, text: str) -> None:
     """Write all of `text` and wait for it; for the end of the process, when no event loop runs."""
-    data = memoryview(text.encode("utf-8", errors="backslashreplace"))
-    while data:
-        data = data[os.write(descriptor, data) :]
+    _write_all(descriptor, text.encode("utf-8", errors="backslashreplace"))
+
+
+async def write_data(descriptor: int, data: bytes) -> None:
+    """Write all of `data`; on cancellation the rest is given up.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    await trio.to_thread.run_sync(_write_all, descriptor, data, abandon_on_cancel=True)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def json_line(record: Record) -> str:
@@ -79,12 +90,13 @@ class JsonReporter:
 
     async def progress(self, record: Record) -> None:
         if "file_id" in record:  # hashing has no id yet, and no event
-            await self.record(
-                {"event": "progress", **{key: record[key] for key in ("file_id", "bytes", "size", "rate")}}
-            )
+            await self.record({"event": "progress", **{field: record[field] for field in _PROGRESS_FIELDS}})
 
     async def note(self, text: str) -> None:
         await write_text(STDERR, f"{printable(text)}\n")
+
+    async def data(self, data: bytes) -> None:
+        await self.record({"event": "data", "data": base64.b64encode(data).decode("ascii")})
 
     async def finish(self) -> None:
         """Nothing is held back."""
@@ -94,7 +106,10 @@ class JsonReporter:
 
 
 class TextReporter:
-    """Records as text on standard output, progress as a bar and notes on standard error.
+    """Records as text on standard output, progress and notes on standard error.
+
+    Progress is lines that change in place, where standard error is a terminal and nothing is typed; elsewhere it is told
+    now and then.
 
     Args:
         has_prompt: both standard input and output are a terminal and lines are typed while output comes: a prompt
@@ -105,24 +120,46 @@ class TextReporter:
         self._renderer = renderer
         self._ink = ink
         self._prompt = _PROMPT if has_prompt else ""
-        self._bar = _Bar()
+        self._text = TerminalText()
+        self._error_ink = ink_for(STDERR)
+        self._transfers = Transfers(self._error_ink)
+        self._live = LiveLines(self._error_ink)
+        self._drawn_at = -math.inf
         self._lock = trio.Lock()
         self._written_at = -math.inf
 
     async def record(self, record: Record) -> None:
         async with self._lock:
+            if not self._prompt and (event := record.get("event")) in ("complete", "download_failed"):
+                self._transfers.ended(record["file_id"], is_complete=event == "complete")
             await self._print(self._renderer.record(record))
 
     async def progress(self, record: Record) -> None:
-        if not self._prompt:
-            self._bar.show(record)
+        if self._prompt:  # what is fetched is told by events
+            if "file_id" not in record:
+                await self.record({"event": "hashing", **record})
+            return
+        self._transfers.update(record)
+        if not self._error_ink.is_terminal:
+            if told := self._transfers.told(record):
+                await self.note(told)
+        elif time.monotonic() >= self._drawn_at + _DRAW_INTERVAL_S:
+            async with self._lock:
+                await self._draw()
 
     async def note(self, text: str) -> None:
         async with self._lock:
-            self._bar.hide()
             self._renderer.touched()
-            clear, prompt = (_CLEAR_LINE, self._prompt) if self._prompt else ("", "")
+            clear, prompt = (_CLEAR_LINE, self._prompt) if self._prompt else (self._live.erase(), "")
             await write_text(STDERR, f"{clear}{printable(text)}\n{prompt}")
+            await self._draw()
+
+    async def data(self, data: bytes) -> None:
+        async with self._lock:
+            if self._ink.is_terminal:
+                await write_text(STDOUT, self._text.feed(data))
+            else:
+                await write_data(STDOUT, data)
 
     async def finish(self) -> None:
         """Print what was held back until the command is done (tables)."""
@@ -130,14 +167,15 @@ class TextReporter:
             await self._print(self._renderer.finish())
 
     def close(self) -> None:
-        """Take the bar and the prompt away, however the command ended."""
-        self._bar.hide()
+        """Take progress and the prompt away, however the command ended."""
+        if erasing := self._live.erase():
+            write_text_now(STDERR, erasing)
         if self._prompt:
             write_text_now(STDOUT, _CLEAR_LINE)
 
-    def prompting(self, make_lines: Callable[[], AsyncIterator[str]]) -> AsyncIterator[str]:
-        """Return the lines that `make_lines` gives, with the prompt put back below each."""
-        return _PromptingLines(make_lines(), self)
+    def prompting(self, lines: AsyncIterator[str]) -> AsyncIterator[str]:
+        """Return `lines`, with the prompt put back below each."""
+        return _PromptingLines(lines, self) if self._prompt else lines
 
     async def show_prompt(self, typed: str | None) -> None:
         """Show the prompt, if there is one.
@@ -160,11 +198,20 @@ class TextReporter:
         await write_text(STDOUT, before + self._prompt)
 
     async def _print(self, text: str) -> None:
-        if not text:
+        """Print text above what changes in place."""
+        if text:
+            if self._ink.is_terminal and (erasing := self._live.erase()):
+                await write_text(STDERR, erasing)
+            self._written_at = trio.current_time()
+            await write_text(STDOUT, f"{_CLEAR_LINE}{text}{self._prompt}" if self._prompt else text)
+        await self._draw()
+
+    async def _draw(self) -> None:
+        """Draw progress as it is now."""
+        if self._prompt or not self._error_ink.is_terminal:
             return
-        self._bar.hide()
-        self._written_at = trio.current_time()
-        await write_text(STDOUT, f"{_CLEAR_LINE}{text}{self._prompt}" if self._prompt else text)
+        self._drawn_at = time.monotonic()
+        await write_text(STDERR, self._live.draw(self._transfers.lines()))
 
 
 class _PromptingLines:
@@ -185,43 +232,3 @@ class _PromptingLines:
         line = await anext(self._lines)
         await self._reporter.show_prompt(line)
         return line
-
-
-class _Bar:
-    """A progress bar on standard error while there is progress, if that is a terminal."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._name = ""
-
-    def show(self, record: Record) -> None:
-        if not self._console.is_terminal:
-            return
-        name = printable(str(record["name"]))
-        if self._progress is None or name != self._name:
-            self.hide()
-            self._progress = _new_progress(self._console)
-            self._progress.start()
-            self._task = self._progress.add_task(name, total=record["size"])
-            self._name = name
-        self._progress.update(self._task, completed=record["bytes"], refresh=True)
-
-    def hide(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-
-
-def _new_progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        auto_refresh=False,
-        transient=True,
-    )

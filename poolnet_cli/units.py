@@ -8,6 +8,10 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 #: A hundred years: beyond this a duration is a typing error, and dates stop to work.
 MAX_DURATION_S: Final = 100 * 365 * 86400
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?(?:/s)?")
+_SIZE_UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+#: Beyond this a size is a typing error.
+MAX_SIZE_BYTES: Final = 2**50
 
 
 def parse_duration(text: str) -> float:
@@ -27,6 +31,21 @@ def parse_duration(text: str) -> float:
     if not 0 < seconds <= MAX_DURATION_S:
         raise ValueError(f"{text!r} must be more than nothing and at most a hundred years")
     return seconds
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of ``500K``, ``2M``, ``1.5G``, ``2MiB``, ``4096``; K, M, G and T are powers of 1024.
+
+    Raises:
+        ValueError: not a size, or beyond a pebibyte.
+    """
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write for example 500K, 2M or 1G")
+    size_bytes = round(float(match[1]) * _SIZE_UNITS[match[2]])
+    if size_bytes > MAX_SIZE_BYTES:
+        raise ValueError(f"{text!r} is too much; write for example 500K, 2M or 1G")
+    return size_bytes
 
 
 def parse_time(text: str, *, is_end: bool = False, now: datetime | None = None) -> int:

@@ -5,12 +5,12 @@ Pieces carry no bytes; a node may be told to send wrong ones. Time is virtual, e
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
 
 from poolnet.ids import DeviceId, FileId
-from poolnet.protocol.hash_tree import TreeShape
+from poolnet.protocol.hash_tree import Shape
 from poolnet.protocol.swarm import (
     CancelSend,
     Completed,
@@ -23,6 +23,10 @@ from poolnet.protocol.swarm import (
     PieceSent,
     PieceStored,
     Received,
+    RelayBegan,
+    RelayEnded,
+    Route,
+    RouteWanted,
     SendFrame,
     SendPiece,
     SourcesChanged,
@@ -63,6 +67,12 @@ class SimNode:
         self.sources: list[SourcesChanged] = []
         self.wasted = 0
         self.has_lost = False
+        self.frames_sent = 0
+        self.relaying: set[FileId] = set()
+        self.route_wanted: set[FileId] = set()
+        self.asked_first: dict[FileId, None] = {}
+        self.told_routes: dict[FileId, int | None] = {}
+        self.believes: int | None = None  # a route that it is told whatever is true
         self.deadline: float | None = None
 
     def feed(self, event: SwarmEvent) -> None:
@@ -72,6 +82,7 @@ class SimNode:
         for effect in effects:
             match effect:
                 case SendFrame(peer, frame):
+                    self.frames_sent += 1
                     self.net.post(self.peer, peer, Received(self.peer, frame))
                 case SendPiece(peer, file_id, piece):
                     if not self.is_deaf:
@@ -89,6 +100,18 @@ class SimNode:
                     self.misbehaved.append(effect)
                 case SourcesChanged():
                     self.sources.append(effect)
+                case RouteWanted(file_id):
+                    assert file_id not in self.route_wanted
+                    self.route_wanted.add(file_id)
+                    self.told_routes.pop(file_id, None)
+                    self.net.at(self.net.now, partial(self.net.tell_routes, [self]))
+                case RelayBegan(file_id):
+                    assert file_id not in self.relaying
+                    self.relaying.add(file_id)
+                case RelayEnded(file_id):
+                    assert file_id in self.relaying | self.route_wanted
+                    self.relaying.discard(file_id)
+                    self.route_wanted.discard(file_id)
         self.arm()
 
     def arm(self) -> None:
@@ -106,6 +129,13 @@ class SimNode:
         self.has_lost = True
         self.stored[file_id].discard(piece)
         self.feed(StopServing(file_id, ((piece, piece + 1),)))
+
+    def evict(self, file_id: FileId, pieces: Iterable[int]) -> None:
+        """The cache has thrown out pieces."""
+        gone = RangeSet.of(piece for piece in pieces if piece in self.stored[file_id])
+        self.has_lost = True
+        self.stored[file_id] -= set(gone)
+        self.feed(StopServing(file_id, gone.to_ranges()))
 
     def pump(self) -> None:
         """Hand queued pieces to the links, and send the next over the uplink, one link after another."""
@@ -160,7 +190,8 @@ class SwarmNet:
         self.now = 0.0
         self.latency = latency
         self.nodes: dict[DeviceId, SimNode] = {}
-        self.shapes: dict[FileId, TreeShape] = {}
+        self.shapes: dict[FileId, Shape] = {}
+        self.holders: dict[FileId, list[SimNode]] = {}  # what routes lead to
         self.links: dict[tuple[DeviceId, DeviceId], int] = {}
         self._serial = 0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -184,6 +215,26 @@ class SwarmNet:
         for a, b in ((one, other), (other, one)):
             del a.queues[b.peer], a.transit[b.peer]
             a.feed(LinkDown(b.peer))
+
+    def tell_routes(self, nodes: Iterable[SimNode] | None = None) -> None:
+        """Tell nodes how far they are from holders of the files that they fetch or were asked for."""
+        for node in list(self.nodes.values()) if nodes is None else nodes:
+            for file_id in self.holders:
+                if node.swarm.is_downloading(file_id) or file_id in node.route_wanted:
+                    hops = self.hops(node, file_id) if node.believes is None else node.believes
+                    if node.told_routes.get(file_id, -1) != hops:
+                        node.told_routes[file_id] = hops
+                        node.feed(Route(file_id, self.shapes[file_id].size_bytes, hops))
+                else:
+                    node.told_routes.pop(file_id, None)
+
+    def hops(self, node: SimNode, file_id: FileId) -> int | None:
+        reached = {holder.peer for holder in self.holders[file_id]} - {node.peer}
+        for hops in range(1, 1 + len(self.nodes)):
+            reached |= {b for a, b in self.links if a in reached}
+            if node.peer in reached:
+                return hops
+        return None
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         self._serial += 1
@@ -216,8 +267,8 @@ class SwarmNet:
     def run(self, *, until: Callable[[], bool] = lambda: False, limit: float = 3600.0) -> None:
         """Let things happen until `until` holds, nothing is left to happen, or the time is up."""
         while self._heap and not until():
-            when, _, action = heapq.heappop(self._heap)
-            if when > limit:
+            if self._heap[0][0] > limit:
                 return
+            when, _, action = heapq.heappop(self._heap)
             self.now = max(self.now, when)
             action()

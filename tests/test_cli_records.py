@@ -29,9 +29,13 @@ from poolnet import (
 from poolnet.clock import Hlc, make_hlc
 from poolnet.events import (
     DownloadComplete,
+    DownloadFailed,
+    DownloadPaused,
     DownloadProgress,
+    DownloadResumed,
     ErrorReported,
     EventsDropped,
+    MediaReceived,
     ServerAttached,
     ServerLost,
     SourceLost,
@@ -62,8 +66,15 @@ EVENTS: list[PoolEvent] = [
     ClockWrong(ahead_s=-86400.1234),
     FileOffered(file_id=FILE, file_name="big.bin", size_bytes=100, node=ADA, name="ada"),
     OfferRetracted(file_id=FILE, node=ADA),
-    DownloadProgress(file_id=FILE, done_bytes=10, size_bytes=100, rate_bytes_per_s=1.0),
+    FileOffered(
+        file_id=FILE, file_name="a.png", size_bytes=100, node=ADA, name="ada", kind="media", preview=b"\xff\xd8\xff"
+    ),
+    DownloadProgress(file_id=FILE, done_bytes=10, size_bytes=100, rate_bytes_per_s=1.0, sources=2),
     DownloadComplete(file_id=FILE, path=Path("/x/big.bin")),
+    DownloadPaused(file_id=FILE, code="disk_full", reason="no space left"),
+    DownloadResumed(file_id=FILE),
+    DownloadFailed(file_id=FILE, code="unknown_file", reason="it was withdrawn"),
+    MediaReceived(file_id=FILE, file_name="a.png", path=Path("/m/a.png"), width=640, height=480, node=ADA, name="ada"),
     SourceLost(file_id=FILE, path=Path("/x/big.bin"), reason="/x/big.bin has changed"),
     ServerAttached(address="h:1"),
     ServerLost(address="h:1", reason="no answer"),
@@ -96,12 +107,20 @@ def test_a_wrong_clock_is_told_in_seconds() -> None:
     assert event_record(ClockWrong(ahead_s=-86400.1234)) == {"event": "clock_wrong", "ahead_s": -86400.123}
 
 
+def test_an_offer_says_what_it_is_and_a_picture_brings_its_preview() -> None:
+    folder = FileOffered(file_id=FILE, file_name="f", size_bytes=1, node=ADA, name="ada", kind="folder", file_count=7)
+    assert {"kind": "folder", "file_count": 7}.items() <= event_record(folder).items()
+    assert "preview" not in event_record(folder)
+    picture = next(event for event in EVENTS if isinstance(event, FileOffered) and event.preview)
+    assert event_record(picture)["preview"] == "/9j/"
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "expected"),
     [
         ("text", "hi", {"event": "message", "text": "hi"}),
         ("announcement", "hear", {"event": "announcement", "text": "hear"}),
-        ("offer", "big.bin", {"event": "offered", "file": "big.bin"}),
+        ("offer", "big.bin", {"event": "offered", "file": "big.bin", "kind": "file", "file_count": 1}),
         ("poll", None, {"event": "unknown_message", "kind": "poll"}),
     ],
 )

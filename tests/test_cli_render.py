@@ -200,6 +200,36 @@ def test_an_offer_says_whose_it_is():
     assert feed.record(offer(BOB)) == "* bob offers big.bin, 100 B  (/get ffffffff)\n"
 
 
+@pytest.mark.parametrize(
+    ("kind", "by_others", "by_you"),
+    [
+        (
+            {"kind": "folder", "file_count": 3},
+            "offers the folder big.bin, 3 files, 100 B  (/get ffffffff)",
+            "offer the folder big.bin, 3 files, 100 B",
+        ),
+        ({"kind": "media", "file_count": 1}, "shows big.bin, 100 B  (/get ffffffff)", "show big.bin, 100 B"),
+        ({"kind": "stream", "file_count": 1, "size": 0}, "streams big.bin", "stream big.bin"),
+    ],
+)
+def test_an_offer_says_what_is_offered_live_and_in_the_history(kind: dict[str, object], by_others: str, by_you: str):
+    feed = FeedRenderer(PLAIN)
+    feed.record(JOINED)
+    assert feed.record({**offer(ADA), **kind}) == f"* you {by_you}\n"
+    assert feed.record({**offer(BOB), **kind}) == f"* bbbbbbbb {by_others}\n"
+    entry = {**message("", node=BOB), "event": "offered", "file": "big.bin", "name": "bob", "size": 100, **kind}
+    assert feed.record({**entry, "file_id": FILE_ID}).endswith(f" bob {by_others}\n")
+
+
+def test_a_download_that_stands_still_fails_or_goes_on_is_told_by_the_name_of_its_file():
+    feed = FeedRenderer(PLAIN)
+    feed.record(offer(BOB))
+    why = {"file_id": FILE_ID, "code": "disk_full", "reason": "no room"}
+    assert feed.record({"event": "download_paused", **why}) == "* big.bin stands still: no room\n"
+    assert feed.record({"event": "download_resumed", "file_id": FILE_ID}) == "* big.bin goes on\n"
+    assert feed.record({"event": "download_failed", **why}) == "! big.bin was not fetched: no room\n"
+
+
 def test_progress_is_mentioned_now_and_then_unless_it_takes_no_time():
     now = 0.0
     feed = FeedRenderer(PLAIN, clock=lambda: now)
@@ -268,14 +298,37 @@ def test_results_are_bare_lines_that_scripts_can_use(command: str, record: dict[
     assert renderer.record(record) + renderer.finish() == line
 
 
+def listed(**fields: object) -> dict[str, object]:
+    shared = {"file_id": FILE_ID, "name": "x", "size": 2048, "nodes": [ADA], "state": "offered", "path": None}
+    return {**shared, "kind": "file", "file_count": 1, "bytes": 512, **fields}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"kind": "folder", "file_count": 2}, "folder of 2 files  2.0 KiB      1  -"),
+        ({"kind": "folder", "file_count": 1}, "folder of 1 file  2.0 KiB      1  -"),
+        ({"kind": "media"}, "picture  2.0 KiB      1  -"),
+        ({"kind": "stream", "size": 0}, "stream     -      1  -"),
+        ({"state": "downloading"}, "25 %"),
+        ({"state": "queued"}, "waits for its turn"),
+        ({"state": "paused"}, "25 %, paused"),
+        ({"state": "failed"}, "failed"),
+    ],
+)
+def test_the_list_of_files_says_what_is_offered_and_how_far_it_is(fields: dict[str, object], words: str):
+    renderer = renderer_for("files", PLAIN)
+    renderer.record(listed(**fields))
+    assert renderer.finish().splitlines()[1].endswith(words)
+
+
 def test_a_table_is_aligned_and_not_cut_off_outside_a_terminal():
     renderer = renderer_for("files", PLAIN)
     for name in ("short", "x" * 300):
-        record = {"file_id": FILE_ID, "name": name, "size": 2048, "nodes": [ADA], "state": "offered", "path": None}
-        assert renderer.record(record) == ""
+        assert renderer.record(listed(name=name)) == ""
     heading, first, second = renderer.finish().splitlines()
-    assert heading.split() == ["FILE", "NAME", "SIZE", "NODES", "HERE"]
-    assert first.split() == ["ffffffff", "short", "2.0", "KiB", "1", "-"]
+    assert heading.split() == ["FILE", "NAME", "KIND", "SIZE", "NODES", "HERE"]
+    assert first.split() == ["ffffffff", "short", "file", "2.0", "KiB", "1", "-"]
     assert "x" * 300 in second
 
 

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 import poolnet
+from poolnet.chunk_cache import ChunkCache
 from poolnet.events import MessageReceived
 from poolnet.file_manager import FileManager
 from poolnet.message_db import MessageDB
@@ -62,6 +63,7 @@ async def run_as_second_member(main: Main) -> None:
 SERVICES = [
     Service(MessageDB, run_alone),
     Service(FileManager, run_alone),
+    Service(ChunkCache, run_alone),
     Service(open_node, run_with_a_home),
     Service(PoolNet, run_as_second_member),
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from file_pool import Pool
 
 from poolnet.clock import Hlc
 from poolnet.errors import LocalError, OutputExists, SourceUnavailable, StoreError, TextTooLong, UnknownFile
@@ -17,51 +18,12 @@ from poolnet.events import DownloadComplete, DownloadProgress, FileOffered, Offe
 from poolnet.file_manager import FileManager, OfferInfo, open_file_manager
 from poolnet.files.offer_book import NodeOffer, OfferBook
 from poolnet.files.size_claims import SizeClaims
-from poolnet.ids import DeviceId, FileId, MsgId, encode_id
+from poolnet.ids import DeviceId, FileId, encode_id
 from poolnet.limits import CHUNK_SIZE, MAX_FILE_NAME_BYTES, MAX_FILE_SIZE, MAX_OFFERS, MIB, TREE_FAN_OUT
 from poolnet.testing.chunk_links import FileNode, Uplink, linked
-from poolnet.wire.bodies import Body, OfferBody, RetractOfferBody
+from poolnet.wire.bodies import OfferBody, RetractOfferBody
 
 SIZE = 3 * MIB + 123
-
-
-class Pool:
-    """What stands in for a pool: passes offers on to every device at once."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.tmp_path = tmp_path
-        self.managers: dict[DeviceId, FileManager] = {}
-        self.published: list[Body] = []
-        self._hlc = 0
-
-    @contextlib.asynccontextmanager
-    async def device(self, number: int, *, uplink: Uplink | None = None) -> AsyncIterator[FileNode]:
-        """A device with a directory of its own, and everything that was published so far."""
-        node = DeviceId(bytes([number]) * 32)
-        home = self.home(number)
-        home.mkdir(exist_ok=True)
-        async with open_file_manager(home / "manager", rng=random.Random(number)) as files:
-
-            async def publish(body: Body) -> MsgId:
-                return self.publish(node, body)
-
-            files.bind(node, publish)
-            self.managers[node] = files
-            yield FileNode(node, files, uplink or Uplink())
-            del self.managers[node]
-
-    def home(self, number: int) -> Path:
-        return self.tmp_path / f"device{number}"
-
-    def publish(self, node: DeviceId, body: Body) -> MsgId:
-        self._hlc += 1
-        self.published.append(body)
-        for files in self.managers.values():
-            if isinstance(body, OfferBody):
-                files.learned_offer(node, body.name, body.file_id, body.size, Hlc(self._hlc))
-            elif isinstance(body, RetractOfferBody):
-                files.learned_retraction(node, body.file_id, Hlc(self._hlc))
-        return MsgId(self._hlc.to_bytes(32, "big"))
 
 
 @pytest.fixture
@@ -171,7 +133,9 @@ async def test_a_cancelled_download_goes_on_where_it_was(pool: Pool) -> None:
     async with pool.device(1) as a:
         offer = await files_of(a).offer(source)
         async with pool.device(2) as b:
-            files_of(b).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+            files_of(b).learned_offer(
+                a.node, OfferBody(file_id=offer.file_id, name="a.bin", size=offer.size_bytes), Hlc(1)
+            )
             with trio.CancelScope() as scope:
                 async with linked(a, b), files_of(b).subscribe() as events, trio.open_nursery() as nursery:
                     nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
@@ -183,7 +147,9 @@ async def test_a_cancelled_download_goes_on_where_it_was(pool: Pool) -> None:
             assert not (pool.home(2) / "a.bin").exists()
         sent = a.uplink.sent_bytes
         async with pool.device(2) as b, linked(a, b):
-            files_of(b).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+            files_of(b).learned_offer(
+                a.node, OfferBody(file_id=offer.file_id, name="a.bin", size=offer.size_bytes), Hlc(1)
+            )
             path = await files_of(b).download(offer.file_id, pool.home(2))
             assert path.read_bytes() == source.read_bytes()
         assert a.uplink.sent_bytes - sent < 6.5 * MIB
@@ -194,7 +160,9 @@ async def test_a_part_that_was_damaged_meanwhile_is_fetched_again(pool: Pool) ->
     async with pool.device(1) as a:
         offer = await files_of(a).offer(source)
         async with pool.device(2) as b:
-            files_of(b).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+            files_of(b).learned_offer(
+                a.node, OfferBody(file_id=offer.file_id, name="a.bin", size=offer.size_bytes), Hlc(1)
+            )
             async with linked(a, b):
                 with trio.CancelScope() as scope:
                     async with trio.open_nursery() as nursery:
@@ -317,7 +285,7 @@ async def test_a_source_that_was_only_touched_is_kept(pool: Pool) -> None:
         offer = await files_of(a).offer(source)
     os.utime(source, ns=(5, 5))
     async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
-        files_of(b).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+        files_of(b).learned_offer(a.node, OfferBody(file_id=offer.file_id, name="a.bin", size=offer.size_bytes), Hlc(1))
         path = await files_of(b).download(offer.file_id, pool.home(2))
         assert path.read_bytes() == source.read_bytes()
 
@@ -330,7 +298,7 @@ async def test_offers_and_fetched_files_survive_a_restart_without_being_read(poo
     async with pool.device(1) as a, pool.device(2) as b, pool.device(3) as c, linked(b, c):
         assert [(info.state, info.name) for info in files_of(a).offers()] == [("seeding", "a.bin")]
         assert [(info.state, info.name) for info in files_of(b).offers()] == [("complete", "a.bin")]
-        files_of(c).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+        files_of(c).learned_offer(a.node, OfferBody(file_id=offer.file_id, name="a.bin", size=offer.size_bytes), Hlc(1))
         path = await files_of(c).download(offer.file_id, pool.home(3))
         assert path.read_bytes() == source.read_bytes()
 
@@ -342,7 +310,7 @@ async def test_a_lost_tree_is_made_again(pool: Pool) -> None:
     for tree in (pool.home(1) / "manager" / "trees").iterdir():
         tree.unlink()
     async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
-        files_of(b).learned_offer(a.node, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+        files_of(b).learned_offer(a.node, OfferBody(file_id=offer.file_id, name="a.bin", size=offer.size_bytes), Hlc(1))
         path = await files_of(b).download(offer.file_id, pool.home(2))
         assert path.read_bytes() == source.read_bytes()
 
@@ -353,7 +321,7 @@ async def test_settling_tells_the_pool_what_it_does_not_know(pool: Pool) -> None
         offer = await files.offer(source)
     gone = FileId(bytes([7]) * 32)
     async with pool.device(1) as a:
-        files_of(a).learned_offer(a.node, "gone", gone, 10, Hlc(1))
+        files_of(a).learned_offer(a.node, OfferBody(file_id=gone, name="gone", size=10), Hlc(1))
         await files_of(a).settle()
         assert pool.published == [
             RetractOfferBody(file_id=gone),
@@ -388,10 +356,10 @@ async def test_the_latest_message_of_a_node_decides_whether_it_offers(pool: Pool
     async with pool.device(1) as a, files_of(a).subscribe() as events:
         files = files_of(a)
         files.learned_retraction(node, file_id, Hlc(5))
-        files.learned_offer(node, "old", file_id, 3, Hlc(4))
+        files.learned_offer(node, OfferBody(file_id=file_id, name="old", size=3), Hlc(4))
         assert files.offers() == []
-        files.learned_offer(node, "new", file_id, 3, Hlc(6))
-        files.learned_offer(node, "new", file_id, 3, Hlc(6))
+        files.learned_offer(node, OfferBody(file_id=file_id, name="new", size=3), Hlc(6))
+        files.learned_offer(node, OfferBody(file_id=file_id, name="new", size=3), Hlc(6))
         files.learned_retraction(node, file_id, Hlc(5))
         assert [info.name for info in files.offers()] == ["new"]
         event = await anext(events)
@@ -576,10 +544,10 @@ async def test_an_offer_that_lies_about_the_size_brings_no_file(
     async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
         offer = await files_of(a).offer(source)
         files_of(b).learned_retraction(a.node, offer.file_id, Hlc(50))
-        files_of(b).learned_offer(liar, "lie", offer.file_id, 0, Hlc(60))
+        files_of(b).learned_offer(liar, OfferBody(file_id=offer.file_id, name="lie", size=0), Hlc(60))
         with pytest.raises(StoreError, match="empty"):
             await files_of(b).download(offer.file_id, pool.home(2))
-        files_of(b).learned_offer(liar, "lie", offer.file_id, 5, Hlc(70))
+        files_of(b).learned_offer(liar, OfferBody(file_id=offer.file_id, name="lie", size=5), Hlc(70))
         with trio.move_on_after(20) as patience:
             await files_of(b).download(offer.file_id, pool.home(2))
         assert patience.cancelled_caught
@@ -593,7 +561,7 @@ async def test_a_lie_about_the_size_does_not_keep_a_file_away(pool: Pool, size: 
     liar = DeviceId(bytes(32))
     async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
         offer = await files_of(a).offer(source)
-        files_of(b).learned_offer(liar, "earlier", offer.file_id, lie, Hlc(0))
+        files_of(b).learned_offer(liar, OfferBody(file_id=offer.file_id, name="earlier", size=lie), Hlc(0))
         path = await files_of(b).download(offer.file_id, pool.home(2))
         assert path.read_bytes() == source.read_bytes()
         assert files_of(b).find("earlier" if path.name == "earlier" else "a.bin").size_bytes == size
@@ -606,11 +574,11 @@ async def test_a_lie_that_was_believed_first_is_dropped_when_the_true_size_is_to
     async with pool.device(1) as a:
         offer = await files_of(a).offer(source)
         async with pool.device(2) as b, linked(a, b), trio.open_nursery() as nursery:
-            files_of(b).learned_offer(liar, "a.bin", offer.file_id, SIZE + 1, Hlc(0))
+            files_of(b).learned_offer(liar, OfferBody(file_id=offer.file_id, name="a.bin", size=SIZE + 1), Hlc(0))
             nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
             while not files_of(b).statistics().exchange.bad_pieces:
                 await trio.lowlevel.checkpoint()
-            files_of(b).learned_offer(a.node, "a.bin", offer.file_id, SIZE, Hlc(1))
+            files_of(b).learned_offer(a.node, OfferBody(file_id=offer.file_id, name="a.bin", size=SIZE), Hlc(1))
         assert (pool.home(2) / "a.bin").read_bytes() == source.read_bytes()
 
 
@@ -620,14 +588,14 @@ async def test_a_download_that_waited_with_a_lie_can_be_asked_for_again_with_the
     async with pool.device(1) as a:
         offer = await files_of(a).offer(source)
         async with pool.device(2) as b, linked(a, b):
-            files_of(b).learned_offer(liar, "a.bin", offer.file_id, SIZE + 1, Hlc(0))
+            files_of(b).learned_offer(liar, OfferBody(file_id=offer.file_id, name="a.bin", size=SIZE + 1), Hlc(0))
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(files_of(b).download, offer.file_id, pool.home(2))
                     while not files_of(b).statistics().exchange.bad_pieces:
                         await trio.lowlevel.checkpoint()
                     scope.cancel()
-            files_of(b).learned_offer(a.node, "a.bin", offer.file_id, SIZE, Hlc(1))
+            files_of(b).learned_offer(a.node, OfferBody(file_id=offer.file_id, name="a.bin", size=SIZE), Hlc(1))
             path = await files_of(b).download(offer.file_id, pool.home(2))
         assert path.read_bytes() == source.read_bytes()
 
@@ -640,7 +608,11 @@ async def test_a_liar_who_spoils_the_true_size_as_well_only_costs_time(
         offer = await files_of(a).offer(source)
         await files_of(liar).offer(source)
         for number in range(4):  # as many offers, earlier ones
-            files_of(c).learned_offer(DeviceId(bytes([90 + number]) * 32), "a.bin", offer.file_id, SIZE + 1, Hlc(0))
+            files_of(c).learned_offer(
+                DeviceId(bytes([90 + number]) * 32),
+                OfferBody(file_id=offer.file_id, name="a.bin", size=SIZE + 1),
+                Hlc(0),
+            )
         async with linked(liar, c, tamper=lambda header, payload: payload[:-1] + b"x"), trio.open_nursery() as nursery:
 
             async def meet_somebody_honest() -> None:

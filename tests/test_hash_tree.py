@@ -10,6 +10,7 @@ from poolnet.ids import FileId
 from poolnet.limits import CHUNK_SIZE, MAX_FILE_SIZE, TREE_FAN_OUT
 from poolnet.protocol import hash_tree
 from poolnet.protocol.hash_tree import (
+    OpenShape,
     TreeBuilder,
     TreeShape,
     expected_hash,
@@ -17,7 +18,9 @@ from poolnet.protocol.hash_tree import (
     hash_chunk,
     hash_node,
     piece_is_genuine,
+    shape_of,
 )
+from poolnet.ranges import RangeSet
 
 
 def build(chunks: list[bytes]) -> tuple[TreeShape, FileId, dict[int, bytes]]:
@@ -103,6 +106,26 @@ def test_chunks_cover_the_file_exactly(size: int) -> None:
         assert shape.chunk_offset(shape.chunk_index(last)) + shape.piece_size(last) == size
         assert 0 < shape.piece_size(last) <= CHUNK_SIZE
     assert shape.piece_of_chunk(0) == shape.node_count
+
+
+@given(st.integers(0, 3 * TREE_FAN_OUT), st.lists(st.tuples(st.integers(0, 4000), st.integers(1, 2000)), max_size=3))
+def test_with_ancestors_adds_every_node_above_and_nothing_else(chunk_count: int, runs: list[tuple[int, int]]) -> None:
+    shape = TreeShape(chunk_count * CHUNK_SIZE)
+    pieces = RangeSet((start, start + length) for start, length in runs).intersection(((0, shape.piece_count),))
+    expected = set(pieces)
+    for piece in pieces:
+        while (parent := shape.parent(piece)) is not None:
+            piece = parent[0]
+            expected.add(piece)
+    assert set(shape.with_ancestors(pieces)) == expected
+
+
+def test_a_stream_has_no_tree_and_no_end() -> None:
+    shape = shape_of(None)
+    assert isinstance(shape, OpenShape)
+    assert (shape.node_count, shape.parent(10**6), shape.is_chunk(0)) == (0, None, True)
+    assert shape.with_ancestors(RangeSet([(5, 9)])) == RangeSet([(5, 9)])
+    assert 10**6 in shape.roots
 
 
 def test_the_largest_file_needs_four_levels_and_fits_the_piece_numbers() -> None:

@@ -18,6 +18,7 @@ from poolnet.limits import (
     PRE_AUTH_TIMEOUT_S,
     QUIC_STREAM_WINDOW,
 )
+from poolnet.net.chunk_inbox import ChunkInbox
 from poolnet.net.chunk_streams import ChunkReceiver
 from poolnet.net.connection import Connection
 from poolnet.net.link import Link
@@ -124,7 +125,7 @@ async def test_unwanted_chunks_that_never_end_are_bounded_too(autojump_clock: tr
         hostile, honest = await world.pair()
         header = encode_frame(ChunkHeader(file_id=FILE, piece=1, size=CHUNK_SIZE))
         for index in range(MAX_CHUNK_STREAMS + 1):
-            hostile._chunks_out.credit.take(1)
+            hostile.chunks.streams_out.credit.take(1)
             say(hostile, stream_frame(2 + 4 * index, 0, header))
             await trio.sleep(0.1)
         assert "streams" in await closed_with(honest)
@@ -147,8 +148,9 @@ async def test_a_chunk_in_crumbs_takes_no_more_memory_than_a_chunk() -> None:
         def stop_stream(self, stream_id: int) -> None:
             raise AssertionError("it is wanted")
 
-    receiver = ChunkReceiver(Writer(), tell=lambda: None)
-    receiver.set_filter(lambda _file_id, _piece: True)
+    inbox = ChunkInbox()
+    receiver = ChunkReceiver(Writer(), inbox, tell=lambda: None)
+    inbox.set_filter(lambda _file_id, _piece: True)
     header, payload = chunk(1)
     receiver.data_received(3, encode_frame(header), end=False)
     most = 0
@@ -157,7 +159,7 @@ async def test_a_chunk_in_crumbs_takes_no_more_memory_than_a_chunk() -> None:
         if 3 in receiver._streams:
             most = max(most, len(receiver._streams[3].pieces))
     assert most <= 512
-    assert (await receiver.receive())[0].payload == payload
+    assert (await inbox.receive())[0].payload == payload
 
 
 async def test_gaps_of_a_member_end_its_connection_and_no_other(autojump_clock: trio.abc.Clock) -> None:

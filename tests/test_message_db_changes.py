@@ -12,7 +12,12 @@ from poolnet.clock import Hlc, hlc_ms, make_hlc
 from poolnet.errors import LocalError, UnknownMessage
 from poolnet.ids import DeviceId, FileId, MsgId
 from poolnet.message_db import MessageDB, Retention, open_message_db
-from poolnet.wire.bodies import AnnouncementBody, OfferBody, ProfileBody
+from poolnet.wire.bodies import (
+    OFFER_KINDS,
+    AnnouncementBody,
+    OfferBody,
+    ProfileBody,
+)
 from poolnet.wire.claims import HIGHEST, LOWEST
 from poolnet.wire.message import Message
 
@@ -182,6 +187,17 @@ async def test_a_process_that_died_after_a_retraction_leaves_no_text_behind(tmp_
 
 def _minutes(numbers: Iterable[int], word: str = "at") -> list[Message]:
     return [make_text(make_hlc(n * 60_000), f"{word} {n}") for n in numbers]
+
+
+async def test_offers_of_every_kind_stay_when_all_around_them_expire(tmp_path: Path) -> None:
+    offers = [make_message(make_hlc(61_000 + n), kind=kind, body=b"") for n, kind in enumerate(sorted(OFFER_KINDS))]
+    new = _minutes(range(50, 52))
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
+        await db.append([*_minutes(range(2)), *offers, *new])
+        await db.set_retention(Retention(max_count=2))
+        await db.expire(100 * 60_000)
+        assert await db.latest(100) == [*offers, *new]
+        assert await db.standing_keys() == [offer.key for offer in offers]
 
 
 async def test_messages_expire_by_age_and_are_not_taken_again(tmp_path: Path) -> None:

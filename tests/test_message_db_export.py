@@ -12,7 +12,18 @@ from poolnet.clock import make_hlc
 from poolnet.errors import DiskFull, LocalError, OutputExists
 from poolnet.ids import FileId, MsgId, encode_id, short_id
 from poolnet.message_db import open_message_db
-from poolnet.wire.bodies import AnnouncementBody, AppBody, OfferBody, ProfileBody, RetractOfferBody, TextBody
+from poolnet.protocol.stream_pieces import stream_id_of
+from poolnet.wire.bodies import (
+    AnnouncementBody,
+    AppBody,
+    FolderBody,
+    MediaBody,
+    OfferBody,
+    ProfileBody,
+    RetractOfferBody,
+    StreamBody,
+    TextBody,
+)
 
 T0 = 1_700_000_000_000  # 2023-11-14 22:13:20 UTC
 ANN, BEA, ADMIN = (make_message(0, author=n).author for n in (1, 2, 9))
@@ -127,3 +138,69 @@ async def test_an_export_to_a_full_disk_leaves_no_part_of_it(tmp_path: Path, sma
         assert os.listdir(small_disk) == [filler.name]
         filler.unlink()
         assert await db.export(small_disk / "export.jsonl") == 500
+
+
+OFFERS = [
+    make_said(make_hlc(T0), OfferBody(file_id=FILE, name="log", size=7, stream_id=bytes(range(32))), author=1),
+    make_said(
+        make_hlc(T0 + 1),
+        FolderBody(file_id=FILE, list_id=FileId(b"l" * 32), name="a_dir", size=9, list_size=3, file_count=2),
+        author=1,
+    ),
+    make_said(
+        make_hlc(T0 + 2),
+        MediaBody(file_id=FILE, name="cat.png", size=5, width=4, height=3, preview=b"\xff\xd8\xff"),
+        author=1,
+    ),
+    make_said(make_hlc(T0 + 3), StreamBody(nonce=bytes(16), name="radio"), author=1),
+]
+
+
+async def test_json_lines_hold_all_there_is_to_know_of_what_was_offered(tmp_path: Path) -> None:
+    path = tmp_path / "export.jsonl"
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
+        await db.append(OFFERS)
+        await db.export(path)
+    file_id = encode_id(FILE)
+    said = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [{name: row[name] for name in row if name not in ("id", "time", "node", "name")} for row in said] == [
+        {
+            "kind": "offer",
+            "file_id": file_id,
+            "file_name": "log",
+            "size": 7,
+            "stream_id": encode_id(FileId(bytes(range(32)))),
+        },
+        {
+            "kind": "folder",
+            "file_id": file_id,
+            "file_name": "a_dir",
+            "size": 9,
+            "list_id": encode_id(FileId(b"l" * 32)),
+            "list_size": 3,
+            "file_count": 2,
+        },
+        {
+            "kind": "media",
+            "file_id": file_id,
+            "file_name": "cat.png",
+            "size": 5,
+            "width": 4,
+            "height": 3,
+            "preview": "/9j/",
+        },
+        {"kind": "stream", "file_id": encode_id(stream_id_of(ANN, POOL, bytes(16))), "file_name": "radio"},
+    ]
+
+
+async def test_markdown_says_what_was_offered(tmp_path: Path) -> None:
+    path = tmp_path / "export.md"
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
+        await db.append(OFFERS)
+        assert await db.export(path, format="markdown") == 4
+    assert [line.split("**")[2] for line in path.read_text().splitlines() if "**" in line] == [
+        " offers log (7 bytes)",
+        " offers the folder a\\_dir (2 files, 9 bytes)",
+        " shows cat.png (5 bytes)",
+        " streams radio",
+    ]

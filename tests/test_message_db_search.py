@@ -16,7 +16,7 @@ from poolnet.ids import FileId
 from poolnet.message_db import open_message_db
 from poolnet.storage import message_volumes
 from poolnet.storage.message_words import match_expression
-from poolnet.wire.bodies import AnnouncementBody, OfferBody, ProfileBody
+from poolnet.wire.bodies import AnnouncementBody, FolderBody, MediaBody, OfferBody, ProfileBody, StreamBody
 from poolnet.wire.message import Message
 
 
@@ -94,7 +94,7 @@ def test_nothing_that_is_typed_is_an_error(typed: str, connection: sqlite3.Conne
         connection.execute("SELECT * FROM words WHERE words MATCH ?", (f"text : ({words})",)).fetchall()
 
 
-async def test_announcements_and_offered_files_are_found_and_nothing_else_is(tmp_path: Path) -> None:
+async def test_announcements_and_all_that_is_offered_are_found_and_nothing_else_is(tmp_path: Path) -> None:
     announcement = make_said(1, AnnouncementBody(text="the tree is down"))
     offer = make_said(2, OfferBody(file_id=FileId(bytes(32)), name="tree_of-life.tar.gz", size=1))
     others = [
@@ -102,10 +102,17 @@ async def test_announcements_and_offered_files_are_found_and_nothing_else_is(tmp
         make_message(4, kind="newer", body=b"dtree"),
         make_message(5, kind="text", body=b"tree"),  # not a body of that kind
     ]
+    file_id = FileId(bytes(32))
+    new_kinds = [
+        make_said(6, FolderBody(file_id=file_id, list_id=file_id, name="trees", size=1, list_size=1, file_count=1)),
+        make_said(7, MediaBody(file_id=file_id, name="tree.png", size=1, width=0, height=0, preview=b"radio")),
+        make_said(8, StreamBody(nonce=bytes(16), name="tree radio")),
+    ]
     async with open_message_db(tmp_path / "m.db", POOL) as db:
-        await db.append([announcement, offer, *others])
-        assert await db.search("tree*") == [announcement, offer]
+        await db.append([announcement, offer, *others, *new_kinds])
+        assert await db.search("tree*") == [announcement, offer, *new_kinds]
         assert await db.search("life tar") == [offer]
+        assert await db.search("tree radio") == new_kinds[2:]
 
 
 async def test_of_messages_of_one_time_the_last_by_id_are_the_newest(tmp_path: Path) -> None:

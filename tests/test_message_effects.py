@@ -1,17 +1,30 @@
 """What applications hear of messages: late ones are marked, retracted ones are not told any more."""
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trio
 from pool_builder import Pool, key_of
 from trio.testing import MockClock
 
-from poolnet.clock import make_hlc
+from poolnet.clock import Hlc, make_hlc
 from poolnet.events import AppMessageReceived, MessageReceived, MessageRetracted, PoolEvent
 from poolnet.identity.authorship import sign_message
+from poolnet.ids import DeviceId, FileId, MsgId
 from poolnet.pool.message_effects import MessageEffects
-from poolnet.wire.bodies import AppBody, Body, ProfileBody, RetractMessageBody, TextBody
+from poolnet.protocol.stream_pieces import stream_id_of
+from poolnet.wire.bodies import (
+    AppBody,
+    Body,
+    FolderBody,
+    MediaBody,
+    OfferBody,
+    ProfileBody,
+    RetractMessageBody,
+    RetractOfferBody,
+    StreamBody,
+    TextBody,
+)
 from poolnet.wire.message import Message
 
 pytestmark = pytest.mark.timeout(60)
@@ -20,7 +33,7 @@ pytestmark = pytest.mark.timeout(60)
 class Heard:
     """The effects of messages in a pool of founder, ann and bob, on the device of bob."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: Any = None) -> None:
         self.pool = Pool()
         self.pool.bring("ann")
         self.pool.bring("bob")
@@ -28,7 +41,7 @@ class Heard:
         self.effects = MessageEffects(
             self_id=key_of("bob").device_id,
             membership=self.pool.membership,
-            files=cast("Any", None),
+            files=files,
             publish=self.events.append,
         )
 
@@ -84,6 +97,46 @@ async def test_what_is_taken_back_while_its_author_has_no_name_yet_is_never_told
         assert heard.texts() == [("other", False)]
         assert [event.msg_id for event in heard.events if isinstance(event, MessageRetracted)] == [slip.msg_id]
         nursery.cancel_scope.cancel()
+
+
+class LearntFiles:
+    """Takes note of what a file manager would be told."""
+
+    def __init__(self) -> None:
+        self.offered: list[tuple[DeviceId, object, FileId]] = []
+        self.retracted: list[tuple[DeviceId, FileId]] = []
+
+    def learned_offer(self, node: DeviceId, body: object, hlc: Hlc, *, file_id: FileId, msg_id: MsgId) -> None:
+        self.offered.append((node, body, file_id))
+
+    def learned_retraction(self, node: DeviceId, file_id: FileId, hlc: Hlc) -> None:
+        self.retracted.append((node, file_id))
+
+
+FILE, LIST, NONCE = FileId(b"f" * 32), FileId(b"l" * 32), b"n" * 16
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        OfferBody(file_id=FILE, name="a", size=1),
+        FolderBody(file_id=FILE, list_id=LIST, name="a", size=1, list_size=1, file_count=1),
+        MediaBody(file_id=FILE, name="a", size=1, width=1, height=1, preview=b""),
+        StreamBody(nonce=NONCE, name="a"),
+    ],
+    ids=lambda body: body.KIND,
+)
+async def test_offers_of_every_kind_reach_the_files_and_go_with_their_message(body: Body) -> None:
+    files = LearntFiles()
+    heard = Heard(files)
+    message = heard.say(100, body)
+    ann = key_of("ann").device_id
+    file_id = stream_id_of(ann, heard.pool.pool_id, NONCE) if isinstance(body, StreamBody) else FILE
+    assert files.offered == [(ann, body, file_id)]
+    heard.say(101, RetractOfferBody(file_id=file_id))
+    heard.effects.retracted(message.msg_id, heard.say(102, RetractMessageBody(msg_id=message.msg_id)))
+    assert files.retracted == [(ann, file_id), (ann, file_id)]
+    assert [type(event) for event in heard.events] == [MessageRetracted]
 
 
 async def test_a_handler_that_fails_costs_the_others_nothing(autojump_clock: MockClock) -> None:

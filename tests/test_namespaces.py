@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 from cli_harness import Cli, PoolnetProcess, open_cli
-from namespaces import Network, can_make_namespaces, can_translate, open_network
 from test_end_to_end import MIB, offer, say, write_file
+
+from poolnet.testing.namespaces import Network, can_make_namespaces, can_translate, open_network
 
 pytestmark = [
     pytest.mark.timeout(120),

@@ -131,6 +131,30 @@ def test_a_part_that_was_changed_by_somebody_else_tells_which_pieces(tmp_path: P
     assert caught.value.pieces == [1]
 
 
+def test_zeros_take_no_room_unless_something_else_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "zeros"
+    path.write_bytes(bytes(4 * MIB) + b"end")
+    file_id, size = hash_file(path, tmp_path / "t")
+    source = FileSource(path, TreeFile(tmp_path / "t", file_id, TreeShape(size), NodeCache()))
+    part = make_part(tmp_path, source)
+    part.create()
+    part.write_pieces(all_pieces(source))
+    assert part.path.stat().st_blocks * 512 < MIB
+    with part.path.open("r+b") as file:
+        file.write(b"damage")
+    assert part.verify([1, 2]) == [2]
+    part.write_pieces(all_pieces(source)[1:2])
+    assert part.path.read_bytes() == path.read_bytes()
+
+
+def test_a_pipe_in_the_place_of_a_source_does_not_block(tmp_path: Path) -> None:
+    source = make_source(tmp_path, 2 * MIB)
+    source.path.unlink()
+    os.mkfifo(source.path)
+    with pytest.raises(SourceChanged):
+        source.read_pieces([1])
+
+
 def test_a_journal_tells_what_was_written_whatever_its_end_looks_like(tmp_path: Path) -> None:
     source = make_source(tmp_path, 4 * MIB)
     part = make_part(tmp_path, source)

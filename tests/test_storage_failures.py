@@ -22,6 +22,7 @@ from poolnet.message_db import open_message_db
 from poolnet.storage import message_volumes
 from poolnet.storage.atomic_json import read_json, write_json
 from poolnet.testing.chunk_links import FileNode, linked
+from poolnet.wire.bodies import OfferBody
 
 SEEDER, RECEIVER = DeviceId(bytes([1]) * 32), DeviceId(bytes([2]) * 32)
 
@@ -121,7 +122,7 @@ def _source(tmp_path: Path, size: int) -> Iterator[Path]:
 
 async def test_a_download_that_cannot_fit_is_refused_at_once(tmp_path: Path, small_disk: Path) -> None:
     async with open_file_manager(tmp_path / "m", rng=random.Random(1)) as files:
-        files.learned_offer(SEEDER, "large", FileId(bytes(32)), 100 * MIB, Hlc(1))
+        files.learned_offer(SEEDER, OfferBody(file_id=FileId(bytes(32)), name="large", size=100 * MIB), Hlc(1))
         with pytest.raises(DiskFull, match="free some"):
             await files.download(FileId(bytes(32)), small_disk)
         assert os.listdir(small_disk) == []
@@ -149,10 +150,10 @@ async def test_a_disk_that_fills_up_ends_a_download_which_goes_on_when_there_is_
             open_file_manager(tmp_path / "b", rng=random.Random(2)) as b,
         ):
             offer = await a.offer(source)
-            b.learned_offer(SEEDER, "a.bin", offer.file_id, offer.size_bytes, Hlc(1))
+            b.learned_offer(SEEDER, OfferBody(file_id=offer.file_id, name="a.bin", size=offer.size_bytes), Hlc(1))
             with pytest.raises(DiskFull):
                 await _download_while_disk_fills(a, b, offer.file_id, small_disk)
-            assert b.find("a.bin").state == "offered"
+            assert b.find("a.bin").state == "failed"
             (small_disk / "filler").unlink()
             assert (small_disk / "a.bin.part").exists()
             async with linked(FileNode(SEEDER, a), FileNode(RECEIVER, b)):
@@ -193,6 +194,7 @@ _DOWNLOAD_AND_DIE = """
     from poolnet.events import DownloadProgress
     from poolnet.file_manager import open_file_manager
     from poolnet.testing.chunk_links import FileNode, Uplink, linked
+    from poolnet.wire.bodies import OfferBody
 
     async def main(home, die_at):
         async with (
@@ -201,7 +203,7 @@ _DOWNLOAD_AND_DIE = """
             trio.open_nursery() as nursery,
         ):
             offer = await a.offer(home / "source.bin")
-            b.learned_offer(bytes(32), "copy.bin", offer.file_id, offer.size_bytes, Hlc(1))
+            b.learned_offer(bytes(32), OfferBody(file_id=offer.file_id, name="copy.bin", size=offer.size_bytes), Hlc(1))
             seeder = FileNode(bytes([1]) * 32, a, Uplink(80 * 2**20))
             async with linked(seeder, FileNode(bytes([2]) * 32, b)), b.subscribe() as events:
                 nursery.start_soon(b.download, offer.file_id, home)
@@ -257,7 +259,7 @@ async def test_a_download_goes_on_after_the_process_was_killed(tmp_path: Path, d
         open_file_manager(tmp_path / "b", rng=random.Random(2)) as b,
     ):
         (offer,) = a.offers()
-        b.learned_offer(SEEDER, "copy.bin", offer.file_id, offer.size_bytes, Hlc(1))
+        b.learned_offer(SEEDER, OfferBody(file_id=offer.file_id, name="copy.bin", size=offer.size_bytes), Hlc(1))
         async with linked(FileNode(SEEDER, a), FileNode(RECEIVER, b)):
             path = await b.download(offer.file_id, tmp_path)
         assert path.read_bytes() == source.read_bytes()

@@ -28,6 +28,7 @@ from poolnet.protocol.swarm import (
     CancelSend,
     Completed,
     Download,
+    Follow,
     LinkDown,
     LinkUp,
     Misbehaved,
@@ -36,13 +37,20 @@ from poolnet.protocol.swarm import (
     PieceRejected,
     PieceSent,
     PieceStored,
+    Prioritise,
     Received,
+    RelayBegan,
+    RelayEnded,
+    Route,
+    RouteWanted,
+    Select,
     SendFrame,
     SendPiece,
     Serve,
     SizeDoubted,
     SourcesChanged,
     StopServing,
+    StreamEnded,
     Swarm,
     SwarmEffect,
     SwarmEvent,
@@ -51,7 +59,7 @@ from poolnet.protocol.swarm import (
 from poolnet.protocol.swarm_pace import Pace
 from poolnet.ranges import Ranges, RangeSet
 from poolnet.wire.framing import encode_frame
-from poolnet.wire.swarm_frames import Have, Interest, Promise, Unwant, Want, Withdraw
+from poolnet.wire.swarm_frames import Have, Interest, Promise, Relay, Unwant, Want, Withdraw
 
 ANN, BOB, CID, DAN = (peer_id(number) for number in range(1, 5))
 OTHER_FILE = FileId(b"O" * 32)
@@ -655,28 +663,39 @@ def test_a_stall_brings_the_window_down_and_makes_more_patient_up_to_a_limit() -
 # --- anything ---------------------------------------------------------------------------------------------------
 
 peers = st.sampled_from([ANN, BOB, CID, DAN])
-files = st.sampled_from([FILE, OTHER_FILE, FileId(b"?" * 32)])
+STREAM = FileId(b"S" * 32)
+sized = st.sampled_from([FILE, OTHER_FILE, FileId(b"?" * 32)])
+files = st.one_of(sized, st.just(STREAM))
+hops = st.integers(0, 4)
+pieces = st.integers(0, 45)
 piece_sets = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), max_size=4).map(
     lambda runs: RangeSet((start, start + length) for start, length in runs).to_ranges()
 )
 swarm_frames = st.one_of(
     st.builds(Have, file_id=files, pieces=piece_sets),
-    st.builds(Want, file_id=files, pieces=piece_sets, count=st.integers(1, MAX_WANT_WINDOW)),
+    st.builds(Want, file_id=files, pieces=piece_sets, count=st.integers(1, MAX_WANT_WINDOW), hops=hops),
+    st.builds(Relay, file_id=files, hops=hops, is_fetching=st.booleans(), count=st.integers(0, 60)),
     st.builds(Promise, file_id=files, pieces=piece_sets),
     st.builds(Withdraw, file_id=files, pieces=piece_sets),
     st.builds(Unwant, file_id=files, pieces=piece_sets),
-    st.builds(Interest, file_id=files, interested=st.booleans()),
+    st.builds(Interest, file_id=files, interested=st.booleans(), hops=hops),
 )
-pieces = st.integers(0, 45)
 swarm_events = st.one_of(
     st.builds(Received, peers, swarm_frames),
     st.builds(Received, peers, swarm_frames),
     st.builds(Received, peers, swarm_frames),
     st.builds(LinkUp, peers),
     st.builds(LinkDown, peers),
-    st.builds(Serve, files, st.just(SIZE), piece_sets),
+    st.builds(Serve, sized, st.just(SIZE), piece_sets),
+    st.builds(Serve, st.just(STREAM), st.none(), piece_sets),
     st.builds(StopServing, files, st.one_of(st.none(), piece_sets)),
-    st.builds(Download, files, st.just(SIZE), piece_sets),
+    st.builds(Download, sized, st.just(SIZE), piece_sets),
+    st.builds(Select, files, st.one_of(st.none(), piece_sets)),
+    st.builds(Prioritise, files, st.integers(-3, 3)),
+    st.builds(Follow, st.just(STREAM), pieces, st.integers(0, 70)),
+    st.builds(StreamEnded, st.just(STREAM), pieces),
+    st.builds(Route, sized, st.sampled_from([SIZE, SIZE, SIZE, SIZE + CHUNK_SIZE]), st.one_of(st.none(), hops)),
+    st.builds(Route, st.just(STREAM), st.none(), st.one_of(st.none(), hops)),
     st.builds(CancelDownload, files),
     st.builds(PieceArrived, peers, files, pieces),
     st.builds(PieceStored, files, pieces),
@@ -686,11 +705,13 @@ swarm_events = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(swarm_events, st.sampled_from([0.0, 0.0, 0.01, 0.3, 6.0])), max_size=60))
 def test_nothing_that_peers_or_drivers_do_breaks_the_machine(steps: list[tuple[SwarmEvent, float]]) -> None:
     node = Node(LinkUp(ANN), LinkUp(BOB), Serve(FILE, SIZE, ALL), Download(OTHER_FILE, SIZE))
     linked, queued = {ANN, BOB}, dict[object, set[tuple[FileId, int]]]()
+    relayed: set[FileId] = set()
+    routes_wanted: set[FileId] = set()
 
     def check(effects: list[SwarmEffect]) -> None:
         for effect in effects:
@@ -703,6 +724,15 @@ def test_nothing_that_peers_or_drivers_do_breaks_the_machine(steps: list[tuple[S
                     queued[peer].add((file_id, piece))
                     assert len(queued[peer]) <= MAX_WANT_WINDOW
                     assert piece in RangeSet(node.swarm.held(file_id))
+                case RouteWanted(file_id):
+                    assert file_id not in routes_wanted
+                    routes_wanted.add(file_id)
+                case RelayBegan(file_id):
+                    relayed.add(file_id)
+                case RelayEnded(file_id):
+                    assert file_id in relayed | routes_wanted
+                    relayed.discard(file_id)
+                    routes_wanted.discard(file_id)
                 case CancelSend(peer, file_id, gone):
                     queued[peer] -= {(file_id, piece) for piece in RangeSet(gone)}
 

@@ -18,6 +18,7 @@ from views_world import (
     POOL,
     MemoryHistory,
     any_message,
+    any_offer,
     event_of,
     is_read,
     message,
@@ -69,13 +70,24 @@ def test_an_entry_holds_what_its_kind_has():
     called = entry_of(message(1, TextBody(text="@bob", mentions=(BOB,), to_all=True)), name_of)
     assert (called.kind, called.text, called.mentions, called.to_all) == ("text", "@bob", (BOB,), True)
     offer = entry_of(message(1, OfferBody(file_id=FileId(bytes(32)), name="a.txt", size=1)), name_of)
-    assert (offer.kind, offer.text) == ("offer", "a.txt")
+    assert (offer.kind, offer.text, offer.offer_kind, offer.file_count) == ("offer", "a.txt", "file", 1)
     move = entry_of(message(1, AppBody(name="chess.move", data=b"e4")), name_of)
     assert (move.kind, move.text, move.app_name, move.data) == ("app", None, "chess.move", b"e4")
     unknown = entry_of(message(1, b"\xff", kind="hologram"), name_of)
     assert (unknown.kind, unknown.text) == ("hologram", None)
     malformed = entry_of(message(1, b"\xff", kind="text"), name_of)
     assert malformed.text is None, "of another version"
+
+
+@pytest.mark.parametrize(
+    ("number", "offer_kind", "file_count"), [(0, "file", 1), (9, "folder", 11), (18, "media", 1), (27, "stream", 1)]
+)
+def test_all_that_is_offered_is_one_kind_of_entry_that_says_what_it_is(
+    number: int, offer_kind: str, file_count: int
+) -> None:
+    entry = entry_of(message(1, any_offer(number)), name_of)
+    assert (entry.kind, entry.text) == ("offer", f"{number}.txt")
+    assert (entry.offer_kind, entry.file_count) == (offer_kind, file_count)
 
 
 def test_events_that_tell_of_no_message_have_no_entry():

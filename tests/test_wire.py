@@ -18,6 +18,7 @@ from poolnet.limits import (
     MAX_CBOR_DEPTH,
     MAX_FILE_NAME_BYTES,
     MAX_FRAME_SIZE,
+    MAX_HOPS,
     MAX_IDS_PER_FRAME,
     MAX_IDS_PER_WANT,
     MAX_OLDER_MESSAGES,
@@ -60,6 +61,9 @@ claim_values = st.one_of(
     st.builds(claims.More, bounds, id_lists),
 )
 addresses = st.builds(sync_frames.Address, host=hosts, port=st.integers(1, 65535))
+lane_ids, lane_tokens = (
+    st.binary(min_size=size, max_size=size) for size in (link_frames.LANE_ID_SIZE, link_frames.LANE_TOKEN_SIZE)
+)
 entries = st.builds(sync_frames.RosterEntry, node=id32, places=st.lists(u64, max_size=RING_COUNT).map(tuple))
 
 
@@ -80,6 +84,17 @@ FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
     link_frames.Ping: {"number": u64, "unix_ms": u64},
     link_frames.Pong: {"number": u64, "unix_ms": u64},
     link_frames.Goodbye: {"code": text(200), "reason": text(200)},
+    link_frames.LaneOffer: {
+        "lane_id": lane_ids,
+        "token": lane_tokens,
+        "port": st.integers(1, 65535),
+        "hosts": st.lists(hosts, max_size=8).map(tuple),
+    },
+    link_frames.LanePass: {},
+    link_frames.LaneEnded: {"lane_id": lane_ids, "chunks": u64},
+    link_frames.LaneHello: {"lane_id": lane_ids, "token": lane_tokens},
+    link_frames.LaneWelcome: {},
+    link_frames.LaneReport: {"received": u64, "consumed": u64},
     pool_frames.StatementIds: {"ids": id_lists},
     pool_frames.WantStatements: {"ids": id_lists},
     pool_frames.Statements: {"statements": statements},
@@ -111,12 +126,23 @@ FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
         "messages": statements,
         "scope": st.integers(0, 255),
     },
-    swarm_frames.Interest: {"file_id": id32, "interested": st.booleans()},
+    swarm_frames.Interest: {"file_id": id32, "interested": st.booleans(), "hops": st.integers(0, MAX_HOPS)},
     swarm_frames.Have: {"file_id": id32, "pieces": pieces},
-    swarm_frames.Want: {"file_id": id32, "pieces": pieces, "count": st.integers(1, MAX_WANT_WINDOW)},
+    swarm_frames.Want: {
+        "file_id": id32,
+        "pieces": pieces,
+        "count": st.integers(1, MAX_WANT_WINDOW),
+        "hops": st.integers(0, MAX_HOPS),
+    },
     swarm_frames.Promise: {"file_id": id32, "pieces": pieces},
     swarm_frames.Withdraw: {"file_id": id32, "pieces": pieces},
     swarm_frames.Unwant: {"file_id": id32, "pieces": pieces},
+    swarm_frames.Relay: {
+        "file_id": id32,
+        "hops": st.integers(0, MAX_HOPS),
+        "is_fetching": st.booleans(),
+        "count": st.integers(0, swarm_frames.MAX_PIECES),
+    },
     swarm_frames.ChunkHeader: {
         "file_id": id32,
         "piece": st.integers(0, swarm_frames.MAX_PIECES),
@@ -137,6 +163,7 @@ ALL_CLASSES = tuple(
     dict.fromkeys(
         (
             *link_frames.LINK_FRAMES,
+            *link_frames.LANE_FRAMES,
             *pool_frames.POOL_FRAMES,
             *swarm_frames.SWARM_FRAMES,
             *sync_frames.SYNC_FRAMES,
@@ -369,6 +396,26 @@ body_values = st.one_of(
     st.builds(bodies.TextBody, text=text(50, min_size=1)),
     st.builds(bodies.ProfileBody, name=text(20, min_size=1).filter(str.strip)),
     st.builds(bodies.OfferBody, file_id=id32, name=text(50, min_size=1), size=st.integers(0, 2**40)),
+    st.builds(bodies.OfferBody, file_id=id32, name=text(50, min_size=1), size=st.integers(0, 2**40), stream_id=id32),
+    st.builds(
+        bodies.FolderBody,
+        file_id=id32,
+        list_id=id32,
+        name=text(50, min_size=1),
+        size=st.integers(0, 2**40),
+        list_size=st.integers(0, 2**28),
+        file_count=st.integers(0, 10**6),
+    ),
+    st.builds(
+        bodies.MediaBody,
+        file_id=id32,
+        name=text(50, min_size=1),
+        size=st.integers(1, 25 * 2**20),
+        width=st.integers(0, 2**31),
+        height=st.integers(0, 2**31),
+        preview=st.binary(max_size=8 * 2**10),
+    ),
+    st.builds(bodies.StreamBody, nonce=st.binary(min_size=16, max_size=16), name=text(50, min_size=1)),
     st.builds(bodies.RetractOfferBody, file_id=id32),
     st.builds(bodies.SignalBody, to=id32, signal=st.binary(max_size=100)),
 )
@@ -379,7 +426,10 @@ class TestBodiesAndMessages:
     def test_a_body_survives_the_wire(self, body: bodies.Body) -> None:
         assert bodies.decode_body_untrusted(body.KIND, bodies.encode_body(body)) == body
 
-    @given(st.sampled_from(["text", "profile", "offer", "retract_offer", "signal", "newer"]), st.data())
+    @given(
+        st.sampled_from(["text", "profile", "offer", "folder", "media", "stream", "retract_offer", "signal", "newer"]),
+        st.data(),
+    )
     def test_garbage_is_no_body_and_raises_only_a_wire_error(self, kind: str, data: st.DataObject) -> None:
         encoded = data.draw(st.binary(max_size=60) | st.lists(cbor_values, max_size=4).map(cbor2.dumps))
         try:

@@ -16,14 +16,25 @@ from poolnet.events import (
 )
 from poolnet.ids import DeviceId, FileId, MsgId, PoolId, PublicKey
 from poolnet.views.entries import HistoryEntry, entry_of
-from poolnet.wire.bodies import AnnouncementBody, AppBody, Body, OfferBody, ProfileBody, TextBody, encode_body
+from poolnet.wire.bodies import (
+    AnnouncementBody,
+    AppBody,
+    Body,
+    FolderBody,
+    MediaBody,
+    OfferBody,
+    ProfileBody,
+    StreamBody,
+    TextBody,
+    encode_body,
+)
 from poolnet.wire.message import Message, MessageContent, MessageKey, author_id, encode_content, message_id
 
 POOL = PoolId(bytes(32))
 ADA_KEY, BOB_KEY = PublicKey(b"a" * 32), PublicKey(b"b" * 32)
 ADA, BOB = author_id(ADA_KEY), author_id(BOB_KEY)
 NAMES = {ADA: "ada", BOB: "bob"}
-FOR_READING = ("text", "announcement", "offer", "from the future")
+FOR_READING = ("text", "announcement", "offer", "folder", "media", "stream", "from the future")
 
 
 def was_admin(device: DeviceId, hlc: Hlc) -> bool:
@@ -60,7 +71,7 @@ def any_message(ms: int, number: int) -> Message:
             body: Body | bytes = AnnouncementBody(text=f"hear, {number}")
             author_key = ADA_KEY
         case 1:
-            body = OfferBody(file_id=FileId(bytes(32)), name=f"{number}.txt", size=number)
+            body = any_offer(number)
         case 2:
             body = number.to_bytes(4, "big")
         case 3:
@@ -70,6 +81,22 @@ def any_message(ms: int, number: int) -> Message:
         case _:
             body = TextBody(text=f"{number} at {ms}")
     return message(ms, body, kind="from the future" if number % 9 == 2 else "", author_key=author_key)
+
+
+def any_offer(number: int) -> Body:
+    """Return an offer of one of the four kinds."""
+    file_id, name = FileId(bytes(32)), f"{number}.txt"
+    match number // 9 % 4:
+        case 0:
+            return OfferBody(file_id=file_id, name=name, size=number)
+        case 1:
+            return FolderBody(
+                file_id=file_id, list_id=file_id, name=name, size=number, list_size=1, file_count=number + 2
+            )
+        case 2:
+            return MediaBody(file_id=file_id, name=name, size=1 + number, width=4, height=3, preview=b"")
+        case _:
+            return StreamBody(nonce=bytes(16), name=name)
 
 
 def is_read(item: Message) -> bool:
@@ -93,8 +120,17 @@ def event_of(item: Message, *, is_late: bool = False) -> PoolEvent | None:
             )
         case "offer":
             file_id = FileId(bytes(32))
+            assert entry.offer_kind is not None
             return FileOffered(
-                file_id=file_id, file_name=words, size_bytes=1, node=node, name=name, msg_id=item.msg_id, key=key
+                file_id=file_id,
+                file_name=words,
+                size_bytes=1,
+                node=node,
+                name=name,
+                msg_id=item.msg_id,
+                key=key,
+                kind=entry.offer_kind,
+                file_count=entry.file_count,
             )
         case "from the future":
             return UnknownMessageReceived(

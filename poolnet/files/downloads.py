@@ -1,149 +1,88 @@
 """Downloads: from an offer to a complete file at its place, however often it is interrupted on the way.
 
 The part file and its journal are written as pieces come; what is needed to resume is listed before the first of them.
-A file that is here already is copied, not fetched.
+A file that is here already is copied, not fetched. Which download runs when is the queue's business
+(files/download_queue.py); how a kind of offer lies on disk is its `Content`'s.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import attrs
 import trio
 
-from poolnet.errors import OutputExists, PoolnetError, SourceUnavailable, StoreError
-from poolnet.events import DownloadComplete, DownloadProgress, PoolEvent
-from poolnet.files.exchange import Exchange
+from poolnet.errors import OutputExists, SourceUnavailable, StoreError, UnknownFile
+from poolnet.events import DownloadComplete, PoolEvent
+from poolnet.files.contents import Content, FileContent, PartStore, batches
+from poolnet.files.progress import Download
 from poolnet.files.size_claims import SizeClaims
 from poolnet.files.sources import Sources
+from poolnet.files.uses import DownloadWatcher, PieceSink
 from poolnet.ids import FileId
-from poolnet.limits import MAX_PROGRESS_RATE
 from poolnet.protocol.hash_tree import TreeShape
-from poolnet.ranges import RangeSet
+from poolnet.ranges import Ranges, RangeSet
 from poolnet.storage.durable import store_errors
-from poolnet.storage.file_table import FileTable, LocalFile, PartRecord
-from poolnet.storage.files import download_target, run_on_disk
-from poolnet.storage.piece_store import FileSource, PartFile, SourceChanged
+from poolnet.storage.file_table import FileKind, FileTable, LocalFile, PartRecord
+from poolnet.storage.files import run_on_disk
 
-#: Chunks verified or copied in one thread hop: 4 MiB.
-_CHUNKS_PER_HOP: Final = 16
-#: Weight of the newest measurement in the rate that is shown: settles within a second.
-_RATE_WEIGHT: Final = 0.2
+#: Returns the sizes that a file may have, the most believable first.
+ClaimedSizes = Callable[[], Sequence[int]]
 
 
-class Download:
-    """A download that is running. Watches the exchange and says how far it is.
+class DownloadExchange(Protocol):
+    """What downloads need of the exchange of pieces."""
 
-    Attributes:
-        record: what is fetched; its size is only a claim until a genuine piece proves it.
-        done_bytes: verified bytes that are here.
-    """
+    def download(self, part: PieceSink, held: Ranges, watcher: DownloadWatcher, *, priority: int = 0) -> None:
+        """Fetch what is missing of a file; `held` is there and genuine."""
 
-    def __init__(self, record: PartRecord, publish: Callable[[PoolEvent], None]) -> None:
-        self.record = record
-        self.done_bytes = 0
-        self._publish = publish
-        self._news = trio.lowlevel.ParkingLot()
-        self._is_complete = self._is_proven = self._is_doubted = False
-        self._error: PoolnetError | None = None
-        self._shown_at = trio.current_time()
-        self._shown_bytes = 0
-        self._rate = 0.0
+    async def take_cached(self, part: PieceSink) -> RangeSet:
+        """Write what is in the cache of a file that was relayed until now into a download; return what was written."""
 
-    async def wait(self, sizes: SizeClaims) -> bool:
-        """Wait until every piece is written and return True, or until another size should be tried.
+    def select(self, file_id: FileId, pieces: Ranges | None) -> None:
+        """Of a download fetch only these pieces, and the nodes above them; None: all."""
 
-        Raises:
-            StoreError: the disk does not take it.
-            UnknownFile: it was withdrawn by all who offered it.
-        """
-        give_up_at = trio.current_time() + sizes.patience_s()
-        while not self._is_complete and self._error is None:
-            is_waiting = self._is_proven or not sizes.has_others()
-            is_late = trio.current_time() >= give_up_at
-            if not is_waiting and (is_late or sizes.is_hopeless(is_doubted=self._is_doubted)):
-                return False
-            with trio.move_on_at(math.inf if is_waiting else give_up_at):
-                await self._news.park()
-        if self._error is not None:
-            raise self._error
-        return True
+    def prioritise(self, file_id: FileId, priority: int) -> None:
+        """Ask for pieces of a file before those of files with a lower priority, from now on."""
 
-    def begin(self, done_bytes: int, *, is_proven: bool) -> None:
-        """Take note of what was there already, and whether that proves the size."""
-        self._is_proven, self._is_doubted = is_proven, False
-        self.done_bytes = self._shown_bytes = done_bytes
-        self._show(trio.current_time())
+    def stop(self, file_id: FileId) -> None:
+        """Neither fetch nor give a file any more."""
 
-    def look_again(self) -> None:
-        """Take note that there may be other claims about the size."""
-        self._news.unpark_all()
-
-    def size_doubted(self) -> None:
-        """See `DownloadWatcher`."""
-        self._is_doubted = True
-        self._news.unpark_all()
-
-    def pieces_stored(self, chunk_bytes: int) -> None:
-        """See `DownloadWatcher`."""
-        self._is_proven = True
-        self.done_bytes += chunk_bytes
-        now = trio.current_time()
-        if now - self._shown_at >= 1 / MAX_PROGRESS_RATE:
-            self._measure(now)
-            self._show(now)
-
-    def completed(self) -> None:
-        """See `DownloadWatcher`."""
-        self._show(trio.current_time())
-        self._is_complete = True
-        self._news.unpark_all()
-
-    def failed(self, error: PoolnetError) -> None:
-        """See `DownloadWatcher`; also called when nobody offers the file any more."""
-        self._error = self._error or error
-        self._news.unpark_all()
-
-    def _measure(self, now: float) -> None:
-        rate = max(0, self.done_bytes - self._shown_bytes) / (now - self._shown_at)
-        self._rate = rate if self._rate == 0 else self._rate + _RATE_WEIGHT * (rate - self._rate)
-
-    def _show(self, now: float) -> None:
-        self._shown_at, self._shown_bytes = now, self.done_bytes
-        self._publish(
-            DownloadProgress(
-                file_id=self.record.file_id,
-                done_bytes=self.done_bytes,
-                size_bytes=self.record.size_bytes,
-                rate_bytes_per_s=self._rate,
-            )
-        )
+    def source_count(self, file_id: FileId) -> int:
+        """Return how many linked peers have something of a file that is being fetched."""
 
 
 class Downloads:
-    """The downloads of one pool on this device.
+    """Runs the downloads of one pool on this device.
 
     Args:
+        table: where they are listed.
+        exchange: where their pieces come from.
+        sources: takes those that are complete.
         publish: called with events.
-        changed: called when a download begins or ends.
+        changed: called with a file whose download begins or ends.
 
     Attributes:
         running: those that are going on, by id.
+        contents: how each kind of file lies on disk; kinds that are not there cannot be downloaded.
     """
 
     def __init__(
         self,
         table: FileTable,
-        exchange: Exchange,
+        exchange: DownloadExchange,
         sources: Sources,
         *,
         publish: Callable[[PoolEvent], None],
-        changed: Callable[[], None],
+        changed: Callable[[FileId], None],
     ) -> None:
         self.running: dict[FileId, Download] = {}
+        plain = FileContent(table, sources.give_up)
+        self.contents: dict[FileKind, Content] = {"file": plain, "media": plain, "list": plain}
         self._table = table
         self._exchange = exchange
         self._sources = sources
@@ -151,49 +90,141 @@ class Downloads:
         self._changed = changed
         self._turns: WeakValueDictionary[FileId, trio.Lock] = WeakValueDictionary()
 
-    async def fetch(self, file_id: FileId, name: str, claimed_sizes: Callable[[], Sequence[int]], out: Path) -> Path:
-        """Fetch a file and return where it is; see `FileManager.download`."""
-        target = await run_on_disk(download_target, out, name)
-        turn = self._turns.setdefault(file_id, trio.Lock())
-        async with turn:  # of two downloads of one file, the second copies what the first has brought
-            complete = self._table.files.get(file_id)
-            if complete is not None and complete.path == target:
-                return target
-            sizes = await self._size_claims(file_id, claimed_sizes)
-            record = PartRecord(file_id=file_id, name=name, size_bytes=0, target=target)
-            download = self.running[file_id] = Download(record, self._publish)
-            self._changed()
-            try:
-                await self._run(download, sizes)
-            finally:
-                self._exchange_stop_unless_complete(file_id)
-                del self.running[file_id]
-                self._changed()
-        self._publish(DownloadComplete(file_id=file_id, path=target))
-        return target
+    async def fetch(
+        self,
+        record: PartRecord,
+        claimed_sizes: ClaimedSizes,
+        *,
+        priority: int = 0,
+        is_quiet: bool = False,
+        began: Callable[[Download], None] = lambda _download: None,
+    ) -> Path:
+        """Fetch a file to where the record says, and return where it is.
 
-    async def _size_claims(self, file_id: FileId, claimed: Callable[[], Sequence[int]]) -> SizeClaims:
+        Cancelling keeps what was fetched in a part file, from which the next call goes on.
+
+        Args:
+            record: what is wanted. Its size does not count.
+            claimed_sizes: the sizes that it may have.
+            priority: of its pieces among those of other files.
+            is_quiet: whether no event is published.
+            began: called with how it goes, when it is its turn.
+
+        Raises:
+            PoolnetError: as `FileManager.download`.
+        """
+        turn = self._turns.setdefault(record.file_id, trio.Lock())
+        async with turn:  # of two downloads of one file, the second copies what the first has brought
+            if await run_on_disk(os.path.lexists, record.target):
+                await self._recognise(record)
+            else:
+                publish = _publish_nothing if is_quiet else self._publish
+                await self._fetch(
+                    record, await self._size_claims(record.file_id, claimed_sizes), priority, publish, began
+                )
+        if not is_quiet:
+            self._publish(DownloadComplete(file_id=record.file_id, path=record.target))
+        return record.target
+
+    async def _fetch(
+        self,
+        record: PartRecord,
+        sizes: SizeClaims,
+        priority: int,
+        publish: Callable[[PoolEvent], None],
+        began: Callable[[Download], None],
+    ) -> None:
+        file_id = record.file_id
+        download = Download(
+            record, priority=priority, publish=publish, count_sources=lambda: self._exchange.source_count(file_id)
+        )
+        self.running[file_id] = download
+        began(download)
+        self._changed(file_id)
+        try:
+            await self._run(download, sizes)
+        finally:
+            if file_id not in self._table.files:
+                self._exchange.stop(file_id)
+            del self.running[file_id]
+            self._changed(file_id)
+
+    async def discard(self, file_id: FileId) -> None:
+        """Remove what was fetched of a file that is not being downloaded, and forget it.
+
+        Raises:
+            StoreError: it cannot be removed; it is still listed.
+        """
+        async with self._turns.setdefault(file_id, trio.Lock()):
+            record = self._table.parts.get(file_id)
+            if record is None:
+                return
+            await run_on_disk(_remove, record.part_path)
+            await run_on_disk(_remove, self._table.journal_path(file_id))
+            await self._unlist(record)
+            if file_id not in self._table.files:
+                await run_on_disk(self._table.remove_tree, file_id)
+
+    def prioritise(self, file_id: FileId, priority: int) -> None:
+        """Change the priority of a download that is running."""
+        if file_id in self.running:
+            self.running[file_id].priority = priority
+            self._exchange.prioritise(file_id, priority)
+
+    def withdrawn(self, file_id: FileId) -> None:
+        """End the download of a file that nobody offers any more."""
+        if file_id in self.running:
+            self.running[file_id].failed(UnknownFile("the file was withdrawn by everybody who offered it"))
+
+    async def _recognise(self, record: PartRecord) -> None:
+        """See whether what is at the target is the file: another download, or one that was interrupted, put it there.
+
+        Raises:
+            OutputExists: it is something else.
+        """
+        complete = self._table.files.get(record.file_id)
+        if complete is not None and complete.path == record.target:
+            return
+        found = None
+        if record.kind != "folder":
+            with suppress(SourceUnavailable):
+                found = await self._sources.recognise(record.target, record.name, record.file_id)
+        if found is None:
+            raise OutputExists(f"{record.target} is there already; move it away, or choose another place")
+        if complete is None:
+            await self._sources.add(attrs.evolve(found, is_own=False, kind=record.kind))
+        part = self._table.parts.get(record.file_id)
+        if part is not None and part.target == record.target:
+            await self._unlist(part)
+
+    async def _size_claims(self, file_id: FileId, claimed: ClaimedSizes) -> SizeClaims:
         """Return the sizes to try; what is here already may prove one."""
         here = self._table.files.get(file_id) or self._table.parts.get(file_id)
         if here is None:
             return SizeClaims(file_id, claimed)
         size_bytes = here.size_bytes
-        if isinstance(here, LocalFile) or await run_on_disk(_proves_size, self._table.part(here)):
+        if isinstance(here, LocalFile) or await run_on_disk(self._proves_size, here):
             return SizeClaims(file_id, lambda: [size_bytes])
         return SizeClaims(file_id, lambda: sorted(claimed(), key=lambda size: size != size_bytes))
 
+    def _proves_size(self, record: PartRecord) -> bool:
+        """Return whether the top of the tree is here and genuine."""
+        tree = self._table.tree(record.file_id, record.size_bytes)
+        return tree.shape.node_count > 0 and tree.node(0) is not None
+
     async def _run(self, download: Download, sizes: SizeClaims) -> None:
-        part: PartFile | None = None
+        part: PartStore | None = None
         while part is None:
             download.record = attrs.evolve(download.record, size_bytes=sizes.choose())
             part = await self._fetch_pieces(download, sizes)
         with trio.CancelScope(shield=True):  # a few calls to the disk; half of it would be no use
             await self._finish(download.record, part)
 
-    async def _fetch_pieces(self, download: Download, sizes: SizeClaims) -> PartFile | None:
+    async def _fetch_pieces(self, download: Download, sizes: SizeClaims) -> PartStore | None:
         """Fetch the file, of the size in the record; return None if another size should be tried."""
         record = download.record
-        part = self._table.part(record)
+        content = self.contents[record.kind]
+        part = await content.open_part(record)
         try:
             held = await self._open_part(record, part)
         except StoreError:
@@ -201,26 +232,50 @@ class Downloads:
                 return None  # no disk has room for a size that is a lie
             raise
         download.begin(_chunk_bytes(part.shape, held), is_proven=bool(held))
-        source = self._table.files.get(record.file_id)
-        is_copied = source is not None and await self._copy(source, part, held)
-        if not is_copied and part.shape.size_bytes:
-            self._exchange.download(part, held.to_ranges(), download)
-            if not await download.wait(sizes):
-                self._exchange.stop(record.file_id)
-                return None
+        wanted = content.wanted(record, part)
+        missing = _missing(part.shape, held, wanted)
+        if missing and content.needs_tree and not await self._fetch_nodes(download, sizes, part, held, missing):
+            return None
+        if missing:
+            await content.copy_here(record, part, missing.copy(), lambda pieces: _take(download, part, held, pieces))
+            missing.difference_update(held)
+        if missing:
+            _take(download, part, held, await self._exchange.take_cached(part))
+            missing.difference_update(held)
+        if missing and not await self._fetch_missing(download, sizes, part, held, wanted):
+            return None
         return part
 
-    def _exchange_stop_unless_complete(self, file_id: FileId) -> None:
-        if file_id not in self._table.files:
-            self._exchange.stop(file_id)
+    async def _fetch_nodes(
+        self, download: Download, sizes: SizeClaims, part: PartStore, held: RangeSet, chunks: RangeSet
+    ) -> bool:
+        """Fetch the tree nodes above some chunks; return False if another size should be tried."""
+        nodes = part.shape.with_ancestors(chunks).difference(chunks).difference(held)
+        if nodes and not await self._fetch_missing(download, sizes, part, held, nodes.to_ranges()):
+            return False
+        held.update(RangeSet.of(await run_on_disk(part.tree.present_nodes)))
+        return True
+
+    async def _fetch_missing(
+        self, download: Download, sizes: SizeClaims, part: PartStore, held: RangeSet, wanted: Ranges | None
+    ) -> bool:
+        """Fetch what is wanted and not held; return False if another size should be tried."""
+        file_id = download.record.file_id
+        self._exchange.download(part, held.to_ranges(), download, priority=download.priority)
+        if wanted is not None:
+            self._exchange.select(file_id, wanted)
+        if await download.wait(sizes):
+            return True
+        self._exchange.stop(file_id)
+        return False
 
     # --- the part file ------------------------------------------------------------------------------------------
 
-    async def _open_part(self, record: PartRecord, part: PartFile) -> RangeSet:
+    async def _open_part(self, record: PartRecord, part: PartStore) -> RangeSet:
         """Begin a part file, or go on with the one there is; return the genuine pieces in it."""
         earlier = self._table.parts.get(record.file_id)
-        if earlier is not None and earlier.size_bytes != record.size_bytes:
-            await run_on_disk(self._table.part(earlier).discard)
+        if earlier is not None and not _is_same(earlier, record):
+            await run_on_disk(self._discard, earlier)
         elif earlier is not None:
             await run_on_disk(_move_part, earlier.part_path, record.part_path)
             written = await run_on_disk(part.reopen)
@@ -229,7 +284,15 @@ class Downloads:
                 return await self._verify(part, written)
         return await self._begin_part(record, part)
 
-    async def _begin_part(self, record: PartRecord, part: PartFile) -> RangeSet:
+    def _discard(self, record: PartRecord) -> None:
+        """Remove a part that is of no use."""
+        if record.kind == "folder":
+            _remove(record.part_path)
+            _remove(self._table.journal_path(record.file_id))
+        else:
+            self._table.part(record).discard()
+
+    async def _begin_part(self, record: PartRecord, part: PartStore) -> RangeSet:
         await self._list(record)
         try:
             await run_on_disk(part.create)
@@ -239,11 +302,11 @@ class Downloads:
             raise
         return RangeSet.of(await run_on_disk(part.tree.present_nodes))
 
-    async def _verify(self, part: PartFile, written: RangeSet) -> RangeSet:
+    async def _verify(self, part: PartStore, written: RangeSet) -> RangeSet:
         """Return the nodes that are there, and those chunks of `written` that are genuine."""
         nodes = await run_on_disk(part.tree.present_nodes)
         chunks = RangeSet()
-        for batch in _batches(written):
+        for batch in batches(written):
             for piece in await run_on_disk(part.verify, batch):
                 chunks.add(piece)
         await run_on_disk(part.begin_journal, chunks)
@@ -258,26 +321,10 @@ class Downloads:
         self._table.parts.pop(record.file_id, None)
         await self._table.save_parts()
 
-    # --- the end ------------------------------------------------------------------------------------------------
-
-    async def _copy(self, file: LocalFile, part: PartFile, held: RangeSet) -> bool:
-        """Copy a file that is here; return False if it turns out that it is not what it was."""
-        source = self._table.source(file)
-        missing = RangeSet([(part.shape.node_count, part.shape.piece_count)]).difference(held)
-        for batch in _batches(missing):
-            try:
-                await run_on_disk(_copy_pieces, source, part, batch)
-            except SourceChanged as exc:
-                self._sources.give_up(file.file_id, str(exc))
-                held.difference_update(held.copy())
-                held.update(await self._verify(part, missing))
-                return False
-        return True
-
-    async def _finish(self, record: PartRecord, part: PartFile) -> None:
+    async def _finish(self, record: PartRecord, part: PartStore) -> None:
         await run_on_disk(part.sync)
         mtime_ns = await run_on_disk(part.publish, record.target)
-        if record.file_id not in self._table.files:
+        if record.file_id not in self._table.files and not record.only:
             await self._sources.add(
                 LocalFile(
                     file_id=record.file_id,
@@ -286,14 +333,34 @@ class Downloads:
                     path=record.target,
                     mtime_ns=mtime_ns,
                     is_own=False,
+                    kind=record.kind,
+                    list_id=record.list_id,
                 )
             )
         await self._unlist(record)
 
 
-def _proves_size(part: PartFile) -> bool:
-    """Return whether the top of the tree is here and genuine."""
-    return part.shape.node_count > 0 and part.tree.node(0) is not None
+def _take(download: Download, part: PartStore, held: RangeSet, pieces: RangeSet) -> None:
+    """Take note of pieces that were found on this device."""
+    if not pieces:
+        return
+    held.update(pieces)
+    download.pieces_stored(_chunk_bytes(part.shape, pieces))
+
+
+def _publish_nothing(_event: PoolEvent) -> None:
+    pass
+
+
+def _is_same(one: PartRecord, other: PartRecord) -> bool:
+    """Return whether a download can go on with what another one has left."""
+    return (one.size_bytes, one.kind, one.list_id) == (other.size_bytes, other.kind, other.list_id)
+
+
+def _missing(shape: TreeShape, held: RangeSet, wanted: Ranges | None) -> RangeSet:
+    """Return the chunks that are wanted and not held; the nodes above them come along."""
+    chunks = RangeSet([(shape.node_count, shape.piece_count)])
+    return (chunks if wanted is None else chunks.intersection(wanted)).difference(held)
 
 
 def _chunk_bytes(shape: TreeShape, pieces: RangeSet) -> int:
@@ -305,20 +372,17 @@ def _chunk_bytes(shape: TreeShape, pieces: RangeSet) -> int:
     return (chunks - 1) * shape.piece_size(shape.node_count) + shape.piece_size(last)
 
 
-def _batches(pieces: RangeSet) -> Iterator[list[int]]:
-    remaining = iter(pieces)
-    while batch := list(islice(remaining, _CHUNKS_PER_HOP)):
-        yield batch
-
-
-def _copy_pieces(source: FileSource, part: PartFile, pieces: Sequence[int]) -> None:
-    genuine = part.write_pieces(list(zip(pieces, source.read_pieces(pieces), strict=True)))
-    if not all(genuine):
-        raise SourceUnavailable(f"{source.path} was changed while it was copied; try again")
+def _remove(path: Path) -> None:
+    """Remove a file or a directory, if it is there."""
+    with store_errors("remove", path):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _move_part(earlier: Path, part: Path) -> None:
-    """Bring the part file of an interrupted download to another place, if that can be done without copying."""
+    """Bring the part of an interrupted download to another place, if that can be done without copying."""
     if earlier == part or not earlier.exists():
         return
     with store_errors("move", earlier):
@@ -327,4 +391,4 @@ def _move_part(earlier: Path, part: Path) -> None:
         try:
             earlier.rename(part)
         except OSError:  # another disk: begin anew there
-            earlier.unlink(missing_ok=True)
+            _remove(earlier)

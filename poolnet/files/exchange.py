@@ -1,14 +1,13 @@
 """Performs what the swarm machine says: posts its frames, reads and sends pieces, verifies and writes what comes.
 
-Holds no policy: which piece goes where is decided in protocol/swarm.py, what a file is by whoever adds it. On each
-link, pieces that come in are verified and written a batch at a time, and pieces that go out are read and verified a
-batch ahead of the sending.
+Holds no policy: which piece goes where is decided in protocol/swarm.py, what a file is by whoever adds it (uses.py). On
+each link, pieces that come in are verified and written a batch at a time, and pieces that go out are read and verified
+a batch ahead of the sending (outgoing.py).
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from typing import Final, Protocol
 
 import attrs
@@ -16,53 +15,44 @@ import trio
 
 from poolnet.errors import LinkClosed, ProtocolError, SourceUnavailable, StoreError
 from poolnet.files.chunk_link import ChunkLink, ReceivedPiece
+from poolnet.files.incoming import chunk_bytes, take_in
+from poolnet.files.outgoing import Outgoing, wait_for
+from poolnet.files.uses import (
+    DownloadWatcher,
+    Fetched,
+    Followed,
+    PieceSink,
+    PieceStore,
+    Relayed,
+    RelaySink,
+    Served,
+    StreamWatcher,
+    Use,
+)
 from poolnet.ids import DeviceId, FileId
 from poolnet.protocol import swarm_events as sw
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.swarm import Swarm
+from poolnet.protocol.token_bucket import Throttle
 from poolnet.ranges import Ranges, RangeSet
 from poolnet.service import open_service_nursery
 from poolnet.storage.files import run_on_disk
-from poolnet.storage.piece_store import FileSource, PartFile, PiecesDamaged
+from poolnet.storage.piece_store import PiecesDamaged
 from poolnet.timer import Timer
-from poolnet.wire.swarm_frames import ChunkHeader
 
 logger = logging.getLogger(__name__)
 
-#: Pieces read in one thread hop; as many again wait to be sent: 2 MiB a link.
-_READ_BATCH: Final = 4
+#: Pieces copied out of the cache in one thread hop: 4 MiB.
+_PIECES_PER_HOP: Final = 16
+#: Relayed files whose pieces stay in the cache after nobody asks any more; each costs a few tree nodes of memory.
+_MAX_RESTING: Final = 64
 
 
-class DownloadWatcher(Protocol):
-    """Who waits for a download; called synchronously."""
+class RelayMaker(Protocol):
+    """Makes what is needed to relay."""
 
-    def pieces_stored(self, chunk_bytes: int) -> None:
-        """Pieces were verified and written, `chunk_bytes` of the file with them (negative: that much was damaged)."""
-
-    def completed(self) -> None:
-        """Every piece is written."""
-
-    def failed(self, error: StoreError) -> None:
-        """The disk does not take it any more."""
-
-    def size_doubted(self) -> None:
-        """No piece is here yet, and a peer means a file of another size, or the size that is believed is wrong."""
-
-
-@attrs.frozen(eq=False)
-class _Served:
-    """A complete file, and whom to tell (with a reason) when it is not what it was."""
-
-    store: FileSource
-    lost: Callable[[str], None]
-
-
-@attrs.frozen(eq=False)
-class _Fetched:
-    """An unfinished download."""
-
-    store: PartFile
-    watcher: DownloadWatcher
+    def __call__(self, file_id: FileId, size_bytes: int | None) -> RelaySink | None:
+        """Return where to keep pieces of a file (None: of a stream) on their way to others; None if it cannot be."""
 
 
 @attrs.define(kw_only=True)
@@ -76,45 +66,8 @@ class ExchangeStatistics:
     bad_pieces: int = 0
     unexpected_pieces: int = 0
     peak_queued_sends: int = 0
-
-
-@attrs.define(eq=False)
-class _Sending:
-    """A piece to be sent on one link."""
-
-    file_id: FileId
-    piece: int
-    is_cancelled: bool = False
-
-
-class _Lane:
-    """What is to be sent on one link."""
-
-    def __init__(self, link: ChunkLink) -> None:
-        self.link = link
-        self.unsent: dict[_Sending, None] = {}  # asked for and neither sent nor cancelled, in order
-        self.unread: deque[_Sending] = deque()
-        self.wake = trio.Event()
-
-    def put(self, sending: _Sending) -> None:
-        self.unsent[sending] = None
-        self.unread.append(sending)
-        self.wake.set()
-
-    def cancel(self, file_id: FileId, pieces: RangeSet) -> None:
-        for sending in [s for s in self.unsent if s.file_id == file_id and s.piece in pieces]:
-            sending.is_cancelled = True
-            del self.unsent[sending]
-
-    async def take(self, count: int) -> list[_Sending]:
-        """Return the next pieces to read, at least one and at most `count`."""
-        while True:
-            while self.unread and self.unread[0].is_cancelled:
-                self.unread.popleft()
-            if self.unread:
-                return [self.unread.popleft() for _ in range(min(count, len(self.unread)))]
-            self.wake = trio.Event()
-            await self.wake.wait()
+    relayed_files: int = 0
+    relayed_pieces: int = 0
 
 
 class Exchange:
@@ -122,45 +75,149 @@ class Exchange:
 
     Args:
         rng: for the swarm machine.
+        make_relay: makes room for what is relayed; without it nothing is.
     """
 
-    def __init__(self, rng: RandomSource) -> None:
+    def __init__(self, rng: RandomSource, make_relay: RelayMaker | None = None) -> None:
         self._swarm = Swarm(rng)
-        self._files: dict[FileId, _Served | _Fetched] = {}
-        self._lanes: dict[DeviceId, _Lane] = {}
+        self._make_relay = make_relay
+        self._uses: dict[FileId, Use] = {}
+        self._resting: dict[FileId, None] = {}
+        self._links: dict[DeviceId, tuple[ChunkLink, Outgoing]] = {}
         self._timer = Timer(self._swarm.next_deadline)
+        now = trio.current_time()
+        self._up, self._down = Throttle(now=now), Throttle(now=now)
         self._statistics = ExchangeStatistics()
+        self._route_wanted: Callable[[FileId], None] = lambda _file_id: None
+        self._route_unwanted: Callable[[FileId], None] = lambda _file_id: None
+        self._relay_doubted: Callable[[FileId], None] = lambda _file_id: None
 
     # --- files --------------------------------------------------------------------------------------------------
 
-    def serve(self, source: FileSource, lost: Callable[[str], None]) -> None:
+    def serve(self, source: PieceStore, lost: Callable[[str], None]) -> None:
         """Give a complete file to whoever asks. If it was downloaded just now, its pieces go on from here.
 
         Args:
             source: the file.
             lost: called, once and with a reason, when it is not what it was; it is not served any more then.
         """
-        self._files[source.file_id] = _Served(source, lost)
-        self._feed(sw.Serve(source.file_id, source.shape.size_bytes, ((0, source.shape.piece_count),)))
+        self._use(Served(source, lost))
+        shape = source.shape
+        self._feed(sw.Serve(source.file_id, shape.size_bytes, ((0, shape.piece_count),)))
 
-    def download(self, part: PartFile, held: Ranges, watcher: DownloadWatcher) -> None:
+    def download(self, part: PieceSink, held: Ranges, watcher: DownloadWatcher, *, priority: int = 0) -> None:
         """Fetch what is missing of a file; `held` is there and genuine."""
-        self._files[part.file_id] = _Fetched(part, watcher)
+        self._use(Fetched(part, watcher))
+        assert part.shape.size_bytes is not None, "a stream is followed"
         self._feed(sw.Download(part.file_id, part.shape.size_bytes, held))
+        if priority:
+            self.prioritise(part.file_id, priority)
+
+    async def take_cached(self, part: PieceSink) -> RangeSet:
+        """Write what is in the cache of a file that was relayed until now into a download; return what was written.
+
+        Raises:
+            StoreError: the disk does not take it.
+        """
+        use = self._uses.get(part.file_id)
+        taken = RangeSet()
+        if not isinstance(use, Relayed) or use.store.shape.piece_count != part.shape.piece_count:
+            return taken
+        held = RangeSet(self._swarm.held(part.file_id))
+        for batch in _batches(held):  # tree nodes come first: they are needed to verify the rest
+            try:
+                found = await run_on_disk(use.store.read_pieces, batch)
+            except (StoreError, SourceUnavailable):
+                continue
+            genuine = await run_on_disk(part.write_pieces, list(zip(batch, found, strict=True)))
+            taken.update(RangeSet.of(piece for piece, is_genuine in zip(batch, genuine, strict=True) if is_genuine))
+        return taken
+
+    def select(self, file_id: FileId, pieces: Ranges | None) -> None:
+        """Fetch only these chunks of a download; None: all."""
+        self._feed(sw.Select(file_id, pieces))
+
+    def prioritise(self, file_id: FileId, priority: int) -> None:
+        """Ask for pieces of this download before those with a lower priority."""
+        self._feed(sw.Prioritise(file_id, priority))
 
     def stop(self, file_id: FileId) -> None:
-        """Neither fetch nor give a file any more."""
-        if self._files.pop(file_id, None) is not None:
+        """Neither fetch nor give a file, or a stream, any more."""
+        if self._uses.pop(file_id, None) is not None:
+            self._resting.pop(file_id, None)
             self._feed(sw.CancelDownload(file_id))
             self._feed(sw.StopServing(file_id))
 
     def source_count(self, file_id: FileId) -> int:
-        """Return how many linked peers hold something of a file that is being fetched."""
+        """Return how many linked peers hold something of a file that is being fetched, or relay it."""
         return self._swarm.source_count(file_id)
 
     def statistics(self) -> ExchangeStatistics:
         """Return counts since opening."""
-        return attrs.evolve(self._statistics, links=len(self._lanes))
+        relayed = sum(isinstance(use, Relayed) for use in self._uses.values())
+        return attrs.evolve(self._statistics, links=len(self._links), relayed_files=relayed)
+
+    # --- streams (StreamExchange) -------------------------------------------------------------------------------
+
+    def follow_stream(self, store: RelaySink, start: int, stop: int, watcher: StreamWatcher) -> None:
+        """Fetch the pieces from `start` to before `stop` in ascending order, as they appear, into `store`."""
+        self._use(Followed(store, watcher))
+        self._feed(sw.Serve(store.file_id, None, store.held()))
+        self._feed(sw.Follow(store.file_id, start, stop))
+
+    def move_stream(self, stream_id: FileId, start: int, stop: int) -> None:
+        """Fetch these pieces of a stream that is followed instead of those named before."""
+        if isinstance(self._uses.get(stream_id), Followed):
+            self._feed(sw.Follow(stream_id, start, stop))
+
+    def stream_ended(self, stream_id: FileId, count: int) -> None:
+        """Take note that a stream that is followed has so many pieces."""
+        self._feed(sw.StreamEnded(stream_id, count))
+
+    def stop_following(self, stream_id: FileId) -> None:
+        """Fetch no more of a stream; what is in the cache is given to others for a while."""
+        use = self._uses.get(stream_id)
+        if isinstance(use, Followed):
+            self._uses[stream_id] = Relayed(use.store)
+            self._feed(sw.CancelDownload(stream_id))
+            self._rest(stream_id)
+
+    def serve_stream(self, store: PieceStore) -> None:
+        """Give pieces of a stream of this device to everyone who asks: none yet, `stream_stored` adds them."""
+        self._use(Served(store, lambda reason: logger.warning("a stream is served no more: %s", reason)))
+        self._feed(sw.Serve(store.file_id, None, ()))
+
+    def stream_stored(self, stream_id: FileId, piece: int) -> None:
+        """Take note that the store of a stream of this device has another piece."""
+        self._feed(sw.PieceStored(stream_id, piece))
+
+    # --- routes and limits --------------------------------------------------------------------------------------
+
+    def on_relays(
+        self,
+        *,
+        wanted: Callable[[FileId], None],
+        unwanted: Callable[[FileId], None],
+        doubted: Callable[[FileId], None],
+    ) -> None:
+        """Say who finds routes.
+
+        Args:
+            wanted: called with a file that a peer would like to have relayed; `route` is the answer, now or later.
+            unwanted: called when nobody asks for it any more.
+            doubted: called when pieces of a relayed file show that its size is not what `route` said.
+        """
+        self._route_wanted, self._route_unwanted, self._relay_doubted = wanted, unwanted, doubted
+
+    def route(self, file_id: FileId, size_bytes: int | None, hops: int | None) -> None:
+        """Say how many links away a holder of a file is (None: no way), and what size it has (None: a stream)."""
+        self._feed(sw.Route(file_id, size_bytes, hops))
+
+    def set_limits(self, *, up: int | None, down: int | None) -> None:
+        """Move at most so many bytes a second, over all links; None: as many as possible."""
+        now = trio.current_time()
+        self._up.set_rate(up, now)
+        self._down.set_rate(down, now)
 
     # --- links --------------------------------------------------------------------------------------------------
 
@@ -170,7 +227,7 @@ class Exchange:
         Raises:
             ProtocolError: the peer broke the protocol; its link is to be closed.
         """
-        if peer in self._lanes:
+        if peer in self._links:
             self._feed(sw.Received(peer, frame), blame=peer)
 
     async def serve_link(self, link: ChunkLink, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -181,23 +238,27 @@ class Exchange:
         Raises:
             ProtocolError: the peer broke the protocol; the link is to be closed.
         """
-        lane = _Lane(link)
-        self._link_down(link.peer)
-        self._lanes[link.peer] = lane
-        link.set_chunk_filter(lambda file_id, piece: self._swarm.expects(link.peer, file_id, piece))
+        peer = link.peer
+        outgoing = Outgoing(
+            link,
+            read=self._read,
+            sent=lambda file_id, piece, size: self._sent(outgoing, peer, file_id, piece, size),
+            wait=lambda size: wait_for(self._up, size),
+        )
+        self._link_down(peer)
+        self._links[peer] = (link, outgoing)
+        link.set_chunk_filter(lambda file_id, piece: self._swarm.expects(peer, file_id, piece))
         try:
-            self._feed(sw.LinkUp(link.peer))
+            self._feed(sw.LinkUp(peer))
             task_status.started()
             async with open_service_nursery() as nursery:
-                to_send, batches = trio.open_memory_channel[list[tuple[_Sending, bytes]]](1)
-                nursery.start_soon(self._read_ahead, lane, to_send)
-                nursery.start_soon(self._send, lane, batches)
+                nursery.start_soon(outgoing.run)
                 await self._receive(link)
         except LinkClosed:
             logger.debug("link closed: files")
         finally:
-            if self._lanes.get(link.peer) is lane:
-                self._link_down(link.peer)
+            if self._links.get(peer, (None, None))[1] is outgoing:
+                self._link_down(peer)
 
     async def run_timer(self) -> None:
         """Feed the machine its deadlines, until cancelled."""
@@ -206,7 +267,7 @@ class Exchange:
             self._perform(self._swarm.tick(trio.current_time()), None)
 
     def _link_down(self, peer: DeviceId) -> None:
-        if self._lanes.pop(peer, None) is not None:
+        if self._links.pop(peer, None) is not None:
             self._feed(sw.LinkDown(peer))
 
     # --- pieces in ----------------------------------------------------------------------------------------------
@@ -217,6 +278,8 @@ class Exchange:
             expected = [piece for piece in received if self._arrived(link.peer, piece)]
             for file_id, pieces in groupby(expected, key=lambda piece: piece.header.file_id):
                 await self._store(link.peer, file_id, [(piece.header.piece, piece.payload) for piece in pieces])
+            size = sum(len(piece.payload) for piece in received)
+            await wait_for(self._down, size)
 
     def _arrived(self, peer: DeviceId, received: ReceivedPiece) -> bool:
         """Take note of a piece; return whether it is wanted."""
@@ -230,93 +293,83 @@ class Exchange:
 
     async def _store(self, peer: DeviceId, file_id: FileId, pieces: list[tuple[int, bytes]]) -> None:
         """Verify and write pieces of one file, and tell the machine."""
-        genuine = await self._write(self._files.get(file_id), pieces)
-        for index, (piece, _) in enumerate(pieces):
-            if genuine is None:
-                self._feed(sw.PieceDropped(file_id, piece))
-            elif genuine[index]:
-                self._statistics.pieces_verified += 1
-                self._feed(sw.PieceStored(file_id, piece))
-            else:
-                self._statistics.bad_pieces += 1
-                self._feed(sw.PieceRejected(peer, file_id, piece))
+        is_relayed = isinstance(self._uses.get(file_id), Relayed)
+        for outcome in await take_in(peer, file_id, pieces, self._uses.get):
+            match outcome:
+                case sw.PieceStored():
+                    self._statistics.pieces_verified += 1
+                    self._statistics.relayed_pieces += is_relayed
+                case sw.PieceRejected():
+                    self._statistics.bad_pieces += 1
+            self._feed(outcome)
 
-    async def _write(self, file: _Served | _Fetched | None, pieces: list[tuple[int, bytes]]) -> list[bool] | None:
-        """Write pieces; return which were genuine, or None if the download is over or cannot go on."""
-        if not isinstance(file, _Fetched):
-            return None
-        try:
-            genuine = await run_on_disk(file.store.write_pieces, pieces)
-        except StoreError as exc:
-            if self._is_current(file):
-                file.watcher.failed(exc)
-            return None
-        if not self._is_current(file):
-            return None
-        shape = file.store.shape
-        stored = [(piece, data) for (piece, data), is_genuine in zip(pieces, genuine, strict=True) if is_genuine]
-        if stored:
-            file.watcher.pieces_stored(sum(len(data) for piece, data in stored if shape.is_chunk(piece)))
-        return genuine
-
-    def _is_current(self, file: _Served | _Fetched) -> bool:
+    def _is_current(self, use: Use) -> bool:
         """Return whether a file is still what it was before a wait: not stopped, not complete since."""
-        return self._files.get(file.store.file_id) is file
+        return self._uses.get(use.store.file_id) is use
 
     # --- pieces out ---------------------------------------------------------------------------------------------
 
-    async def _read_ahead(self, lane: _Lane, to_send: trio.MemorySendChannel[list[tuple[_Sending, bytes]]]) -> None:
-        while True:
-            ready = []
-            wanted = await lane.take(_READ_BATCH)
-            for file_id, group in groupby(wanted, key=lambda sending: sending.file_id):
-                ready += await self._read(file_id, list(group))
-            await to_send.send(ready)
-
-    async def _read(self, file_id: FileId, wanted: Sequence[_Sending]) -> list[tuple[_Sending, bytes]]:
+    async def _read(self, file_id: FileId, pieces: Sequence[int]) -> Sequence[bytes]:
         """Read and verify pieces of one file; nothing if it cannot be served any more."""
-        file = self._files.get(file_id)
-        wanted = [sending for sending in wanted if not sending.is_cancelled]
-        if file is None or not wanted:
-            return []
+        use = self._uses.get(file_id)
+        if use is None:
+            return ()
         try:
-            found = await run_on_disk(file.store.read_pieces, [sending.piece for sending in wanted])
+            return await run_on_disk(use.store.read_pieces, pieces)
         except (StoreError, SourceUnavailable) as exc:
-            if self._is_current(file):
-                self._cannot_read(file, exc)
-            return []
-        return list(zip(wanted, found, strict=True))
+            if self._is_current(use):
+                self._cannot_read(use, exc)
+            return ()
 
-    def _cannot_read(self, file: _Served | _Fetched, error: StoreError | SourceUnavailable) -> None:
-        store = file.store
-        if isinstance(file, _Served):
-            self.stop(store.file_id)
-            file.lost(str(error))
+    def _cannot_read(self, use: Use, error: StoreError | SourceUnavailable) -> None:
+        file_id = use.store.file_id
+        if isinstance(use, Served):
+            self.stop(file_id)
+            use.lost(str(error))
         elif isinstance(error, PiecesDamaged):
-            damaged = [piece for piece in error.pieces if store.shape.is_chunk(piece)]
-            file.watcher.pieces_stored(-sum(store.shape.piece_size(piece) for piece in damaged))
-            self._feed(sw.StopServing(store.file_id, RangeSet.of(error.pieces).to_ranges()))
+            if isinstance(use, Fetched):
+                use.watcher.pieces_stored(-chunk_bytes(use.store, error.pieces))
+            self._feed(sw.StopServing(file_id, RangeSet.of(sorted(error.pieces)).to_ranges()))
+        elif isinstance(use, Relayed):
+            self.stop(file_id)
         else:
             assert isinstance(error, StoreError)
-            file.watcher.failed(error)
+            use.watcher.failed(error)
 
-    async def _send(self, lane: _Lane, batches: trio.MemoryReceiveChannel[list[tuple[_Sending, bytes]]]) -> None:
-        async for batch in batches:
-            for sending, payload in batch:
-                if sending.is_cancelled:
-                    continue
-                header = ChunkHeader(file_id=sending.file_id, piece=sending.piece, size=len(payload))
-                try:
-                    await lane.link.send_chunk(header, payload)
-                except LinkClosed:
-                    return  # `_receive` ends as well
-                self._sent(lane, sending, len(payload))
-
-    def _sent(self, lane: _Lane, sending: _Sending, size: int) -> None:
+    def _sent(self, outgoing: Outgoing, peer: DeviceId, file_id: FileId, piece: int, size: int) -> None:
         self._statistics.bytes_out += size
-        lane.unsent.pop(sending, None)
-        if self._lanes.get(lane.link.peer) is lane:
-            self._feed(sw.PieceSent(lane.link.peer, sending.file_id, sending.piece))
+        if self._links.get(peer, (None, None))[1] is outgoing:
+            self._feed(sw.PieceSent(peer, file_id, piece))
+
+    # --- what is relayed ----------------------------------------------------------------------------------------
+
+    def _use(self, use: Use) -> None:
+        """Do something else with a file from now on. What was in the cache of it is served no more."""
+        file_id = use.store.file_id
+        before = self._uses.get(file_id)
+        self._uses[file_id] = use
+        self._resting.pop(file_id, None)
+        if isinstance(before, Relayed) and not isinstance(use, Followed):
+            self._feed(sw.StopServing(file_id))
+
+    def _relay(self, file_id: FileId, size_bytes: int | None) -> None:
+        """Make room for pieces of a file that peers want."""
+        self._resting.pop(file_id, None)
+        if file_id in self._uses:
+            return
+        store = None if self._make_relay is None else self._make_relay(file_id, size_bytes)
+        if store is None:
+            self._feed(sw.Route(file_id, size_bytes, None))
+        else:
+            self._uses[file_id] = Relayed(store)
+
+    def _rest(self, file_id: FileId) -> None:
+        """Keep what is in the cache of a file that nobody asks for, among the last few of them."""
+        if not isinstance(self._uses.get(file_id), Relayed):
+            return
+        self._resting[file_id] = None
+        if len(self._resting) > _MAX_RESTING:
+            self.stop(next(iter(self._resting)))
 
     # --- the machine --------------------------------------------------------------------------------------------
 
@@ -334,38 +387,60 @@ class Exchange:
                 case sw.SendFrame(peer, frame):
                     self._post(peer, frame)
                 case sw.SendPiece(peer, file_id, piece):
-                    self._queue(peer, _Sending(file_id, piece))
+                    self._queue(peer, file_id, piece)
                 case sw.CancelSend(peer, file_id, pieces):
-                    if peer in self._lanes:
-                        self._lanes[peer].cancel(file_id, RangeSet(pieces))
-                case sw.Completed(file_id):
-                    self._tell(file_id, lambda watcher: watcher.completed())
-                case sw.SizeDoubted(_, file_id):
-                    self._tell(file_id, lambda watcher: watcher.size_doubted())
+                    if peer in self._links:
+                        self._links[peer][1].cancel(file_id, RangeSet(pieces))
                 case sw.Misbehaved(peer, reason):
                     logger.warning("a peer broke the rules: %s", reason)
                     fault = reason if peer == blame else fault
-                case sw.SourcesChanged():
-                    pass  # `source_count` tells whoever asks
+                case _:
+                    self._tell(effect)
         if fault is not None:
             raise ProtocolError(fault)
 
-    def _tell(self, file_id: FileId, tell: Callable[[DownloadWatcher], None]) -> None:
-        file = self._files.get(file_id)
-        if isinstance(file, _Fetched):
-            tell(file.watcher)
+    def _tell(self, effect: sw.SwarmEffect) -> None:
+        """Pass on what concerns whoever uses a file."""
+        match effect:
+            case sw.Completed(file_id):
+                if isinstance(use := self._uses.get(file_id), Fetched):
+                    use.watcher.completed()
+            case sw.SizeDoubted(_, file_id):
+                use = self._uses.get(file_id)
+                if isinstance(use, Fetched):
+                    use.watcher.size_doubted()
+                elif isinstance(use, Relayed):
+                    self.stop(file_id)
+                    self._relay_doubted(file_id)
+            case sw.RouteWanted(file_id):
+                self._route_wanted(file_id)
+            case sw.RelayBegan(file_id, size_bytes):
+                self._relay(file_id, size_bytes)
+            case sw.RelayEnded(file_id):
+                self._rest(file_id)
+                self._route_unwanted(file_id)
+            case sw.StreamGrew(stream_id, count):
+                if isinstance(use := self._uses.get(stream_id), Followed):
+                    use.watcher.grew(count)
+            case _:
+                pass  # SourcesChanged: `source_count` tells whoever asks
 
     def _post(self, peer: DeviceId, frame: sw.SwarmFrame) -> None:
-        lane = self._lanes.get(peer)
-        if lane is None:
+        if peer not in self._links:
             return
         try:
-            lane.link.post_frame(frame)
+            self._links[peer][0].post_frame(frame)
         except LinkClosed:
             logger.debug("a frame for a link that is closing")
 
-    def _queue(self, peer: DeviceId, sending: _Sending) -> None:
-        lane = self._lanes.get(peer)
-        if lane is not None:
-            lane.put(sending)
-            self._statistics.peak_queued_sends = max(self._statistics.peak_queued_sends, len(lane.unsent))
+    def _queue(self, peer: DeviceId, file_id: FileId, piece: int) -> None:
+        if peer in self._links:
+            outgoing = self._links[peer][1]
+            outgoing.put(file_id, piece)
+            self._statistics.peak_queued_sends = max(self._statistics.peak_queued_sends, len(outgoing))
+
+
+def _batches(pieces: RangeSet) -> Iterator[list[int]]:
+    remaining = iter(pieces)
+    while batch := list(islice(remaining, _PIECES_PER_HOP)):
+        yield batch

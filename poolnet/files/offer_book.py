@@ -4,19 +4,21 @@ For each (node, file) the message with the highest clock decides. No I/O.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
 
 import attrs
 
 from poolnet.clock import Hlc
+from poolnet.events import OfferKind
 from poolnet.ids import DeviceId, FileId
 from poolnet.limits import MAX_OFFERS
+from poolnet.wire.bodies import FolderBody, MediaBody, OfferBody, StreamBody
 
-#: ``offered``: by others, not here · ``downloading``: on its way here · ``complete``: fetched, whole, and served on ·
-#: ``seeding``: offered by this device.
-OfferState = Literal["offered", "downloading", "complete", "seeding"]
+#: ``offered``: by others, not here · ``queued``, ``downloading``, ``paused``: on its way here · ``failed``: its last
+#: download ended without it · ``complete``: fetched, whole, and served on · ``seeding``: offered by this device.
+OfferState = Literal["offered", "queued", "downloading", "paused", "failed", "complete", "seeding"]
 
 
 @attrs.frozen(kw_only=True)
@@ -28,6 +30,9 @@ class OfferInfo:
         nodes: the devices that offer it (not necessarily online), the earliest offer first.
         local_path: where it is on this device, or None.
         done_bytes: verified bytes that are here.
+        kind: what it is: a file, a folder, a picture that everyone fetches, or a stream (its size is 0).
+        file_count: of a folder; 1 for everything else.
+        holders: so many devices, at least, have it or a part of it: those that offer it, and linked ones that fetch it.
     """
 
     file_id: FileId
@@ -37,16 +42,56 @@ class OfferInfo:
     local_path: Path | None
     state: OfferState
     done_bytes: int
+    kind: OfferKind = "file"
+    file_count: int = 1
+    holders: int = 0
 
 
 @attrs.frozen(kw_only=True)
 class NodeOffer:
-    """One device's offer of a file."""
+    """One device's offer of a file, folder, picture or stream.
+
+    Attributes:
+        size_bytes: of a folder, its content's; 0 for a stream.
+        list_id: of a folder, the file that lists what is in it; `list_size` is its size.
+        stream_id: of a file that is the whole of a stream, that stream; empty otherwise.
+    """
 
     node: DeviceId
     name: str
     size_bytes: int
     hlc: Hlc
+    kind: OfferKind = "file"
+    file_count: int = 1
+    list_id: FileId | None = None
+    list_size: int = 0
+    stream_id: bytes = b""
+
+
+#: What messages offer. The id of a stream is not in its body: it depends on the pool.
+OfferedBody = OfferBody | FolderBody | MediaBody | StreamBody
+
+
+def offer_of(node: DeviceId, body: OfferedBody, hlc: Hlc) -> NodeOffer:
+    """Return what a message offers."""
+    match body:
+        case OfferBody():
+            return NodeOffer(node=node, name=body.name, size_bytes=body.size, hlc=hlc, stream_id=body.stream_id)
+        case FolderBody():
+            return NodeOffer(
+                node=node,
+                name=body.name,
+                size_bytes=body.size,
+                hlc=hlc,
+                kind="folder",
+                file_count=body.file_count,
+                list_id=body.list_id,
+                list_size=body.list_size,
+            )
+        case MediaBody():
+            return NodeOffer(node=node, name=body.name, size_bytes=body.size, hlc=hlc, kind="media")
+        case StreamBody():
+            return NodeOffer(node=node, name=body.name, size_bytes=0, hlc=hlc, kind="stream")
 
 
 class OfferBook:
@@ -54,9 +99,15 @@ class OfferBook:
 
     def __init__(self) -> None:
         self._offers: dict[FileId, dict[DeviceId, NodeOffer]] = {}
+        self._lists: dict[FileId, dict[DeviceId, NodeOffer]] = {}  # of folders, as if they were offered
+        self._wholes: dict[tuple[DeviceId, bytes], FileId] = {}  # by author and stream
         self._retracted: dict[tuple[DeviceId, FileId], Hlc] = {}
         self._live = 0
         self.dropped = 0
+
+    def __contains__(self, file_id: object) -> bool:
+        """Return whether somebody offers a file."""
+        return file_id in self._offers
 
     def offered(self, file_id: FileId, offer: NodeOffer) -> bool:
         """Take note of an offer; return whether that device did not offer the file just before."""
@@ -67,7 +118,11 @@ class OfferBook:
             self.dropped += 1
             return False
         if earlier is None or offer.hlc > earlier.hlc:
+            self._forget_list(earlier)
             self._offers.setdefault(file_id, {})[offer.node] = offer
+            self._note_list(offer)
+            if offer.stream_id:
+                self._wholes[offer.node, offer.stream_id] = file_id
         self._live += earlier is None
         return earlier is None
 
@@ -79,30 +134,33 @@ class OfferBook:
         if offer is None or offer.hlc > hlc:
             return False
         del offers[node]
+        self._forget_list(offer)
+        self._wholes.pop((node, offer.stream_id), None)
         self._live -= 1
         if not offers:
             del self._offers[file_id]
         return not offers
 
+    def is_withdrawn(self, file_id: FileId) -> bool:
+        """Return whether somebody offered the file once, and nobody does any more."""
+        return file_id not in self._offers and any(retracted == file_id for _, retracted in self._retracted)
+
     def best(self, file_id: FileId) -> NodeOffer | None:
         """Return the offer to show: of the size that most devices claim, the earliest of those."""
         return next(iter(self._by_belief(file_id)), None)
 
-    def sizes(self, file_id: FileId) -> list[int]:
-        """Return the sizes that devices claim a file has, in the order in which to try them.
+    def sizes(self, file_id: FileId) -> list[int | None]:
+        """Return the sizes that devices claim a file (or the list of a folder) has, in the order in which to try them.
 
-        The id binds the size, so only one can be true; which one shows when the first piece is verified.
+        The id binds the size, so only one can be true; which one shows when the first piece is verified. A stream has
+        none.
         """
-        return list(dict.fromkeys(offer.size_bytes for offer in self._by_belief(file_id)))
-
-    def _by_belief(self, file_id: FileId) -> list[NodeOffer]:
-        offers = self._offers.get(file_id, {}).values()
-        claims = Counter(offer.size_bytes for offer in offers)
-        return sorted(offers, key=lambda offer: (-claims[offer.size_bytes], offer.hlc, offer.node))
+        by_belief = self._by_belief(file_id)
+        return list(dict.fromkeys(None if offer.kind == "stream" else offer.size_bytes for offer in by_belief))
 
     def nodes(self, file_id: FileId) -> tuple[DeviceId, ...]:
-        """Return the devices that offer a file, the earliest first."""
-        offers = self._offers.get(file_id, {}).values()
+        """Return the devices that offer a file (or the folder of such a list), the earliest first."""
+        offers = self._claims(file_id)
         return tuple(offer.node for offer in sorted(offers, key=lambda offer: (offer.hlc, offer.node)))
 
     def files(self) -> Iterator[FileId]:
@@ -112,6 +170,42 @@ class OfferBook:
     def of_node(self, node: DeviceId) -> list[FileId]:
         """Return the files that one device offers."""
         return [file_id for file_id, offers in self._offers.items() if node in offers]
+
+    def is_stream_offered(self, stream_id: FileId) -> bool:
+        """Return whether its author publishes a stream, or did and offers it as a file now."""
+        offer = self.best(stream_id)
+        return offer is not None and offer.kind == "stream"
+
+    def whole_of_stream(self, stream_id: FileId) -> FileId | None:
+        """Return the file that the author of a stream offers as the whole of it; what others say does not count."""
+        for author in self._offers.get(stream_id, {}):
+            if (file_id := self._wholes.get((author, stream_id))) is not None and author in self.nodes(file_id):
+                return file_id
+        return None
+
+    def _by_belief(self, file_id: FileId) -> list[NodeOffer]:
+        offers = self._claims(file_id)
+        if len(offers) < 2:
+            return list(offers)
+        claims = Counter(offer.size_bytes for offer in offers)
+        return sorted(offers, key=lambda offer: (-claims[offer.size_bytes], offer.hlc, offer.node))
+
+    def _claims(self, file_id: FileId) -> Collection[NodeOffer]:
+        offers = self._offers.get(file_id) or self._lists.get(file_id) or {}
+        return offers.values()
+
+    def _note_list(self, offer: NodeOffer) -> None:
+        if offer.list_id is not None:
+            listed = NodeOffer(node=offer.node, name=offer.name, size_bytes=offer.list_size, hlc=offer.hlc)
+            self._lists.setdefault(offer.list_id, {})[offer.node] = listed
+
+    def _forget_list(self, offer: NodeOffer | None) -> None:
+        if offer is None or offer.list_id is None:
+            return
+        listed = self._lists.get(offer.list_id, {})
+        listed.pop(offer.node, None)
+        if not listed:
+            self._lists.pop(offer.list_id, None)
 
     def _remember_retraction(self, file_id: FileId, node: DeviceId, hlc: Hlc) -> None:
         latest = max(hlc, self._retracted.pop((node, file_id), hlc))

@@ -6,24 +6,39 @@ where they differ the file is hashed again, and one that has changed is given up
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Final, Protocol
 
 import attrs
 import trio
 
 from poolnet.errors import DiskFull, SourceUnavailable, StoreError
 from poolnet.files.exchange import Exchange
+from poolnet.files.uses import PieceStore
 from poolnet.ids import FileId
 from poolnet.limits import MAX_FILE_SIZE, SOURCE_CHECK_INTERVAL_S
-from poolnet.storage.file_table import FileTable, LocalFile
+from poolnet.storage.file_table import FileKind, FileTable, LocalFile
 from poolnet.storage.files import run_on_disk
 from poolnet.storage.hashing import FileHasher
 
 logger = logging.getLogger(__name__)
 
+#: Files looked at in one thread hop: a few milliseconds.
+_FILES_PER_HOP: Final = 500
+
 #: Called with bytes done and bytes in all.
 ProgressCallback = Callable[[int, int], None]
+
+
+class SourceKind(Protocol):
+    """Complete files of a kind that is more than one file on disk: folders."""
+
+    def source(self, file: LocalFile) -> PieceStore:
+        """Return its pieces."""
+
+    async def find_change(self, file: LocalFile) -> str | None:
+        """Look whether it is what it was; return what happened if it is not."""
 
 
 class Sources:
@@ -34,23 +49,29 @@ class Sources:
         exchange: where they are served.
         lost: called, once and with a reason, with a file that is not what it was. It is no longer served or listed
             in memory; `tidy_up` makes that durable.
+
+    Attributes:
+        kinds: who knows about kinds that are no plain files.
     """
 
     def __init__(self, table: FileTable, exchange: Exchange, lost: Callable[[LocalFile, str], None]) -> None:
         self._table = table
         self._exchange = exchange
         self._lost = lost
+        self.kinds: dict[FileKind, SourceKind] = {}
 
     async def restore(self) -> None:
         """Serve what is listed and looks unchanged; `run_checks` sees to the rest."""
-        files = list(self._table.files.values())
-        changed = {file.file_id for file, _ in await run_on_disk(_find_changed, files)}
-        incomplete = await run_on_disk(self._without_tree, files)
-        for file in files:
-            if file.file_id in incomplete:  # to be hashed again
-                self._table.files[file.file_id] = attrs.evolve(file, mtime_ns=-1)
-            elif file.file_id not in changed:
-                self._serve(file)
+        for files in _batches(list(self._table.files.values())):
+            changed = {file.file_id for file, _ in await run_on_disk(_find_changed, self._plain(files))}
+            incomplete = await run_on_disk(self._without_tree, files)
+            for file in files:
+                if file.file_id not in incomplete | changed:
+                    self._serve(file)
+                elif file.kind in self.kinds:
+                    self._give_up(file, f"what poolnet keeps about {file.path} is damaged; offer it again")
+                elif file.file_id in incomplete:  # to be hashed again
+                    self._table.files[file.file_id] = attrs.evolve(file, mtime_ns=-1)
 
     async def hash(self, path: Path, name: str, on_progress: ProgressCallback | None = None) -> LocalFile:
         """Find the id of a file and keep its tree; cancelling leaves nothing behind.
@@ -77,6 +98,19 @@ class Sources:
             mtime_ns=hasher.mtime_ns,
             is_own=True,
         )
+
+    async def recognise(self, path: Path, name: str, file_id: FileId) -> LocalFile | None:
+        """Return the file at `path` if it has that id, without listing it; its tree is kept then.
+
+        Raises:
+            SourceUnavailable, StoreError: as `hash`.
+        """
+        found = await self.hash(path, name)
+        if found.file_id == file_id:
+            return found
+        if found.file_id not in self._table.files and found.file_id not in self._table.parts:
+            await run_on_disk(self._table.remove_tree, found.file_id)
+        return None
 
     async def add(self, file: LocalFile) -> None:
         """List a file, durably, and serve it.
@@ -120,13 +154,14 @@ class Sources:
     async def run_checks(self) -> None:
         """Look at all files every `SOURCE_CHECK_INTERVAL_S`, until cancelled."""
         while True:
-            for file, reason in await run_on_disk(_find_changed, list(self._table.files.values())):
-                if not self._is_listed(file):
-                    continue
-                if reason is not None:
-                    self._give_up(file, reason)
-                else:
-                    await self._hash_again(file)
+            for files in _batches(list(self._table.files.values())):
+                for file, reason in await run_on_disk(_find_changed, self._plain(files)):
+                    await self._changed(file, reason)
+                for file in files:
+                    if file.kind in self.kinds and self._is_listed(file):
+                        reason = await self.kinds[file.kind].find_change(file)
+                        if reason is not None:
+                            self._give_up(file, reason)
             await trio.sleep(SOURCE_CHECK_INTERVAL_S)
 
     def give_up(self, file_id: FileId, reason: str) -> None:
@@ -135,10 +170,21 @@ class Sources:
         if file is not None:
             self._give_up(file, reason)
 
+    async def _changed(self, file: LocalFile, reason: str | None) -> None:
+        if not self._is_listed(file):
+            return
+        if reason is not None:
+            self._give_up(file, reason)
+        else:
+            await self._hash_again(file)
+
+    def _plain(self, files: Sequence[LocalFile]) -> list[LocalFile]:
+        return [file for file in files if file.kind not in self.kinds]
+
     async def _hash_again(self, file: LocalFile) -> None:
         """See whether a file that was written to is still the same."""
         try:
-            found = await self.hash(file.path, file.name)
+            found = await self.recognise(file.path, file.name, file.file_id)
         except SourceUnavailable as exc:
             self._give_up(file, str(exc))
             return
@@ -149,8 +195,7 @@ class Sources:
             return
         if not self._is_listed(file):
             return
-        if found.file_id != file.file_id:
-            await self.tidy_up(found.file_id)
+        if found is None:
             self._give_up(file, f"{file.path} was changed since it was offered")
         else:
             await self._keep(attrs.evolve(file, mtime_ns=found.mtime_ns))
@@ -162,7 +207,9 @@ class Sources:
             await self._table.save_files()
 
     def _serve(self, file: LocalFile) -> None:
-        self._exchange.serve(self._table.source(file), lambda reason: self._give_up(file, reason))
+        kind = self.kinds.get(file.kind)
+        source = self._table.source(file) if kind is None else kind.source(file)
+        self._exchange.serve(source, lambda reason: self._give_up(file, reason))
 
     def _give_up(self, file: LocalFile, reason: str) -> None:
         """Serve a file no more, because it is not what it was."""
@@ -176,7 +223,13 @@ class Sources:
         return listed is not None and listed.path == file.path
 
     def _without_tree(self, files: Sequence[LocalFile]) -> set[FileId]:
-        return {file.file_id for file in files if not self._table.source(file).tree.is_complete()}
+        return {file.file_id for file in files if not self._table.tree(file.file_id, file.size_bytes).is_complete()}
+
+
+def _batches(files: Sequence[LocalFile]) -> Iterator[Sequence[LocalFile]]:
+    """Yield files, as many at a time as are looked at in one call in a thread."""
+    for start in range(0, len(files), _FILES_PER_HOP):
+        yield files[start : start + _FILES_PER_HOP]
 
 
 def _find_changed(files: Sequence[LocalFile]) -> list[tuple[LocalFile, str | None]]:

@@ -4,12 +4,16 @@ TLS wants certificate chains; poolnet wants "the other end holds this Ed25519 ke
 itself, and the dialler makes up the matching anchor: a certificate authority with the name of the device and the pinned
 key. A leaf verifies against that anchor if, and only if, the pinned key signed it. Nothing checks an anchor's own
 signature (it is trusted because it is configured), so a throwaway key signs it. Names and dates carry no meaning.
+
+TLS over TCP takes its keys from files, which a device key must not be copied to. There the leaf is for a key made for
+the life of one process; whoever got hold of that one could not prove the device key, which every link asks for as well.
 """
 
 import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
@@ -30,32 +34,47 @@ def private_key_of(key: DeviceKey) -> Ed25519PrivateKey:
 def link_certificate(key: DeviceKey) -> x509.Certificate:
     """Return the certificate that a device shows on its links; the same bytes for the same key, valid until 9999."""
     return (
-        _builder(subject="poolnet link", issuer=encode_id(key.device_id), public_key=key.public_key)
+        _builder("poolnet link", issuer=encode_id(key.device_id), public_key=_loaded(key.public_key))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(private_key_of(key), algorithm=None)
+    )
+
+
+def lane_certificate(key: DeviceKey, lane_key: EllipticCurvePublicKey) -> x509.Certificate:
+    """Return the certificate that a device shows where its lanes are dialled: by the device key, for `lane_key`."""
+    return (
+        _builder("poolnet lane", issuer=encode_id(key.device_id), public_key=lane_key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(private_key_of(key), algorithm=None)
     )
 
 
 def pinning_anchor_pem(public_key: PublicKey) -> bytes:
-    """Return the trust anchor, in PEM, that admits the link certificate of exactly this key.
+    """Return the trust anchor, in PEM, that admits the link and lane certificates of exactly this key.
 
-    For `QuicConfiguration.load_verify_locations(cadata=...)`.
+    For `load_verify_locations(cadata=...)` of a `QuicConfiguration`, and as text of an `SSLContext`.
     """
     name = encode_id(device_id_of(public_key))
     anchor = (
-        _builder(subject=name, issuer=name, public_key=public_key)
+        _builder(name, issuer=name, public_key=_loaded(public_key))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(_ANCHOR_SIGNER, algorithm=None)
     )
     return anchor.public_bytes(serialization.Encoding.PEM)
 
 
-def _builder(*, subject: str, issuer: str, public_key: PublicKey) -> x509.CertificateBuilder:
+def _loaded(public_key: PublicKey) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(public_key)
+
+
+def _builder(
+    subject: str, *, issuer: str, public_key: Ed25519PublicKey | EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(_common_name(subject))
         .issuer_name(_common_name(issuer))
-        .public_key(Ed25519PublicKey.from_public_bytes(public_key))
+        .public_key(public_key)
         .serial_number(1)
         .not_valid_before(_NOT_BEFORE)
         .not_valid_after(_NOT_AFTER)

@@ -6,10 +6,9 @@ datagrams), however much credit there is, and while few earlier ones wait for th
 lie about what it has consumed. The credit (`MAX_CHUNKS_IN_TRANSIT` chunks not yet consumed by the other
 side's application) is what bounds memory on both sides.
 
-`ChunkCarrier` is what a link needs of a way for chunks; another way (TCP) can stand in for this one.
+This way is always there. Where there is a faster one (bulk_lane.py), chunk_ways.py chooses.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,35 +16,17 @@ import attrs
 from trio.lowlevel import ParkingLot, checkpoint
 
 from poolnet.errors import LinkClosed, ProtocolError, WireError
-from poolnet.ids import FileId
 from poolnet.limits import CHUNK_SIZE, MAX_CHUNKS_IN_TRANSIT, MAX_DATAGRAMS_PER_TURN, MAX_UNSENT_CHUNK_BYTES
+from poolnet.net.chunk_inbox import ChunkInbox, ReceivedChunk
 from poolnet.protocol.flow_credit import ReceiveCredit, SendCredit
 from poolnet.wire.framing import FrameBuffer, FrameSet, encode_frame
 from poolnet.wire.swarm_frames import ChunkHeader
-
-#: Decides whether a piece was asked for.
-ChunkFilter = Callable[[FileId, int], bool]
 
 _HEADER_FRAME = FrameSet((ChunkHeader,))
 #: A chunk header is 43 bytes at most.
 _MAX_HEADER_SIZE = 128
 #: Pieces of a chunk before they are joined. Small ones cost more than their bytes, and a peer chooses their size.
 _MAX_PIECES = 512
-
-
-@attrs.frozen
-class ReceivedChunk:
-    """A chunk as it arrived: complete, of the declared size, not verified."""
-
-    header: ChunkHeader
-    payload: bytes
-
-
-class ChunkCarrier(Protocol):
-    """A way for chunks to the other side."""
-
-    async def send(self, header: ChunkHeader, payload: bytes) -> None:
-        """Wait for room, then hand the chunk over. Raises LinkClosed."""
 
 
 class StreamWriter(Protocol):
@@ -85,10 +66,7 @@ class ChunkSender:
 
         Raises:
             LinkClosed: the link ended first.
-            ValueError: the payload is not as long as the header says.
         """
-        if len(payload) != header.size:
-            raise ValueError("the header declares another size")
         await checkpoint()
         while not self._is_closed and not self._has_room():
             await self._room.park()
@@ -140,49 +118,19 @@ class _Incoming:
 
 
 class ChunkReceiver:
-    """The receiving side of one link: puts chunks together and queues them.
+    """The receiving side of one link: puts chunks together.
 
     Args:
+        inbox: takes what is complete, and knows what is expected.
         tell: called when a report to the other side is due.
     """
 
-    def __init__(self, writer: StreamWriter, *, tell: Callable[[], None]) -> None:
+    def __init__(self, writer: StreamWriter, inbox: ChunkInbox, *, tell: Callable[[], None]) -> None:
         self._writer = writer
+        self._inbox = inbox
         self._tell = tell
-        self._expects: ChunkFilter = _expect_nothing
         self._streams: dict[int, _Incoming] = {}
-        self._queue: deque[ReceivedChunk] = deque()
-        self._arrived = ParkingLot()
-        self._handed_out = 0
-        self._is_closed = False
         self.credit = ReceiveCredit(MAX_CHUNKS_IN_TRANSIT)
-        self.received_bytes = 0
-        self.dropped = 0
-        self.peak_queued = 0
-
-    def set_filter(self, expects: ChunkFilter) -> None:
-        """Set who decides what was asked for; nothing was, before."""
-        self._expects = expects
-
-    async def receive(self) -> list[ReceivedChunk]:
-        """Return all chunks that wait, at least one. Those of the call before count as consumed.
-
-        Raises:
-            LinkClosed: the link ended and nothing is left.
-        """
-        if self._handed_out:
-            self.credit.consume(self._handed_out)
-            self._handed_out = 0
-            self._tell_if_due()
-        await checkpoint()
-        while not self._queue:
-            if self._is_closed:
-                raise LinkClosed("the link is closed")
-            await self._arrived.park()
-        batch = list(self._queue)
-        self._queue.clear()
-        self._handed_out = len(batch)
-        return batch
 
     def data_received(self, stream_id: int, data: bytes, *, end: bool) -> None:
         """Take the next bytes of a chunk stream.
@@ -201,7 +149,7 @@ class ChunkReceiver:
         if incoming.header is None:
             header, data = self._take_header(incoming, data)
             incoming.header = header
-            if header is not None and not self._expects(header.file_id, header.piece):
+            if header is not None and not self._inbox.expects(header):
                 self._ignore(stream_id, incoming, end=end)
                 return
         incoming.pieces.append(data)
@@ -217,13 +165,12 @@ class ChunkReceiver:
         """Take note that the other side gave a stream up (or obeyed our stop)."""
         incoming = self._streams.pop(stream_id, None)
         if incoming is not None and not incoming.is_ignored:
-            self._drop()
+            self._inbox.dropped += 1
+            self._consumed(1)
 
     def close(self) -> None:
-        """Forget what is incomplete; `receive` returns what is queued, then raises LinkClosed."""
-        self._is_closed = True
+        """Forget what is incomplete."""
         self._streams.clear()
-        self._arrived.unpark_all()
 
     def _take_header(self, incoming: _Incoming, data: bytes) -> tuple[ChunkHeader | None, bytes]:
         """Return the header, once it is complete, and what of `data` belongs to the payload."""
@@ -242,7 +189,7 @@ class ChunkReceiver:
     def _ignore(self, stream_id: int, incoming: _Incoming, *, end: bool) -> None:
         """Stop and drop a chunk that nobody asked for (any more)."""
         incoming.is_ignored = True
-        self._drop()
+        self._consumed(1)
         if end:
             del self._streams[stream_id]
         else:
@@ -252,20 +199,9 @@ class ChunkReceiver:
         if incoming.header is None or incoming.size != incoming.header.size:
             raise ProtocolError("a chunk stream that ends too early")
         del self._streams[stream_id]
-        self.received_bytes += incoming.size
-        self._queue.append(ReceivedChunk(incoming.header, b"".join(incoming.pieces)))
-        self.peak_queued = max(self.peak_queued, len(self._queue))
-        self._arrived.unpark()
+        self._inbox.put(ReceivedChunk(incoming.header, b"".join(incoming.pieces)), self._consumed)
 
-    def _drop(self) -> None:
-        self.dropped += 1
-        self.credit.consume(1)
-        self._tell_if_due()
-
-    def _tell_if_due(self) -> None:
-        if self.credit.should_tell(drained=not self._queue):
+    def _consumed(self, chunks: int) -> None:
+        self.credit.consume(chunks)
+        if self.credit.should_tell(drained=self._inbox.is_drained):
             self._tell()
-
-
-def _expect_nothing(file_id: FileId, piece: int) -> bool:
-    return False

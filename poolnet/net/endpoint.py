@@ -1,7 +1,8 @@
-"""The endpoint: one UDP socket, all links and path probes of a node.
+"""The endpoint: one UDP socket, all links and path probes of a node, and a TCP port for their lanes.
 
 Public face of the network drivers. Datagrams and turns are multiplexer.py's, a single connection is connection.py's,
-who gets a connection at all is admission.py's; who may have a link is the `authorise` of the caller.
+who gets a connection at all is admission.py's, lanes are
+lane_keeper.py's; who may have a link is the `authorise` of the caller.
 """
 
 import logging
@@ -27,11 +28,13 @@ from poolnet.net.addresses import SocketAddress, host_addresses, resolve
 from poolnet.net.admission import Admission, Admit, Reply
 from poolnet.net.bounded_quic import BoundedQuicConnection
 from poolnet.net.connection import Connection
+from poolnet.net.lane_keeper import Lanes
+from poolnet.net.lane_listener import ListenerStatistics
 from poolnet.net.link import Link
 from poolnet.net.multiplexer import Multiplexer
 from poolnet.net.path_probes import Path, PathProbes
 from poolnet.net.quic_settings import CONNECTION_ID_SIZE, VERSIONS, AcceptingSettings, dialling_settings
-from poolnet.net.udp import DatagramSocket, OpenSocket, UdpStatistics, open_udp_socket
+from poolnet.net.udp import DatagramSocket, OpenSocket, UdpSocket, UdpStatistics, open_udp_socket
 from poolnet.protocol.link_auth import NONCE_SIZE, Authorise, LinkAuth
 from poolnet.protocol.randomness import RandomSource
 from poolnet.service import open_service_nursery
@@ -52,6 +55,7 @@ class EndpointStatistics:
     """Counts since it was opened."""
 
     udp: UdpStatistics
+    tcp: ListenerStatistics
     connections: int
     links: int
     half_open: int
@@ -71,6 +75,7 @@ async def open_endpoint(
     max_datagram_size: int = MAX_DATAGRAM_SIZE,
     open_socket: OpenSocket = open_udp_socket,
     time: SteadyTime | None = None,
+    tcp: bool = True,
 ) -> AsyncIterator["Endpoint"]:
     """Open the endpoint of one device. On leaving, every link says Goodbye and is closed.
 
@@ -83,6 +88,8 @@ async def open_endpoint(
         max_datagram_size: never send larger ones, whatever a path carries; at least `MIN_DATAGRAM_SIZE`.
         open_socket: makes the socket; a simulated one in tests.
         time: this device's time, told to whoever asks; of its own by default.
+        tcp: whether chunks of links between members may also travel over TCP, which is a lot faster. The port has the
+            number of the UDP one if that is free. Never with a simulated socket.
 
     Raises:
         AddressInUse: another program has that port.
@@ -98,6 +105,7 @@ async def open_endpoint(
                 rng=rng,
                 max_datagram_size=max_datagram_size,
                 time=SteadyTime() if time is None else time,
+                lanes=Lanes(key, socket.address, nursery) if tcp and isinstance(socket, UdpSocket) else None,
             )
             services = trio.CancelScope(shield=True)  # they outlive a cancelled caller, to say Goodbye
             nursery.start_soon(endpoint.run, services)
@@ -126,11 +134,13 @@ class Endpoint:
         rng: RandomSource,
         max_datagram_size: int = MAX_DATAGRAM_SIZE,
         time: SteadyTime,
+        lanes: Lanes | None = None,
     ) -> None:
         self.time = time
         self._key = key
         self._socket = socket
         self._authorise = authorise
+        self._lanes = lanes
         self._accepting = AcceptingSettings(key)
         self._admission = Admission(VERSIONS)
         self._multiplexer = Multiplexer(socket, on_probe=self._receive_probe, on_stranger=self._receive_stranger)
@@ -217,6 +227,7 @@ class Endpoint:
         """Return counts."""
         return EndpointStatistics(
             udp=self._socket.statistics(),
+            tcp=ListenerStatistics() if self._lanes is None else self._lanes.statistics(),
             connections=self._multiplexer.connection_count,
             links=sum(not link.is_closed for link in self._links.values()),
             half_open=len(self._half_open),
@@ -269,6 +280,8 @@ class Endpoint:
         """Take a link that just came up."""
         self._half_open.discard(connection)
         self._links[connection] = link
+        if self._lanes is not None and link.purpose is Purpose.POOL and not self._is_closing:
+            self._lanes.keep(link)
         if self._is_closing:
             link.close_now()
         elif not connection.is_dialler:

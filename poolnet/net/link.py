@@ -1,9 +1,9 @@
 """A link: frames and chunks between this device and another one, both proven.
 
 Frames go over the control stream, in order, with credit: at most `MAX_UNACKNOWLEDGED_CONTROL` bytes that the other
-side's application has not consumed. Chunks have ways of their own (chunk_streams.py) and never delay frames. Link
-frames (1-15: credit, ping, goodbye) are handled here, at once and outside the credit, so that a slow application cannot
-block its own acknowledgements; all others wait, still encoded, for `receive_frame`.
+side's application has not consumed. Chunks have ways of their own (chunk_ways.py) and never delay frames. Link frames
+(1-15: credit, ping, goodbye; those about lanes by lane_keeper.py) are handled here, at once and outside the credit, so
+that a slow application cannot block its own acknowledgements; all others wait, still encoded, for `receive_frame`.
 
 A link belongs to its endpoint and is used from one trio thread. A peer that breaks the protocol gets a Goodbye and
 loses the link; the application sees `LinkClosed` with the code in `close_reason`.
@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-import attrs
 import trio
 from trio.lowlevel import ParkingLot, checkpoint
 
@@ -28,14 +27,29 @@ from poolnet.limits import (
     MAX_UNACKNOWLEDGED_CONTROL,
     PING_INTERVAL_S,
 )
-from poolnet.net.chunk_streams import ChunkReceiver, ChunkSender, ReceivedChunk, StreamWriter
+from poolnet.net.chunk_inbox import ReceivedChunk
+from poolnet.net.chunk_streams import StreamWriter
+from poolnet.net.chunk_ways import Carrier, ChunkWays
+from poolnet.net.frame_outlet import ControlWriter, FrameOutlet
+from poolnet.net.link_statistics import LinkStatistics
 from poolnet.net.rate_meter import RateMeter
-from poolnet.protocol.flow_credit import ReceiveCredit, SendCredit
+from poolnet.protocol.flow_credit import ReceiveCredit
 from poolnet.steady_time import MeasuredClock, SteadyTime
 from poolnet.wire.framing import LENGTH_SIZE, Frame, FrameBuffer, FrameSet, UnknownFrame, encode_frame
 from poolnet.wire.framing import frame_number_untrusted as frame_number
-from poolnet.wire.link_frames import LINK_FRAMES, Credit, Goodbye, Hello, Ping, Pong, Purpose
-from poolnet.wire.pool_frames import POOL_FRAMES, Gossip, GossipHave
+from poolnet.wire.link_frames import (
+    LINK_FRAMES,
+    Credit,
+    Goodbye,
+    Hello,
+    LaneEnded,
+    LaneOffer,
+    LanePass,
+    Ping,
+    Pong,
+    Purpose,
+)
+from poolnet.wire.pool_frames import POOL_FRAMES
 from poolnet.wire.swarm_frames import SWARM_FRAMES, ChunkHeader
 from poolnet.wire.sync_frames import SYNC_FRAMES
 
@@ -53,54 +67,24 @@ _LAST_LINK_FRAME = 15
 _CREDIT_DELAY_S = 0.2
 #: What came together is handled together, so that what follows from it is sent and stored together.
 _FRAMES_PER_TURN = 16
-#: Gossip after gossip on the same link within this time is gathered, and leaves together at its end: a single message
-#: never waits, and hundreds a second travel, are decrypted, stored and acknowledged several at a time.
-_GATHER_S = 0.01
-_GATHERED = frozenset({Gossip, GossipHave})
 #: Pings that come faster than this are not answered.
 _MIN_PONG_INTERVAL_S = PING_INTERVAL_S / 10
 
 T = TypeVar("T")
 
+#: Frames that arrange a lane.
+LaneFrame = LaneOffer | LanePass | LaneEnded
 
-class LinkTransport(StreamWriter, Protocol):
+
+class LinkTransport(StreamWriter, ControlWriter, Protocol):
     """What a link needs of its connection."""
 
     @property
     def remote_address(self) -> tuple[str, int]:
         """Where the other side is at the moment."""
 
-    def write_control(self, data: bytes) -> None:
-        """Queue bytes on the control stream, and have them sent soon."""
-
-    def rearm(self) -> None:
-        """Take note that `next_deadline` of the link may be earlier than before."""
-
     def shut(self, code: str, reason: str) -> None:
         """Send what can be sent now, then close the connection."""
-
-
-@attrs.frozen(kw_only=True)
-class LinkStatistics:
-    """Counts since the link came up; rates in bytes a second over the last few seconds."""
-
-    bytes_in: int
-    bytes_out: int
-    rate_in: float
-    rate_out: float
-    frames_in: int
-    frames_out: int
-    unknown_frames: int
-    chunks_in: int
-    chunks_out: int
-    chunk_bytes_in: int
-    chunk_bytes_out: int
-    chunks_dropped: int
-    peak_queued_frames: int
-    peak_queued_chunks: int
-    unacknowledged_control: int
-    rtt_s: float | None
-    datagram_size: int
 
 
 class Link:
@@ -115,6 +99,7 @@ class Link:
         peer_credentials: the statements that the other side showed.
         close_reason: `None` while it is open; then "code: reason".
         rtt_s: the last round trip of a ping through both applications' event loops, once known.
+        chunks: how chunks travel; for who keeps its lane.
     """
 
     def __init__(
@@ -128,6 +113,7 @@ class Link:
         self.peer_credentials = hello.credentials
         self.close_reason: str | None = None
         self.rtt_s: float | None = None
+        self.chunks = ChunkWays(transport, tell=self._tell_credit)
 
         self._transport = transport
         self._frames = _FRAMES[self.purpose]
@@ -139,21 +125,18 @@ class Link:
         self._acknowledged = ParkingLot()
         self._closed = trio.Event()
         self._is_closing = False
-        self._sent = SendCredit(MAX_UNACKNOWLEDGED_CONTROL)
+        self._out = FrameOutlet(transport, now=now)
         self._received = ReceiveCredit(MAX_UNACKNOWLEDGED_CONTROL)
-        self._chunks_out = ChunkSender(transport)
-        self._chunks_in = ChunkReceiver(transport, tell=self._tell_credit)
+        self._take_lane_frame: Callable[[LaneFrame], None] = _ignore_lane_frame
 
         self._time = time
         self._their_clock = MeasuredClock(time)
         self._next_ping = now
         self._credit_at = math.inf
-        self._gathered: list[bytes] = []
-        self._gather_until = now
         self._pings: tuple[int, float, int] = (0, 0.0, 0)
         self._last_pong = -_MIN_PONG_INTERVAL_S
         self._rate_in, self._rate_out = RateMeter(now), RateMeter(now)
-        self._frames_in = self._frames_out = self._unknown_frames = self._peak_queued = 0
+        self._frames_in = self._unknown_frames = self._peak_queued = 0
 
     @property
     def remote_address(self) -> tuple[str, int]:
@@ -164,6 +147,11 @@ class Link:
     def datagram_size(self) -> int:
         """Bytes in one datagram that this side sends."""
         return self._transport.datagram_size
+
+    @property
+    def carrier(self) -> Carrier:
+        """What carries chunks at the moment: "tcp" while there is a lane, else "quic"."""
+        return self.chunks.carrier
 
     @property
     def is_closed(self) -> bool:
@@ -186,13 +174,10 @@ class Link:
         """
         data = encode_frame(frame)
         self._check_open()
-        if not self._sent.has_room(len(data)):
+        if not self._out.credit.has_room(len(data)):
             self.close_now(code="too_slow", reason="frames were not consumed in time")
             self._check_open()
-        if type(frame) in _GATHERED:
-            self._gather(data)
-        else:
-            self._write_frame(data)
+        self._out.post(frame, data)
 
     async def send_frame(self, frame: Frame) -> None:
         """Send a frame, waiting while the other side is behind; when cancelled while waiting, it is not sent.
@@ -204,10 +189,10 @@ class Link:
         data = encode_frame(frame)
         await checkpoint()
         self._check_open()
-        while not self._sent.has_room(len(data)):
+        while not self._out.credit.has_room(len(data)):
             await self._acknowledged.park()
             self._check_open()
-        self._write_frame(data)
+        self._out.send(data)
 
     async def flushed(self) -> None:
         """Wait until the other side's application has consumed every frame sent so far.
@@ -215,9 +200,9 @@ class Link:
         Raises:
             LinkClosed: it closed before.
         """
-        target = self._sent.sent
+        target = self._out.credit.sent
         await checkpoint()
-        while self._sent.acknowledged < target:
+        while self._out.credit.acknowledged < target:
             self._check_open()
             await self._acknowledged.park()
 
@@ -256,7 +241,7 @@ class Link:
             LinkClosed: it is closed.
             ValueError: the payload is not as long as the header says.
         """
-        await self._chunks_out.send(header, payload)
+        await self.chunks.send(header, payload)
 
     async def receive_chunks(self) -> list[ReceivedChunk]:
         """Return all chunks that have arrived, at least one; those of the call before count as consumed.
@@ -264,14 +249,14 @@ class Link:
         Raises:
             LinkClosed: it is closed, and every chunk was returned.
         """
-        return await self._chunks_in.receive()
+        return await self.chunks.receive()
 
     def set_chunk_filter(self, expects: Callable[[FileId, int], bool]) -> None:
         """Set who decides, by file and piece, which chunks were asked for; others are stopped, dropped and counted.
 
         Until it is set, nothing is expected.
         """
-        self._chunks_in.set_filter(expects)
+        self.chunks.set_filter(expects)
 
     async def aclose(self, *, code: str = "done", reason: str = "") -> None:
         """Say Goodbye after everything that was sent, and close once the other side took note. Idempotent.
@@ -300,21 +285,22 @@ class Link:
         """Return counts and rates."""
         now = trio.current_time()
         return LinkStatistics(
+            carrier=self.carrier,
             bytes_in=self._rate_in.total,
             bytes_out=self._rate_out.total,
             rate_in=self._rate_in.rate(now),
             rate_out=self._rate_out.rate(now),
             frames_in=self._frames_in,
-            frames_out=self._frames_out,
+            frames_out=self._out.frames,
             unknown_frames=self._unknown_frames,
-            chunks_in=self._chunks_in.credit.received,
-            chunks_out=self._chunks_out.credit.sent,
-            chunk_bytes_in=self._chunks_in.received_bytes,
-            chunk_bytes_out=self._chunks_out.sent_bytes,
-            chunks_dropped=self._chunks_in.dropped,
+            chunks_in=self.chunks.chunks_in,
+            chunks_out=self.chunks.chunks_out,
+            chunk_bytes_in=self.chunks.inbox.received_bytes,
+            chunk_bytes_out=self.chunks.sent_bytes,
+            chunks_dropped=self.chunks.inbox.dropped,
             peak_queued_frames=self._peak_queued,
-            peak_queued_chunks=self._chunks_in.peak_queued,
-            unacknowledged_control=self._sent.under_way,
+            peak_queued_chunks=self.chunks.inbox.peak_queued,
+            unacknowledged_control=self._out.credit.under_way,
             rtt_s=self.rtt_s,
             datagram_size=self.datagram_size,
         )
@@ -335,33 +321,31 @@ class Link:
         if self.close_reason is not None:
             return
         try:
-            self._chunks_in.data_received(stream_id, data, end=end)
+            self.chunks.streams_in.data_received(stream_id, data, end=end)
         except ProtocolError as exc:
             self._violated(exc)
 
     def chunk_reset(self, stream_id: int) -> None:
         """Take note that the other side gave a chunk stream up."""
-        self._chunks_in.stream_reset(stream_id)
+        self.chunks.streams_in.stream_reset(stream_id)
 
     def datagrams_received(self, size: int, now: float) -> None:
         """Count bytes that arrived; what they acknowledge may make room for a chunk."""
         self._rate_in.add(size, now)
-        self._chunks_out.wake()
+        self.chunks.streams_out.wake()
 
     def datagrams_sent(self, size: int, now: float) -> None:
         """Count bytes that left; chunks may follow them."""
         self._rate_out.add(size, now)
-        self._chunks_out.transmitted(size)
+        self.chunks.streams_out.transmitted(size)
 
     def next_deadline(self) -> float:
         """Return when `tick` wants to be called."""
-        due = min(self._next_ping, self._credit_at)
-        return min(due, self._gather_until) if self._gathered else due
+        return min(self._next_ping, self._credit_at, self._out.next_deadline())
 
     def tick(self, now: float) -> None:
         """Send what was gathered, the credit and the ping that are due; no ping while the link is closing."""
-        if self._gathered and now >= self._gather_until:
-            self._send_gathered()
+        self._out.tick(now)
         if now >= self._credit_at:
             self._tell_credit()
         if now < self._next_ping:
@@ -375,6 +359,28 @@ class Link:
         """Take note that the connection ended under the link."""
         self._end(code, reason)
 
+    # --- for the keeper of its lane ---------------------------------------------------------------------------------
+
+    def set_lane_handler(self, handle: Callable[[LaneFrame], None]) -> None:
+        """Set who takes frames about lanes, and may raise ProtocolError; they are ignored before."""
+        self._take_lane_frame = handle
+
+    def tell_lane(self, frame: LaneFrame) -> None:
+        """Send a frame about lanes, at once and outside the credit; nothing happens if the link is closed."""
+        self._write(frame)
+
+    def lane_read(self, size: int) -> None:
+        """Count bytes that arrived on the lane."""
+        self._rate_in.add(size, trio.current_time())
+
+    def lane_written(self, size: int) -> None:
+        """Count bytes that left on the lane."""
+        self._rate_out.add(size, trio.current_time())
+
+    def violated(self, error: Exception) -> None:
+        """Close the link: the peer broke the protocol."""
+        self._violated(error)
+
     # --- frames -----------------------------------------------------------------------------------------------------
 
     def _take_payload(self, payload: bytes) -> None:
@@ -387,9 +393,9 @@ class Link:
             return
         match _LINK_FRAMES.decode_untrusted(payload):
             case Credit(control_bytes=control_bytes, chunks=chunks):
-                self._sent.acknowledge(control_bytes)
+                self._out.credit.acknowledge(control_bytes)
                 self._acknowledged.unpark_all()
-                self._chunks_out.acknowledge(chunks)
+                self.chunks.streams_out.acknowledge(chunks)
             case Ping() as ping:
                 self._answer(ping)
             case Pong() as pong:
@@ -399,6 +405,8 @@ class Link:
                     self._is_closing = True
                     self._say_goodbye(code, "")
                 self._end(code, reason)
+            case LaneOffer() | LanePass() | LaneEnded() as frame:
+                self._take_lane_frame(frame)
             case UnknownFrame():
                 self._unknown_frames += 1
             case _:
@@ -417,40 +425,10 @@ class Link:
             half_way_ms = sent_at_elapsed_ms + round(500 * self.rtt_s)
             self._their_clock.says(pong.unix_ms, at_elapsed_ms=half_way_ms)
 
-    def _gather(self, data: bytes) -> None:
-        """Send a frame that counts against the credit, now or with those that follow within a moment."""
-        self._sent.take(len(data))
-        self._frames_out += 1
-        now = trio.current_time()
-        if now >= self._gather_until and not self._gathered:
-            self._gather_until = now + _GATHER_S
-            self._transport.write_control(data)
-            return
-        self._gathered.append(data)
-        if len(self._gathered) == 1:
-            self._transport.rearm()
-
-    def _send_gathered(self) -> None:
-        data = b"".join(self._gathered)
-        self._gathered.clear()
-        self._gather_until = trio.current_time() + _GATHER_S
-        self._transport.write_control(data)
-
-    def _write_frame(self, data: bytes) -> None:
-        """Send a frame that counts against the credit."""
-        if self._gathered:
-            self._send_gathered()
-        self._sent.take(len(data))
-        self._frames_out += 1
-        self._transport.write_control(data)
-
     def _write(self, frame: Frame) -> None:
         """Send a link frame."""
         if not self.is_closed:
-            if self._gathered:
-                self._send_gathered()
-            self._frames_out += 1
-            self._transport.write_control(encode_frame(frame))
+            self._out.send_uncounted(frame)
 
     def _consume_taken(self) -> None:
         self._received.consume(self._taken)
@@ -463,7 +441,7 @@ class Link:
 
     def _tell_credit(self) -> None:
         self._credit_at = math.inf
-        self._write(Credit(control_bytes=self._received.tell(), chunks=self._chunks_in.credit.tell()))
+        self._write(Credit(control_bytes=self._received.tell(), chunks=self.chunks.streams_in.credit.tell()))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -484,8 +462,11 @@ class Link:
         self.close_reason = f"{code}: {reason}" if reason else code
         log.debug("link to %s ended (%s)", short_id(self.peer), self.close_reason)
         self._transport.shut(code, reason)
-        self._chunks_in.close()
-        self._chunks_out.close()
+        self.chunks.close()
         self._arrived.unpark_all()
         self._acknowledged.unpark_all()
         self._closed.set()
+
+
+def _ignore_lane_frame(frame: LaneFrame) -> None:
+    pass

@@ -20,17 +20,20 @@ from poolnet.events import (
 from poolnet.file_manager import FileManager
 from poolnet.identity.membership import Membership
 from poolnet.ids import DeviceId, FileId, MsgId
-from poolnet.pool.history import apply_offer
+from poolnet.pool.history import apply_offer, offered_id
 from poolnet.protocol.presence import Presence, Said
 from poolnet.timer import Timer
 from poolnet.wire.bodies import (
     AnnouncementBody,
     AppBody,
     Body,
+    FolderBody,
+    MediaBody,
     OfferBody,
     ProfileBody,
     RetractMessageBody,
     RetractOfferBody,
+    StreamBody,
     TextBody,
     decode_body_untrusted,
 )
@@ -117,10 +120,11 @@ class MessageEffects:
             case ProfileBody(name=name):
                 self._publish_all(self._presence.set_name(message.author, name, message.key, trio.current_time()))
                 self._timer.rearm()
-            case OfferBody() | RetractOfferBody():
+            case OfferBody() | FolderBody() | MediaBody() | StreamBody():
+                self._offers[message.msg_id] = (message.author, offered_id(body, message), message.content.hlc)
                 apply_offer(body, message, self._files)
-                if isinstance(body, OfferBody):
-                    self._offers[message.msg_id] = (message.author, body.file_id, message.content.hlc)
+            case RetractOfferBody():
+                apply_offer(body, message, self._files)
             case RetractMessageBody():
                 pass  # the database obeys it, and tells
             case _:

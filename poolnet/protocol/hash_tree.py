@@ -13,12 +13,15 @@ BLAKE3 in its key derivation mode gives chunks, nodes and ids domains of their o
 """
 
 from bisect import bisect_right
+from typing import Final
 
 import attrs
 from blake3 import blake3
 
 from poolnet.ids import ID_SIZE, FileId
 from poolnet.limits import CHUNK_SIZE, TREE_FAN_OUT
+from poolnet.ranges import RangeSet
+from poolnet.wire.swarm_frames import MAX_PIECES
 
 HASH_SIZE = ID_SIZE
 _CHUNK_CONTEXT = "poolnet file chunk 1"
@@ -30,6 +33,11 @@ _EMPTY_TOP = bytes(HASH_SIZE)
 def hash_chunk(chunk: bytes | memoryview) -> bytes:
     """Return the hash of a chunk: a leaf of the tree."""
     return blake3(chunk, derive_key_context=_CHUNK_CONTEXT).digest()
+
+
+def chunk_hasher() -> blake3:
+    """Return a hasher that is fed a chunk bit by bit; its `digest` is then the same as `hash_chunk` of the whole."""
+    return blake3(derive_key_context=_CHUNK_CONTEXT)
 
 
 def hash_node(node: bytes | memoryview) -> bytes:
@@ -68,6 +76,11 @@ class TreeShape:
         self._level_starts = [sum(counts[:depth]) for depth in range(len(counts))]
         self.node_count = self._level_starts[-1]
         self.piece_count = self.node_count + self.chunk_count
+
+    @property
+    def roots(self) -> range:
+        """The pieces that are verified without another."""
+        return range(min(1, self.piece_count))
 
     @property
     def tree_size_bytes(self) -> int:
@@ -119,11 +132,81 @@ class TreeShape:
         start = self._level_starts[depth + 1]
         return range(start + first, start + min(first + TREE_FAN_OUT, self._level_counts[depth + 1]))
 
+    def with_ancestors(self, pieces: RangeSet) -> RangeSet:
+        """Return `pieces` and every node above them, in O(runs × levels)."""
+        result = pieces.copy()
+        for start, stop in pieces.ranges():
+            for depth in range(self._depth(start), self._depth(stop - 1) + 1):
+                level_start, level_count = self._level_starts[depth], self._level_counts[depth]
+                first = max(start, level_start) - level_start
+                last = min(stop - level_start, level_count) - 1
+                for above in range(depth - 1, -1, -1):
+                    first, last = first // TREE_FAN_OUT, last // TREE_FAN_OUT
+                    result.add_range(self._level_starts[above] + first, self._level_starts[above] + last + 1)
+        return result
+
     def _depth(self, piece: int) -> int:
         return bisect_right(self._level_starts, piece) - 1
 
     def __repr__(self) -> str:
         return f"TreeShape({self.size_bytes})"
+
+
+class OpenShape:
+    """The shape of a stream: it has no tree and no end, and each of its pieces is verified alone.
+
+    It answers what a `TreeShape` answers, so that whoever moves pieces need not know the difference. A piece has at
+    most `CHUNK_SIZE` bytes (protocol/stream_pieces.py).
+    """
+
+    __slots__ = ()
+
+    size_bytes: Final = None
+    node_count: Final = 0
+    chunk_count: Final = MAX_PIECES
+    piece_count: Final = MAX_PIECES
+    tree_size_bytes: Final = 0
+    roots: Final = range(MAX_PIECES)
+
+    def is_chunk(self, _piece: int) -> bool:
+        """Return True: there are no tree nodes."""
+        return True
+
+    def chunk_index(self, piece: int) -> int:
+        """Return the number of a piece in the stream: the piece."""
+        return piece
+
+    def piece_of_chunk(self, index: int) -> int:
+        """Return the piece of that number in the stream: the same."""
+        return index
+
+    def piece_size(self, _piece: int) -> int:
+        """Return how many bytes a piece has at most."""
+        return CHUNK_SIZE
+
+    def parent(self, _piece: int) -> tuple[int, int] | None:
+        """Return None: a piece is verified alone."""
+        return None
+
+    def children(self, _piece: int) -> range:
+        """Return nothing: there are no tree nodes."""
+        return range(0)
+
+    def with_ancestors(self, pieces: RangeSet) -> RangeSet:
+        """Return `pieces`, in a set of their own."""
+        return pieces.copy()
+
+    def __repr__(self) -> str:
+        return "OpenShape()"
+
+
+#: A file of a size, or a stream.
+Shape = TreeShape | OpenShape
+
+
+def shape_of(size_bytes: int | None) -> Shape:
+    """Return the shape of a file of that size, or of a stream (None)."""
+    return OpenShape() if size_bytes is None else TreeShape(size_bytes)
 
 
 def piece_hash(shape: TreeShape, piece: int, data: bytes | memoryview) -> bytes:

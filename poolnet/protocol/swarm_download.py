@@ -8,19 +8,24 @@ A peer that held everything when it was first heard of is an *origin*; every oth
 pieces from somebody. Origins are asked only for what no partial holder has, so that many receivers cost an origin
 little more than one upload. `rare` is the open pieces that no (working) partial holder has; `Source.useful` the open
 pieces that one partial holder has. Both are kept up to date piece by piece, which makes choosing cheap.
+
+A peer that is nearer to a holder may *relay*: it promises what it does not have. It is asked for what is rare, as long
+as no origin is there. What others wait for here in the same way is `custody` (protocol/swarm_relay.py).
 """
 
 from collections.abc import Iterable, Iterator
 
 from poolnet.ids import DeviceId, FileId
 from poolnet.limits import MAX_RANGES_PER_WANT, MAX_RUNS_PER_SOURCE
-from poolnet.protocol.hash_tree import TreeShape
+from poolnet.protocol.hash_tree import shape_of
 from poolnet.protocol.piece_runs import CountedRanges, Run, rotated, take, within, without
+from poolnet.protocol.swarm_goal import Goal
 from poolnet.protocol.swarm_pace import Pace
+from poolnet.protocol.swarm_source import Source
 from poolnet.ranges import Ranges, RangeSet
 
 #: A want names so many times more pieces than it asks for, so that the other side can choose.
-_CHOICE = 4
+CHOICE = 4
 #: Rarest first among so many runs; looking at all of them would cost more than it gains.
 _MAX_SAMPLE = 64
 #: Partial holders that together would need longer than this, and are that much slower than an origin, are helped by it.
@@ -30,78 +35,106 @@ _SLOW_FACTOR = 4.0
 _FASTER_FACTOR = 1.5
 
 
-class Source:
-    """What one peer has of one file, and what is asked of it."""
-
-    __slots__ = (
-        "asked",
-        "asked_at",
-        "asked_count",
-        "empty_answers",
-        "given_up",
-        "has",
-        "is_counted",
-        "is_origin",
-        "is_second_ask",
-        "late",
-        "overtook",
-        "pace",
-        "peer",
-        "promised",
-        "rest_until",
-        "useful",
-    )
-
-    def __init__(self, peer: DeviceId, pace: Pace) -> None:
-        self.peer = peer
-        self.pace = pace
-        self.has = RangeSet()
-        self.useful = RangeSet()
-        self.is_origin = False
-        self.is_counted = False  # in the download's `holders`
-        self.promised: dict[int, float] = {}  # piece → when
-        self.late: set[int] = set()  # promises given up; they may still be kept
-        #: Pieces of the want that is not answered yet; nobody else is asked for them meanwhile.
-        self.asked: RangeSet | None = None
-        #: The `count` of that want; 0 if there is none. A want that was given up still awaits its answer.
-        self.asked_count = 0
-        self.asked_at = 0.0
-        #: Pieces of a want that was given up: they may come before its answer does.
-        self.given_up: RangeSet | None = None
-        self.overtook: set[int] = set()  # pieces of that want, given up or not, that came before the promise
-        self.is_second_ask = False  # that want is for pieces that another peer has promised
-        self.rest_until = 0.0
-        self.empty_answers = 0
-
-    def is_asked_for(self, piece: int) -> bool:
-        """Return whether a want that awaits its answer names a piece."""
-        return any(pieces is not None and piece in pieces for pieces in (self.asked, self.given_up))
-
-
 class FileDownload:
     """The pieces of one file on their way here. Sends nothing itself: protocol/swarm_requester.py asks.
 
     Args:
-        file_id: which file.
-        size_bytes: its size.
+        file_id: which file, or stream.
+        size_bytes: its size; None: a stream.
         held: pieces that are here and verified already.
         cursor: where to begin asking; random, so that several receivers begin at different places.
+
+    Everything is fetched, of a stream nothing, unless `aim` says otherwise.
     """
 
-    def __init__(self, file_id: FileId, size_bytes: int, held: Ranges, *, cursor: int) -> None:
+    def __init__(self, file_id: FileId, size_bytes: int | None, held: Ranges, *, cursor: int) -> None:
         self.file_id = file_id
-        self.shape = TreeShape(size_bytes)
+        self.shape = shape_of(size_bytes)
+        self.goal = Goal(self.shape, RangeSet(held))
+        self.goal.want(None if size_bytes is not None else ())
+        self.is_own = False  # wanted for this device itself
+        self.is_relayed = False  # others ask for it
+        self.priority = 0
+        self.route: int | None = None  # links to the nearest holder
+        self.window = (0, 0)  # what is followed of a stream
+        self.end: int | None = None  # how many pieces a stream has that has ended
+        self.told_count = 0  # how many pieces a stream has, as was told last
+        self.told_sources = 0
         self.sources: dict[DeviceId, Source] = {}
         self.arrived: set[int] = set()
         self.asked_twice: set[int] = set()
-        self.missing = RangeSet.up_to(self.shape.piece_count)
-        self.missing.difference_update(RangeSet(held))
+        self.missing = self.goal.missing()
         self.open = RangeSet()
         self.rare = RangeSet()
         self._nodes = RangeSet.up_to(self.shape.node_count)
         self._holders = CountedRanges()
         self._cursor = cursor
         self._unlock_all()
+
+    # --- what is wanted -----------------------------------------------------------------------------------------
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that this device wants for itself is here."""
+        if self.shape.size_bytes is None and (self.end is None or self.window[1] < self.end):
+            return False
+        return next(within(self.goal.own.ranges(), self.missing), None) is None
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """What is asked for first has the lowest."""
+        return (not self.is_own, -self.priority)
+
+    @property
+    def interest_hops(self) -> int:
+        """What to say in an interest: how far this device is from a holder, if others could help with that."""
+        return self.route if self.route is not None and self.route >= 2 else 0
+
+    def known_count(self) -> int:
+        """Return how many pieces a stream has, as far as is known."""
+        have = self.goal.have.to_ranges()
+        return max([have[-1][1] if have else 0, *(source.end for source in self.sources.values())])
+
+    def wanted_of_window(self) -> Ranges:
+        """Return what is followed of a stream, as far as it goes."""
+        start, stop = self.window
+        stop = stop if self.end is None else min(stop, self.end)
+        return ((start, stop),) if start < stop else ()
+
+    def aim(self, own: Ranges | None) -> list[tuple[Source, list[int]]]:
+        """Fetch these pieces for this device from now on (None: all); return the promises that are void now."""
+        self.goal.want(own)
+        voided = self._retarget()
+        self._unlock_all()
+        return voided
+
+    def take_custody(self, pieces: RangeSet) -> None:
+        """Fetch these pieces for others, too."""
+        self.goal.custody.update(pieces)
+        needed = self.shape.with_ancestors(pieces).ranges()
+        for start, stop in list(without(without(needed, self.goal.have), self.missing)):
+            self.missing.add_range(start, stop)
+            for piece in range(start, stop):
+                if piece not in self.arrived:
+                    self._reopen(piece)
+
+    def release_custody(self, pieces: RangeSet) -> list[tuple[Source, list[int]]]:
+        """Fetch these pieces for others no more; return the promises that are void now."""
+        self.goal.custody.difference_update(pieces)
+        return [] if self.goal.is_whole else self._retarget()
+
+    def _retarget(self) -> list[tuple[Source, list[int]]]:
+        before, self.missing = self.missing, self.goal.missing()
+        gone = before.difference(self.missing)
+        voided = []
+        for start, stop in gone.ranges():
+            self._close(start, stop)
+        for source in self.sources.values() if gone else ():
+            pieces = [piece for piece in source.promised if piece in gone]
+            if pieces:
+                self.release(source, pieces)
+                voided.append((source, pieces))
+        return voided
 
     # --- what peers have ----------------------------------------------------------------------------------------
 
@@ -117,17 +150,19 @@ class FileDownload:
         self.drop_promises(source)
 
     def source_count(self) -> int:
-        """Return how many peers have something."""
-        return sum(1 for source in self.sources.values() if source.has)
+        """Return how many peers have something, or fetch it for this device."""
+        return sum(1 for source in self.sources.values() if source.has or self.may_relay(source))
 
     def learn(self, source: Source, pieces: Ranges) -> None:
         """Note that a peer has these pieces, too."""
         if source.has.run_count() + len(pieces) > MAX_RUNS_PER_SOURCE:
             return
         new = list(without(pieces, source.has))
-        if not source.has and not source.is_counted and pieces == ((0, self.shape.piece_count),):
+        everything = ((0, self.shape.piece_count),)
+        if not source.has and not source.is_counted and pieces == everything and self.shape.size_bytes is not None:
             source.is_origin = True
         source.has.update(tuple(new))
+        source.top = max(source.top, pieces[-1][1])
         if source.is_counted:
             self._count(source, new)
         elif not source.is_origin and not source.pace.is_stalled:
@@ -173,7 +208,7 @@ class FileDownload:
         travel on streams of their own, so a piece may overtake the promise that announces it.
         """
         may_come = piece in source.promised or piece in source.late or source.is_asked_for(piece)
-        return may_come and piece in self.missing and piece not in self.arrived
+        return may_come and piece in self.missing and piece not in self.arrived and self._is_unlocked(piece)
 
     # --- pieces change their state ------------------------------------------------------------------------------
 
@@ -198,6 +233,8 @@ class FileDownload:
                 continue
             source.promised[piece] = now
             source.late.discard(piece)
+            if source.asked_hops and piece not in source.has:
+                source.relayed[piece] = source.asked_hops
         for start, stop in accepted.ranges():
             self._close(start, stop)
         source.overtook.clear()
@@ -207,7 +244,11 @@ class FileDownload:
     def arrive(self, source: Source, piece: int, now: float) -> list[Source]:
         """Note that an expected piece arrived; return the other peers that had promised it."""
         self.arrived.add(piece)
-        was_promised = source.promised.pop(piece, None) is not None
+        promised_at = source.promised.pop(piece, None)
+        was_promised = promised_at is not None
+        if promised_at is not None and source.relayed.pop(piece, 0):
+            source.relay_refusals = 0
+            source.pace.relayed(now - promised_at)
         source.pace.arrived(now, was_promised=was_promised)
         if not was_promised and source.is_asked_for(piece):
             source.overtook.add(piece)
@@ -216,8 +257,8 @@ class FileDownload:
 
     def store(self, piece: int) -> list[Source]:
         """Note that a piece is verified and written; return the peers that had promised it."""
-        if piece not in self.missing:
-            return []
+        self.goal.have.add(piece)
+        self.goal.custody.discard(piece)
         self.missing.discard(piece)
         self.arrived.discard(piece)
         self._close(piece, piece + 1)
@@ -231,17 +272,26 @@ class FileDownload:
             self.arrived.discard(piece)
             self._reopen(piece)
 
-    def lose(self, pieces: Ranges) -> None:
-        """Note that stored pieces are gone."""
-        self.missing.update(tuple(within(pieces, RangeSet.up_to(self.shape.piece_count))))
+    def lose(self, pieces: Ranges) -> list[tuple[Source, list[int]]]:
+        """Note that stored pieces are gone; return the promises that are void, because they could not be verified."""
+        self.goal.have.difference_update(pieces)
+        self.missing = self.goal.missing()
         for start, stop in self.open.to_ranges():  # some may be locked again
             self._close(start, stop)
         self._unlock_all()
+        voided = []
+        for source in self.sources.values():
+            locked = [piece for piece in source.promised if not self._is_unlocked(piece)]
+            if locked:
+                self.release(source, locked)
+                voided.append((source, locked))
+        return voided
 
     def release(self, source: Source, pieces: Iterable[int]) -> None:
         """Open pieces that a peer has promised for others."""
         for piece in pieces:
             del source.promised[piece]
+            source.relayed.pop(piece, None)
             source.pace.promised_count -= 1
             if piece not in self.arrived and not self._is_promised(piece):
                 self._reopen(piece)
@@ -264,18 +314,22 @@ class FileDownload:
         for source in self.sources.values():
             source.late.discard(piece)
             if source.promised.pop(piece, None) is not None:
+                source.relayed.pop(piece, None)
                 source.pace.promised_count -= 1
                 others.append(source)
         return others
 
     def _reopen(self, piece: int) -> None:
-        parent = self.shape.parent(piece)
-        if piece in self.missing and (parent is None or parent[0] not in self.missing):
+        if piece in self.missing and self._is_unlocked(piece):
             self._open(piece, piece + 1)
 
+    def _is_unlocked(self, piece: int) -> bool:
+        parent = self.shape.parent(piece)
+        return parent is None or parent[0] in self.goal.have
+
     def _unlock_all(self) -> None:
-        self._unlock(range(min(1, self.shape.piece_count)))
-        for node in self._nodes.difference(self.missing):
+        self._unlock(self.shape.roots)
+        for node in self._nodes.intersection(self.goal.have):
             self._unlock(self.shape.children(node))
 
     def _unlock(self, pieces: range) -> None:
@@ -311,10 +365,31 @@ class FileDownload:
             return None
         helpers = [other for other in self.sources.values() if other.has and not other.pace.is_stalled]
         room = min(room, -(-len(self.open) // max(1, len(helpers))))  # leave their share to the others
-        limit = _CHOICE * room
+        if self.goal.custody and self.is_own and not source.empty_answers:
+            pool = pool.intersection(self.goal.custody) or pool  # somebody waits for these
+        limit = CHOICE * room
         if source.is_origin and sum(1 for other in helpers if other.is_origin) <= 1:
             limit = self.shape.piece_count  # nobody else is asked for these anyway
-        taken = self._rarest_first(pool, source, limit)
+        return self.take_from(pool, source, room, limit)
+
+    def may_relay(self, source: Source) -> bool:
+        """Return whether a peer fetches for this device what it does not have, and is worth asking.
+
+        Who fetches everything for itself soon announces all of it: that is early enough for who wants everything.
+        """
+        is_nearer = self.route is not None and 0 < source.relay_hops < self.route
+        return is_nearer and not (source.relay_is_fetching and self.goal.is_whole)
+
+    def is_on_its_way(self) -> bool:
+        """Return whether anything is promised or asked for."""
+        return any(source.promised or source.asked is not None for source in self.sources.values())
+
+    def take_from(self, pool: RangeSet, source: Source, room: int, limit: int) -> tuple[RangeSet, int] | None:
+        """Return up to `limit` pieces of `pool` to ask of a peer, and how many of them, at most `room`."""
+        if self.shape.size_bytes is None:  # in order: who follows a stream needs the next piece first
+            taken = take(self._unreserved(pool.ranges(), source), room, max_runs=MAX_RANGES_PER_WANT)
+        else:
+            taken = self._rarest_first(pool, source, limit)
         if not taken:
             return None
         self._cursor = taken[-1][1]
@@ -341,7 +416,7 @@ class FileDownload:
             runs = self._unreserved(rotated(pool, self._cursor), source)
         if source.is_origin:
             return take(runs, limit, max_runs=MAX_RANGES_PER_WANT)
-        sample = take(runs, _CHOICE * limit, max_runs=_MAX_SAMPLE)
+        sample = take(runs, CHOICE * limit, max_runs=_MAX_SAMPLE)
         sample.sort(key=lambda run: self._holders.count_of(run[0]))
         return take(sample, limit, max_runs=MAX_RANGES_PER_WANT)
 

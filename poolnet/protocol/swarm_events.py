@@ -7,9 +7,9 @@ import attrs
 
 from poolnet.ids import DeviceId, FileId
 from poolnet.ranges import Ranges
-from poolnet.wire.swarm_frames import Have, Interest, Promise, Unwant, Want, Withdraw
+from poolnet.wire.swarm_frames import Have, Interest, Promise, Relay, Unwant, Want, Withdraw
 
-SwarmFrame = Interest | Have | Want | Promise | Withdraw | Unwant
+SwarmFrame = Interest | Have | Want | Promise | Withdraw | Unwant | Relay
 
 # --- events -----------------------------------------------------------------------------------------------------
 
@@ -38,10 +38,10 @@ class Received:
 
 @attrs.frozen
 class Serve:
-    """This device holds these pieces (too) and gives them to everyone who asks."""
+    """This device holds these pieces (too) and gives them to everyone who asks. Without a size it is a stream."""
 
     file_id: FileId
-    size_bytes: int
+    size_bytes: int | None
     held: Ranges
 
 
@@ -71,6 +71,58 @@ class CancelDownload:
     """Ask for no more of the file. What is held is served on, until `StopServing`."""
 
     file_id: FileId
+
+
+@attrs.frozen
+class Select:
+    """Of a download, fetch only these chunks and the tree nodes above them; None: everything.
+
+    `Completed` when they are here. A later `Select` changes the selection, also after `Completed`.
+    """
+
+    file_id: FileId
+    pieces: Ranges | None
+
+
+@attrs.frozen
+class Prioritise:
+    """Ask for this download before those of a lower priority; 0 unless this is said. Relaying comes after them all."""
+
+    file_id: FileId
+    priority: int
+
+
+@attrs.frozen
+class Follow:
+    """Fetch the pieces of ``range(start, stop)`` of a stream, ascending, as soon as somebody has them.
+
+    Said again, it moves the window; an empty one only listens (`StreamGrew`). It ends with `CancelDownload`, or after
+    `StreamEnded` with `Completed`. What comes is served from then on.
+    """
+
+    stream_id: FileId
+    start: int
+    stop: int
+
+
+@attrs.frozen
+class StreamEnded:
+    """A followed stream has so many pieces, and no more. `Completed` when the window reaches them and all are here."""
+
+    stream_id: FileId
+    count: int
+
+
+@attrs.frozen
+class Route:
+    """How far this device is from a holder of a file: 1 is linked to one; None: no way is known, or no such offer.
+
+    For what is downloaded, and for what `RouteWanted` asked for. Said again whenever it changes.
+    """
+
+    file_id: FileId
+    size_bytes: int | None  # None: a stream
+    hops: int | None
 
 
 @attrs.frozen
@@ -116,19 +168,11 @@ class PieceSent:
     piece: int
 
 
+#: What this device is to serve and to fetch.
+FileEvent = Serve | StopServing | Download | CancelDownload | Select | Prioritise | Follow | StreamEnded | Route
+
 SwarmEvent = (
-    LinkUp
-    | LinkDown
-    | Received
-    | Serve
-    | StopServing
-    | Download
-    | CancelDownload
-    | PieceArrived
-    | PieceStored
-    | PieceRejected
-    | PieceDropped
-    | PieceSent
+    LinkUp | LinkDown | Received | FileEvent | PieceArrived | PieceStored | PieceRejected | PieceDropped | PieceSent
 )
 
 # --- effects ----------------------------------------------------------------------------------------------------
@@ -165,7 +209,7 @@ class CancelSend:
 
 @attrs.frozen
 class Completed:
-    """Every piece of a download is stored. The download is over; the file is served on."""
+    """Every piece of a download, or of what is selected of it, is stored. The download is over; it is served on."""
 
     file_id: FileId
 
@@ -192,10 +236,59 @@ class SizeDoubted:
 
 @attrs.frozen
 class SourcesChanged:
-    """That many linked peers now hold something of a file that is being downloaded."""
+    """That many linked peers now hold something of a file that is being downloaded, or fetch it for this device."""
 
     file_id: FileId
     count: int
 
 
-SwarmEffect = SendFrame | SendPiece | CancelSend | Completed | Misbehaved | SizeDoubted | SourcesChanged
+@attrs.frozen
+class StreamGrew:
+    """A followed stream has at least so many pieces, as one peer says; nothing of that is verified."""
+
+    stream_id: FileId
+    count: int
+
+
+@attrs.frozen
+class RouteWanted:
+    """A peer asks for a file to be relayed of which no route was told: answer with `Route`, now or later.
+
+    Until `RelayEnded`, which comes also if nothing was relayed.
+    """
+
+    file_id: FileId
+
+
+@attrs.frozen
+class RelayBegan:
+    """Pieces of this file (without a size: stream) come for others from now on: verify and keep them in the cache.
+
+    Then `PieceStored`, or `PieceDropped` if there is no room; for those thrown out, `StopServing`. A `Download` may
+    follow at any time; relaying goes on with it.
+    """
+
+    file_id: FileId
+    size_bytes: int | None
+
+
+@attrs.frozen
+class RelayEnded:
+    """Nobody asks for this file any more. What is kept of it is served until `StopServing`."""
+
+    file_id: FileId
+
+
+SwarmEffect = (
+    SendFrame
+    | SendPiece
+    | CancelSend
+    | Completed
+    | Misbehaved
+    | SizeDoubted
+    | SourcesChanged
+    | StreamGrew
+    | RouteWanted
+    | RelayBegan
+    | RelayEnded
+)

@@ -1,8 +1,9 @@
 """How much one link is asked for at a time, and how long it is waited for. Per link, over all files.
 
 The window is what the link delivers in one turn of ask and answer, and a tenth of a second more: enough to keep it
-busy, and no more, so that what is promised by a slow peer stays little. The rate is measured only while something is
-promised.
+busy, and no more, so that what is promised by a slow peer stays little. The rate is measured
+only while something is promised. What the other side has to fetch itself takes several such turns, one a hop; the
+shortest time seen counts, because longer ones are queues.
 
 Something promised or asked, and no piece for `patience_s`: the link has *stalled*. Its window falls to the minimum, its
 patience doubles, and it is asked again a little later, after everyone else. What it had promised may still come.
@@ -29,6 +30,8 @@ _RETRY_S = 1.0
 _PATIENT_FACTOR = 3
 #: ... and that is forgotten slowly, because it depends on how many others its uplink serves.
 _FORGETTING = 0.95
+#: The shortest way of relayed pieces is forgotten by so much with each.
+_RELAY_FORGETTING = 1.02
 #: What is promised should not take longer than this, if others are faster.
 _LONG_S = 10.0
 
@@ -42,6 +45,7 @@ class Pace:
         "_mark",
         "_pieces",
         "_refill",
+        "_relay_s",
         "asked_count",
         "is_stalled",
         "patience_s",
@@ -64,6 +68,7 @@ class Pace:
         self.resting_until = 0.0
         self._refill = 1  # ask when so much of the window is free
         self._delay_s = 0.0
+        self._relay_s = 0.0  # how long a piece takes, at least, that has to be fetched by the other side first
         self._mark = 0.0
         self._busy_s = 0.0
         self._pieces = 0
@@ -121,6 +126,10 @@ class Pace:
         self.is_stalled = False
         self.resting_until = 0.0
 
+    def relayed(self, delay_s: float) -> None:
+        """Note that a piece, which the other side had to fetch, came after `delay_s`; before it came like any other."""
+        self._relay_s = min(delay_s, _RELAY_FORGETTING * self._relay_s) if self._relay_s else delay_s
+
     def stall_at(self) -> float | None:
         """Return when the link has stalled unless something arrives; None if nothing is due."""
         return self.progress_at + self.patience_s if self.outstanding else None
@@ -142,7 +151,8 @@ class Pace:
         sample = self._pieces / self._busy_s
         self._busy_s, self._pieces = 0.0, 0
         self.rate = sample if not self.rate else self.rate + _WEIGHT * (sample - self.rate)
-        window = round(self.rate * (self._delay_s + _SLACK_S))
+        turn_s = self._delay_s + self._relay_s + _SLACK_S
+        window = round(self.rate * turn_s)
         self.window = max(MIN_WANT_WINDOW, min(MAX_WANT_WINDOW, window))
         # One turn before the link would run dry, and half of the slack.
-        self._refill = max(1, int(self.window * _SLACK_S / 2 / (self._delay_s + _SLACK_S)))
+        self._refill = max(1, int(self.window * _SLACK_S / 2 / turn_s))

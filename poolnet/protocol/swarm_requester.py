@@ -6,23 +6,32 @@ what a peer is asked for and has promised, over all files, stays within the wind
 asked leads to `_ask`, which decides anew from the state; nothing is scheduled piece by piece.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from poolnet.errors import LocalError
 from poolnet.ids import DeviceId, FileId
-from poolnet.limits import END_GAME_PIECES, MAX_INTERESTS_PER_LINK
-from poolnet.protocol.hash_tree import TreeShape
-from poolnet.protocol.randomness import RandomSource
-from poolnet.protocol.swarm_download import FileDownload, Source
-from poolnet.protocol.swarm_events import Completed, Misbehaved, SendFrame, SizeDoubted, SourcesChanged, SwarmEffect
+from poolnet.limits import END_GAME_PIECES
+from poolnet.protocol.swarm_download import FileDownload
+from poolnet.protocol.swarm_events import (
+    Completed,
+    Misbehaved,
+    SendFrame,
+    SizeDoubted,
+    SourcesChanged,
+    StreamGrew,
+    SwarmEffect,
+)
 from poolnet.protocol.swarm_pace import Pace
+from poolnet.protocol.swarm_relay_choice import choose_relayed
+from poolnet.protocol.swarm_source import Source
 from poolnet.ranges import Ranges, RangeSet
-from poolnet.wire.swarm_frames import Have, Interest, Promise, Unwant, Want, Withdraw
+from poolnet.wire.swarm_frames import Have, Interest, Promise, Relay, Unwant, Want, Withdraw
 
 #: After an answer that promised nothing, or less than was asked for, the next want waits this long.
 _EMPTY_REST_S = 0.25
 _MAX_EMPTY_REST_S = 2.0
 _SHORT_REST_S = 0.1
+#: ... and the next want for what the other side would have to fetch, up to this.
+_MAX_RELAY_REST_S = 8.0
 #: An origin with nothing rare to give is looked at again this often: the partial holders may be slow.
 _ORIGIN_REST_S = 1.0
 #: In the end game: what is promised for so long is asked of a second partial holder, and later of an origin.
@@ -40,7 +49,7 @@ class _Link:
         self.peer = peer
         self.pace = Pace()
         self.sources: dict[FileId, Source] = {}  # in the order in which they are asked next
-        self.banned: set[tuple[FileId, int]] = set()  # files, with the size that was believed then
+        self.banned: set[tuple[FileId, int | None]] = set()  # files, with the size that was believed then
         self.wake_at: float | None = None  # when to ask again, if nothing happens before
 
     def wake(self, at: float) -> None:
@@ -51,12 +60,12 @@ class _Link:
 class Requester:
     """Fetches files from whoever is linked. Appends its effects to `effects`."""
 
-    def __init__(self, rng: RandomSource, effects: list[SwarmEffect]) -> None:
-        self._rng = rng
+    def __init__(self, effects: list[SwarmEffect]) -> None:
         self._effects = effects
         self._links: dict[DeviceId, _Link] = {}
         self._downloads: dict[FileId, FileDownload] = {}
         self._ending: dict[FileId, float] = {}  # downloads in the end game → when to look at them
+        self._is_ranked = False  # some downloads come before others
         self.wants_sent = 0
         self.promises_dropped = 0
         self.pieces_arrived = 0
@@ -67,6 +76,10 @@ class Requester:
     def download_of(self, file_id: FileId) -> FileDownload | None:
         """Return the state of a download, or None if there is none."""
         return self._downloads.get(file_id)
+
+    def downloads(self) -> Collection[FileDownload]:
+        """Return everything that is fetched."""
+        return self._downloads.values()
 
     def expects(self, peer: DeviceId, file_id: FileId, piece: int) -> bool:
         """Return whether this peer may send this piece now."""
@@ -90,28 +103,13 @@ class Requester:
         for file_id, source in link.sources.items():
             self._remove_source(self._downloads[file_id], source, now)
 
-    def check_room(self, file_id: FileId) -> None:
-        """Raise LocalError if one file more would be too many."""
-        if file_id not in self._downloads and len(self._downloads) >= MAX_INTERESTS_PER_LINK:
-            raise LocalError(f"at most {MAX_INTERESTS_PER_LINK} files can be fetched at once; wait for one to finish")
-
-    def start(self, file_id: FileId, size_bytes: int, held: Ranges, now: float) -> None:
-        """Fetch a file; if it is being fetched already, note what is held of it."""
-        download = self._downloads.get(file_id)
-        if download is not None:
-            for piece in RangeSet(held).intersection(download.missing):
-                self.store(file_id, piece, now)
-            return
-        cursor = self._rng.randrange(TreeShape(size_bytes).piece_count + 1)
-        download = FileDownload(file_id, size_bytes, held, cursor=cursor)
-        if not download.missing:
-            self._effects.append(Completed(file_id))
-            return
-        self._downloads[file_id] = download
+    def add(self, download: FileDownload) -> None:
+        """Ask everyone for a file from now on."""
+        self._downloads[download.file_id] = download
         for link in self._links.values():
             self._add_source(link, download)
 
-    def stop(self, file_id: FileId, now: float) -> None:
+    def remove(self, file_id: FileId, now: float) -> None:
         """Fetch a file no more; what peers have promised is called off."""
         download = self._downloads.pop(file_id, None)
         if download is None:
@@ -124,19 +122,51 @@ class Requester:
             self._send(link, Interest(file_id=file_id, interested=False))
             self._ask(link, now)
 
+    def retargeted(self, download: FileDownload, voided: Iterable[tuple[Source, list[int]]], now: float) -> None:
+        """Call off promises that are void, and ask for what is wanted now."""
+        for source, pieces in voided:
+            self._unwant(source.peer, download.file_id, pieces)
+        self._ask_all(download, now)
+        self._look_at_end(download, now)
+
+    def rank(self) -> None:
+        """Look at the ranks of downloads from now on."""
+        self._is_ranked = True
+
+    def set_route(self, download: FileDownload, hops: int | None, now: float) -> None:
+        """Note how far holders are, and tell everyone."""
+        old, download.route = download.interest_hops, hops
+        if download.interest_hops != old:
+            for peer in download.sources:
+                self._send(self._links[peer], self._interest(download))
+        self._tell_sources(download)
+        self._ask_all(download, now)
+
     def _add_source(self, link: _Link, download: FileDownload) -> None:
         if (download.file_id, download.shape.size_bytes) in link.banned:
             self._doubt_size(link, download)
             return
         link.sources[download.file_id] = download.add_source(link.peer, link.pace)
-        self._send(link, Interest(file_id=download.file_id, interested=True))
+        self._send(link, self._interest(download))
+
+    def _interest(self, download: FileDownload) -> Interest:
+        return Interest(file_id=download.file_id, interested=True, hops=download.interest_hops)
 
     def _remove_source(self, download: FileDownload, source: Source, now: float) -> None:
-        had_something = bool(source.has)
         download.remove_source(source)
-        if had_something:
-            self._effects.append(SourcesChanged(download.file_id, download.source_count()))
+        self._tell_sources(download)
         self._ask_all(download, now)
+
+    def _tell_sources(self, download: FileDownload) -> None:
+        """Tell how many sources there are, if that has changed, and how far a stream is."""
+        if not download.is_own:
+            return
+        if (count := download.source_count()) != download.told_sources:
+            download.told_sources = count
+            self._effects.append(SourcesChanged(download.file_id, count))
+        if download.shape.size_bytes is None and (count := download.known_count()) > download.told_count:
+            download.told_count = count
+            self._effects.append(StreamGrew(download.file_id, count))
 
     def _ban(self, link: _Link, download: FileDownload, now: float) -> None:
         """Never ask this link for this file again, unless its size turns out to be another.
@@ -168,8 +198,18 @@ class Requester:
             return
         is_new = not source.has
         download.learn(source, frame.pieces)
-        if is_new and source.has:
-            self._effects.append(SourcesChanged(frame.file_id, download.source_count()))
+        if is_new or download.shape.size_bytes is None:
+            self._tell_sources(download)
+        self._ask(link, now)
+
+    def relay(self, peer: DeviceId, frame: Relay, now: float) -> None:
+        """Learn whether a peer fetches what it does not have, and ask it."""
+        link = self._links[peer]
+        source, download = link.sources.get(frame.file_id), self._downloads.get(frame.file_id)
+        if source is None or download is None:
+            return
+        source.relay_hops, source.relay_is_fetching, source.relay_count = frame.hops, frame.is_fetching, frame.count
+        self._tell_sources(download)
         self._ask(link, now)
 
     def withdraw(self, peer: DeviceId, frame: Withdraw, now: float) -> None:
@@ -177,10 +217,11 @@ class Requester:
         source, download = self._links[peer].sources.get(frame.file_id), self._downloads.get(frame.file_id)
         if source is None or download is None:
             return
-        had_something = bool(source.has)
+        gone = RangeSet.from_ranges(frame.pieces)
+        if any(piece in gone for piece in source.relayed):
+            self._rest_relay(self._links[peer], source, now)
         download.forget(source, frame.pieces)
-        if had_something and not source.has:
-            self._effects.append(SourcesChanged(frame.file_id, download.source_count()))
+        self._tell_sources(download)
         self._ask_all(download, now)
 
     def promise(self, peer: DeviceId, frame: Promise, now: float) -> None:
@@ -206,6 +247,13 @@ class Requester:
 
     def _rest(self, link: _Link, source: Source, count: int, asked_count: int, now: float) -> None:
         """Do not ask a peer again at once that has just not given what was asked for."""
+        if source.asked_hops:
+            if not count:
+                self._rest_relay(link, source, now)
+            elif count < asked_count:  # its custody is full
+                source.relay_rest_until = now + _SHORT_REST_S
+                link.wake(source.relay_rest_until)
+            return
         if count:
             source.empty_answers = 0
             rest_s = _SHORT_REST_S if count < asked_count else 0.0
@@ -215,6 +263,12 @@ class Requester:
         if rest_s:
             source.rest_until = now + rest_s
             link.wake(source.rest_until)
+
+    def _rest_relay(self, link: _Link, source: Source, now: float) -> None:
+        """Do not ask a peer at once again to fetch something: it could not."""
+        source.relay_rest_until = now + min(_EMPTY_REST_S * 2**source.relay_refusals, _MAX_RELAY_REST_S)
+        source.relay_refusals = min(source.relay_refusals + 1, 8)
+        link.wake(source.relay_rest_until)
 
     # --- pieces -------------------------------------------------------------------------------------------------
 
@@ -253,11 +307,19 @@ class Requester:
         if download is None:
             return
         self._call_off(download, download.store(piece), piece, now)
-        if not download.missing:
-            self.stop(file_id, now)
-            self._effects.append(Completed(file_id))
+        if download.is_own and download.is_complete:
+            self.finish(download, now)
         elif not download.shape.is_chunk(piece):
             self._ask_all(download, now)
+
+    def finish(self, download: FileDownload, now: float) -> None:
+        """End a download that is complete; what others wait for is still fetched."""
+        if download.is_relayed:
+            download.is_own, download.told_sources = False, 0
+            self.retargeted(download, download.aim(()), now)
+        else:
+            self.remove(download.file_id, now)
+        self._effects.append(Completed(download.file_id))
 
     def reject(self, peer: DeviceId, file_id: FileId, piece: int, now: float) -> None:
         """Hold a wrong piece against its sender.
@@ -287,8 +349,7 @@ class Requester:
         """Fetch again pieces that were stored."""
         download = self._downloads.get(file_id)
         if download is not None:
-            download.lose(pieces)
-            self._ask_all(download, now)
+            self.retargeted(download, download.lose(pieces), now)
 
     def _call_off(self, download: FileDownload, sources: Iterable[Source], piece: int, now: float) -> None:
         """Tell peers that promised a piece that it is here; they can give something else."""
@@ -311,29 +372,48 @@ class Requester:
         if now < link.pace.resting_until:
             link.wake(link.pace.resting_until)
             return
-        for file_id in list(link.sources):
+        file_ids = list(link.sources)
+        if self._is_ranked:
+            file_ids.sort(key=lambda file_id: self._downloads[file_id].rank)
+        for file_id in file_ids:
             source, download = link.sources[file_id], self._downloads[file_id]
             if source.asked_count or not download.open:
                 continue
-            if now < source.rest_until:
-                link.wake(source.rest_until)
-                continue
-            choice = download.choose(source, room)
+            choice, hops = self._choose(link, source, download, room, now)
             if choice is None:
-                if source.is_origin:
-                    link.wake(now + _ORIGIN_REST_S)
                 continue
             room -= choice[1]
-            self._want(link, source, file_id, *choice, now)
+            self._want(link, source, file_id, *choice, now, hops=hops)
             if room <= 0:
                 break
 
-    def _want(self, link: _Link, source: Source, file_id: FileId, pieces: RangeSet, count: int, now: float) -> None:
-        source.asked, source.asked_count, source.asked_at = pieces, count, now
+    def _choose(
+        self, link: _Link, source: Source, download: FileDownload, room: int, now: float
+    ) -> tuple[tuple[RangeSet, int] | None, int]:
+        """Return what to ask a peer for, if anything, and with how many hops: what it has before what it can fetch."""
+        choice = None
+        if now < source.rest_until:
+            link.wake(source.rest_until)
+        else:
+            choice = download.choose(source, room)
+            if choice is None and source.is_origin:
+                link.wake(now + _ORIGIN_REST_S)
+        if choice is not None:
+            return choice, 0
+        if source.relay_hops and now < source.relay_rest_until:
+            link.wake(source.relay_rest_until)
+        elif source.relay_hops:
+            choice = choose_relayed(download, source, room)
+        return choice, download.route or 0
+
+    def _want(
+        self, link: _Link, source: Source, file_id: FileId, pieces: RangeSet, count: int, now: float, *, hops: int = 0
+    ) -> None:
+        source.asked, source.asked_count, source.asked_at, source.asked_hops = pieces, count, now, hops
         source.pace.asked(count, now)
         link.sources[file_id] = link.sources.pop(file_id)  # the others are first the next time
         self.wants_sent += 1
-        self._send(link, Want(file_id=file_id, pieces=pieces.to_ranges(), count=count))
+        self._send(link, Want(file_id=file_id, pieces=pieces.to_ranges(), count=count, hops=hops))
 
     def _unwant(self, peer: DeviceId, file_id: FileId, pieces: Iterable[int]) -> None:
         self._send_unwant(peer, file_id, RangeSet.of(pieces).to_ranges())
@@ -387,6 +467,8 @@ class Requester:
             self._ask_all(self._downloads[file_id], now)
 
     def _look_at_end(self, download: FileDownload, now: float) -> None:
+        if not download.is_own:  # of what is relayed there is always little, and who asked asks elsewhere by itself
+            return
         if download.file_id not in self._ending and download.is_ending(END_GAME_PIECES):
             self._ending[download.file_id] = now + _OVERDUE_S
 

@@ -4,14 +4,18 @@ A want is answered at once, with the pieces among those asked that were sent *le
 cursor that moves on. So receivers that ask at the same time get different pieces, pass them on to each other, and the
 sender uploads about once. Who had the whole file from the beginning does not even send a second time what it promised
 to somebody else a moment ago: the asker will hear of it from that neighbour; if not, it asks again.
+
+What is not here may be promised all the same, by a `Custodian` (protocol/swarm_relay.py) that has it fetched; `push`
+sends it then. Promised pieces, here or not, are at most `MAX_WANT_WINDOW` for one peer.
 """
 
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
+from typing import Protocol
 
 from poolnet.ids import DeviceId, FileId
 from poolnet.limits import HAVE_INTERVAL_S, MAX_INTERESTS_PER_LINK, MAX_RANGES_PER_FRAME, MAX_WANT_WINDOW
-from poolnet.protocol.hash_tree import TreeShape
+from poolnet.protocol.hash_tree import shape_of
 from poolnet.protocol.piece_runs import CountedRanges, Run, rotated, within, without
 from poolnet.protocol.swarm_events import CancelSend, Misbehaved, SendFrame, SendPiece, SwarmEffect
 from poolnet.ranges import Ranges, RangeSet
@@ -25,6 +29,19 @@ _MAX_HOLD_BACK_S = 10.0
 #: ... nor are the pieces of smaller files: there a quarter of a second is worth more than a few uploads.
 _MIN_HOLD_BACK_CHUNKS = 16
 _INFINITE = float("inf")
+
+
+class Custodian(Protocol):
+    """Promises pieces that are not here, and has them fetched."""
+
+    def count_for(self, peer: DeviceId) -> int:
+        """Return how many pieces a peer was promised in this way and waits for."""
+
+    def waited_for(self, peer: DeviceId, file_id: FileId) -> Iterable[int]:
+        """Return the pieces of a file that a peer was promised in this way and waits for."""
+
+    def take(self, peer: DeviceId, frame: Want, wanted: RangeSet, room: int, now: float) -> list[int]:
+        """Promise a peer up to `room` pieces of `wanted`; return which."""
 
 
 class _Served:
@@ -42,9 +59,9 @@ class _Served:
         "size_bytes",
     )
 
-    def __init__(self, size_bytes: int, *, is_origin: bool) -> None:
+    def __init__(self, size_bytes: int | None, *, is_origin: bool) -> None:
         self.size_bytes = size_bytes
-        shape = TreeShape(size_bytes)
+        shape = shape_of(size_bytes)
         self.piece_count = shape.piece_count
         #: Pieces from here on may be held back, by who has them all from the beginning.
         self._first_held_back = shape.piece_count
@@ -126,6 +143,7 @@ class PieceServer:
 
     def __init__(self, effects: list[SwarmEffect]) -> None:
         self._effects = effects
+        self.custodian: Custodian | None = None
         self._files: dict[FileId, _Served] = {}
         self._receivers: dict[DeviceId, _Receiver] = {}
         self._interested: dict[FileId, dict[DeviceId, None]] = {}  # in the order in which they asked
@@ -139,8 +157,17 @@ class PieceServer:
         file = self._files.get(file_id)
         return file.held.to_ranges() if file else ()
 
+    def knows(self, file_id: FileId) -> bool:
+        """Return whether a file is served, if only without pieces yet."""
+        return file_id in self._files
+
+    def has_all(self, file_id: FileId) -> bool:
+        """Return whether every piece of a file is served."""
+        file = self._files.get(file_id)
+        return file is not None and len(file.held) == file.piece_count
+
     def size_of(self, file_id: FileId) -> int | None:
-        """Return the size of a file that is served, or None."""
+        """Return the size of a file that is served; None if it is a stream, or not served."""
         file = self._files.get(file_id)
         return file.size_bytes if file is not None else None
 
@@ -158,12 +185,12 @@ class PieceServer:
         for file_id in receiver.interests:
             self._drop_interest(file_id, peer)
 
-    def serve(self, file_id: FileId, size_bytes: int, held: Ranges, now: float) -> None:
+    def serve(self, file_id: FileId, size_bytes: int | None, held: Ranges, now: float) -> None:
         """Hold (also) these pieces. A file is always served with the size that it was first served with."""
         file = self._files.get(file_id)
         if file is None:
             count = sum(stop - start for start, stop in held)
-            is_origin = count == TreeShape(size_bytes).piece_count
+            is_origin = count == shape_of(size_bytes).piece_count
             file = self._files[file_id] = _Served(size_bytes, is_origin=is_origin)
         for start, stop in list(without(held, file.held)):
             file.held.add_range(start, min(stop, file.piece_count))
@@ -198,13 +225,15 @@ class PieceServer:
             file.fresh.difference_update(gone)
 
     def interest(self, peer: DeviceId, frame: Interest) -> None:
-        """Tell a peer what is held, now and from now on."""
+        """Tell a peer what is held, now and from now on. Said again, for the sake of its hops, it changes nothing."""
         receiver, file_id = self._receivers[peer], frame.file_id
         if not frame.interested:
             receiver.interests.discard(file_id)
             self._drop_interest(file_id, peer)
             return
-        if file_id not in receiver.interests and len(receiver.interests) >= MAX_INTERESTS_PER_LINK:
+        if file_id in receiver.interests:
+            return
+        if len(receiver.interests) >= MAX_INTERESTS_PER_LINK:
             self._effects.append(Misbehaved(peer, f"interest in more than {MAX_INTERESTS_PER_LINK} files"))
             return
         receiver.interests.add(file_id)
@@ -216,26 +245,54 @@ class PieceServer:
 
     def want(self, peer: DeviceId, frame: Want, now: float) -> None:
         """Answer with a promise (an empty one if there is nothing to give) and queue what it says."""
-        receiver, file = self._receivers[peer], self._files.get(frame.file_id)
-        if file is None:
-            self._effects.append(SendFrame(peer, Promise(file_id=frame.file_id, pieces=())))
-            return
+        receiver, file_id = self._receivers[peer], frame.file_id
         self._expire(now)
         asked = RangeSet.from_ranges(frame.pieces)
-        asked.discard_range(file.piece_count, MAX_PIECES)
-        queued = [piece for piece in receiver.queued.get(frame.file_id, ()) if piece in asked][: frame.count]
-        for piece in queued:  # promised before, and under way: said once more, sent once
+        promised = [*receiver.queued.get(file_id, ()), *self._waited_for(peer, file_id)]
+        repeated = [piece for piece in promised if piece in asked][: frame.count]
+        for piece in repeated:  # promised before, and under way: said once more, sent once
             asked.discard(piece)
-        room = min(frame.count - len(queued), MAX_WANT_WINDOW - receiver.count)
-        chosen = file.choose(asked, room, peer, self._receivers, now) if room > 0 else []
-        pieces = RangeSet.of(sorted(queued + chosen))
-        self._effects.append(SendFrame(peer, Promise(file_id=frame.file_id, pieces=pieces.to_ranges())))
+        room = min(frame.count - len(repeated), self.room(peer))
+        chosen = self._choose(peer, file_id, asked, room, now)
+        relayed = self._relay(peer, frame, asked, room - len(chosen), now)
+        pieces = RangeSet.of(sorted([*repeated, *chosen, *relayed]))
+        self._effects.append(SendFrame(peer, Promise(file_id=file_id, pieces=pieces.to_ranges())))
         for piece in chosen:
-            receiver.enqueue(frame.file_id, piece)
-            file.sent.add_range(piece, piece + 1)
-            file.recent[piece] = (peer, _INFINITE)
-            self._effects.append(SendPiece(peer, frame.file_id, piece))
-        self.pieces_promised += len(chosen)
+            self.push(peer, file_id, piece)
+        self.pieces_promised += len(chosen) + len(relayed)
+
+    def room(self, peer: DeviceId) -> int:
+        """Return how many more pieces may be promised to a peer."""
+        waiting = self.custodian.count_for(peer) if self.custodian is not None else 0
+        return MAX_WANT_WINDOW - self._receivers[peer].count - waiting
+
+    def push(self, peer: DeviceId, file_id: FileId, piece: int) -> None:
+        """Send a piece that was promised and is held."""
+        receiver, file = self._receivers[peer], self._files[file_id]
+        receiver.enqueue(file_id, piece)
+        file.sent.add_range(piece, piece + 1)
+        file.recent[piece] = (peer, _INFINITE)
+        self._effects.append(SendPiece(peer, file_id, piece))
+
+    def is_interested(self, peer: DeviceId, file_id: FileId) -> bool:
+        """Return whether a peer hears what is held of a file."""
+        return peer in self._interested.get(file_id, ())
+
+    def _waited_for(self, peer: DeviceId, file_id: FileId) -> Iterable[int]:
+        return self.custodian.waited_for(peer, file_id) if self.custodian is not None else ()
+
+    def _choose(self, peer: DeviceId, file_id: FileId, asked: RangeSet, room: int, now: float) -> list[int]:
+        file = self._files.get(file_id)
+        if file is None or room <= 0:
+            return []
+        asked.discard_range(file.piece_count, MAX_PIECES)
+        return file.choose(asked, room, peer, self._receivers, now)
+
+    def _relay(self, peer: DeviceId, frame: Want, asked: RangeSet, room: int, now: float) -> list[int]:
+        if self.custodian is None or not frame.hops or room <= 0:
+            return []
+        file = self._files.get(frame.file_id)
+        return self.custodian.take(peer, frame, asked.difference(file.held) if file else asked, room, now)
 
     def unwant(self, peer: DeviceId, frame: Unwant) -> None:
         """Take pieces off a peer's queue."""

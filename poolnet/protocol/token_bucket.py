@@ -1,9 +1,18 @@
 """Token buckets: so many at once, and so many a second in the long run. Pure."""
 
 from collections.abc import Hashable
+from typing import Final
+
+from poolnet.limits import CHUNK_SIZE
 
 #: Keys remembered before those that are full again (and so know nothing) are forgotten.
 _SWEEP_AT = 4096
+#: What a throttle lets through at once: so much of a second's worth, and at least a chunk.
+_BURST_S: Final = 0.1
+#: The longest that a throttle says at a time: so soon does a wait notice that the rate was changed.
+_MAX_DELAY_S: Final = 1.0
+#: Fractions of a byte that rounding loses: waiting for them would never end.
+_NOTHING: Final = 0.5
 
 
 class TokenBucket:
@@ -65,3 +74,59 @@ class RateLimit:
 
     def __len__(self) -> int:
         return len(self._buckets)
+
+
+class Throttle:
+    """Keeps bytes to a rate that may be changed at any time.
+
+    Whoever is about to send or ask for something waits first, and asks again after each wait::
+
+        while delay := throttle.delay_s(len(data), trio.current_time()):
+            await trio.sleep(delay)
+
+    Args:
+        rate_bytes_per_s: the rate; None or 0: unlimited.
+        now: the time.
+    """
+
+    __slots__ = ("_at", "_rate", "_tokens")
+
+    def __init__(self, rate_bytes_per_s: float | None = None, *, now: float) -> None:
+        self._rate = rate_bytes_per_s or 0.0
+        self._tokens = self._burst
+        self._at = now
+
+    @property
+    def rate_bytes_per_s(self) -> float | None:
+        """The rate; None: unlimited."""
+        return self._rate or None
+
+    def set_rate(self, rate_bytes_per_s: float | None, now: float) -> None:
+        """Change the rate; None or 0: unlimited. Those who wait notice within a second."""
+        self._refill(now)
+        was_unlimited = not self._rate
+        self._rate = rate_bytes_per_s or 0.0
+        self._tokens = self._burst if was_unlimited else min(self._tokens, self._burst)
+
+    def delay_s(self, size_bytes: int, now: float) -> float:
+        """Let so many bytes through and return 0, or return how long to wait before asking again.
+
+        A wait is at most a second, so it may take several. More than the burst goes through at once when as much as
+        can be is saved up, and what follows waits the longer: in the long run the rate holds for any size.
+        """
+        if not self._rate:
+            return 0.0
+        self._refill(now)
+        lacking = min(size_bytes, self._burst) - self._tokens
+        if lacking <= _NOTHING:
+            self._tokens -= size_bytes
+            return 0.0
+        return min(lacking / self._rate, _MAX_DELAY_S)
+
+    @property
+    def _burst(self) -> float:
+        return max(self._rate * _BURST_S, CHUNK_SIZE)
+
+    def _refill(self, now: float) -> None:
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
+        self._at = max(self._at, now)

@@ -273,6 +273,7 @@ async def open_sync_server(
                 rng=random.SystemRandom(),
                 open_socket=open_socket,
                 time=SteadyTime(wall_clock),
+                tcp=False,  # no chunks here
             ) as endpoint,
             open_service_nursery() as nursery,
         ):

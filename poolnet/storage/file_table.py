@@ -1,33 +1,50 @@
-"""What a device keeps of its files: those it can serve, and those it is fetching. Two small JSON stores.
+"""What a device keeps of its files: those it can serve, those it is fetching, and what it was asked to fetch.
 
-``offers.json`` holds complete files (own offers, and downloads that are served on), ``downloads.json`` those with a
-``.part``. The piece hashes of each are in ``trees/``.
+Three small JSON stores: ``offers.json`` holds complete files (own offers, and downloads that are served on),
+``downloads.json`` those with a ``.part``, ``queue.json`` the downloads that the user asked for, waiting and ended ones.
+The piece hashes of each file are in ``trees/``. The stores hold one record a line, and of records that did not change
+the line is kept, so that a save of 10 000 of them costs little more than writing them.
 """
 
 import contextlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
 import attrs
 import trio
 
 from poolnet.errors import StoreError, WireError
+from poolnet.events import OfferKind
 from poolnet.ids import FileId, decode_id_untrusted, encode_id
 from poolnet.protocol.hash_tree import TreeShape
-from poolnet.storage.atomic_json import read_json, write_json
-from poolnet.storage.durable import make_private_directory, store_errors
+from poolnet.storage.atomic_json import read_json
+from poolnet.storage.durable import make_private_directory, store_errors, write_durably
 from poolnet.storage.files import run_on_disk
 from poolnet.storage.piece_store import FileSource, PartFile
 from poolnet.storage.tree_file import NodeCache, TreeFile
 
 T = TypeVar("T")
 
+_IDS: Final = frozenset({"file_id", "list_id"})
+
+#: What a complete file is. The list of a folder is served like a file, but is no offer of its own.
+FileKind = OfferKind | Literal["list"]
+
 
 @attrs.frozen(kw_only=True)
 class LocalFile:
-    """A complete file on this device. `mtime_ns` is what it was when the file was last verified as a whole."""
+    """A complete file (or the content of a folder) on this device.
+
+    Attributes:
+        path: where it is; of a folder, the directory.
+        mtime_ns: what it was when the file was last verified as a whole.
+        is_own: whether this device offers it.
+        list_id: of a folder, the file that lists what is in it.
+        body: of an own offer that is no plain file, the body of the message that offers it, in wire form.
+    """
 
     file_id: FileId
     name: str
@@ -35,16 +52,27 @@ class LocalFile:
     path: Path
     mtime_ns: int
     is_own: bool
+    kind: FileKind = "file"
+    list_id: FileId | None = None
+    body: bytes = b""
 
 
 @attrs.frozen(kw_only=True)
 class PartRecord:
-    """A download that is under way, or can be resumed."""
+    """A download that is under way, or can be resumed.
+
+    Attributes:
+        list_id: of a folder, the file that lists what is in it.
+        only: of a folder, the files and subfolders that are wanted; all if it is empty.
+    """
 
     file_id: FileId
     name: str
     size_bytes: int
     target: Path
+    kind: FileKind = "file"
+    list_id: FileId | None = None
+    only: tuple[str, ...] = ()
 
     @property
     def part_path(self) -> Path:
@@ -52,40 +80,71 @@ class PartRecord:
         return self.target.with_name(self.target.name + ".part")
 
 
-class FileTable:
-    """The two stores of one pool. `load` comes first; each `save_…` returns when it is on the disk.
+@attrs.frozen(kw_only=True)
+class DownloadRecord:
+    """A download that the user asked for; with `ended_ms`, one that is over.
 
     Attributes:
+        size_bytes: what the offer said, until the first piece proves it.
+        done_bytes: how much there was when it last stood still.
+        code: why it ended, if it did not end well: as in events.py (`DownloadFailed`); `reason` says it to people.
+    """
+
+    file_id: FileId
+    name: str
+    size_bytes: int
+    target: Path
+    started_ms: int
+    kind: OfferKind = "file"
+    list_id: FileId | None = None
+    only: tuple[str, ...] = ()
+    priority: int = 0
+    is_paused: bool = False
+    done_bytes: int = 0
+    ended_ms: int | None = None
+    code: str = ""
+    reason: str = ""
+
+
+class FileTable:
+    """The stores of one pool. `load` comes first; each `save_…` returns when it is on the disk.
+
+    Attributes:
+        directory: where the stores are.
         files: complete files, by id.
         parts: unfinished downloads, by id: at most one of each file.
     """
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self._trees = directory / "trees"
-        self._files_store = _Store(directory / "offers.json")
-        self._parts_store = _Store(directory / "downloads.json")
+        self._files_store = _Store(directory / "offers.json", LocalFile)
+        self._parts_store = _Store(directory / "downloads.json", PartRecord)
+        self._queue_store = _Store(directory / "queue.json", DownloadRecord)
         self.files: dict[FileId, LocalFile] = {}
         self.parts: dict[FileId, PartRecord] = {}
         self._nodes = NodeCache()
 
     def source(self, file: LocalFile) -> FileSource:
-        """Return the pieces of a complete file."""
-        return FileSource(file.path, self._tree(file))
+        """Return the pieces of a complete file that is no folder."""
+        return FileSource(file.path, self.tree(file.file_id, file.size_bytes))
 
     def part(self, record: PartRecord) -> PartFile:
-        """Return the pieces of an unfinished download."""
-        return PartFile(record.part_path, self._tree(record), self._trees / f"{encode_id(record.file_id)}.journal")
+        """Return the pieces of an unfinished download that is no folder."""
+        tree = self.tree(record.file_id, record.size_bytes)
+        return PartFile(record.part_path, tree, self.journal_path(record.file_id))
 
-    def _tree(self, entry: LocalFile | PartRecord) -> TreeFile:
-        return TreeFile(self.tree_path(entry.file_id), entry.file_id, TreeShape(entry.size_bytes), self._nodes)
+    def tree(self, file_id: FileId, size_bytes: int) -> TreeFile:
+        """Return the tree of a file."""
+        return TreeFile(self.tree_path(file_id), file_id, TreeShape(size_bytes), self._nodes)
 
-    async def load(self) -> None:
-        """Read both stores, and remove what belongs to no file any more.
+    async def load(self) -> list[DownloadRecord]:
+        """Read the stores, and remove what belongs to no file any more; return the downloads that were asked for.
 
         Raises:
             StoreError: one is damaged (then it is kept aside), or cannot be read.
         """
-        await run_on_disk(self._load)
+        return await run_on_disk(self._load)
 
     async def save_files(self) -> None:
         """Store `files`.
@@ -93,7 +152,7 @@ class FileTable:
         Raises:
             StoreError: it cannot be written.
         """
-        await self._files_store.save(lambda: [_encode(file) for file in self.files.values()])
+        await self._files_store.save(self.files.values)
 
     async def save_parts(self) -> None:
         """Store `parts`.
@@ -101,11 +160,23 @@ class FileTable:
         Raises:
             StoreError: it cannot be written.
         """
-        await self._parts_store.save(lambda: [_encode(part) for part in self.parts.values()])
+        await self._parts_store.save(self.parts.values)
+
+    async def save_queue(self, records: Callable[[], Iterable[DownloadRecord]]) -> None:
+        """Store the downloads that were asked for, as `records` returns them when it is their turn to be written.
+
+        Raises:
+            StoreError: they cannot be written.
+        """
+        await self._queue_store.save(records)
 
     def tree_path(self, file_id: FileId) -> Path:
         """Return where the tree nodes of a file are."""
         return self._trees / f"{encode_id(file_id)}.tree"
+
+    def journal_path(self, file_id: FileId) -> Path:
+        """Return where the journal of an unfinished download is."""
+        return self._trees / f"{encode_id(file_id)}.journal"
 
     def remove_tree(self, file_id: FileId) -> None:
         """Remove the tree of a file that is not listed any more; if that fails, the next start does it."""
@@ -116,13 +187,12 @@ class FileTable:
         """Return where to write the tree of a file whose id is not known yet."""
         return self._trees / f"{os.urandom(8).hex()}.new"
 
-    def _load(self) -> None:
+    def _load(self) -> list[DownloadRecord]:
         make_private_directory(self._trees)
-        files = [_decode_file(item, self._files_store.path) for item in self._files_store.load()]
-        parts = [_decode_part(item, self._parts_store.path) for item in self._parts_store.load()]
-        self.files = {file.file_id: file for file in files}
-        self.parts = {part.file_id: part for part in parts}
+        self.files = {file.file_id: file for file in self._files_store.load()}
+        self.parts = {part.file_id: part for part in self._parts_store.load()}
         self._remove_strays({encode_id(file_id) for file_id in self.files.keys() | self.parts.keys()})
+        return self._queue_store.load()
 
     def _remove_strays(self, known: set[str]) -> None:
         with store_errors("clean up", self._trees):
@@ -131,71 +201,85 @@ class FileTable:
                     path.unlink()
 
 
-class _Store:
-    """One JSON file; of several saves that wait, one is done for all."""
+class _Store(Generic[T]):
+    """One JSON file of records; of several saves that wait, one is done for all."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, record_class: type[T]) -> None:
         self.path = path
+        self._record_class = record_class
+        self._lines: dict[int, tuple[T, str]] = {}  # by identity, of the records that were written last
         self._lock = trio.Lock()
         self._asked = 0
         self._saved = 0
 
-    def load(self) -> list[Any]:
-        value = read_json(self.path, [])
-        if not isinstance(value, list):
+    def load(self) -> list[T]:
+        items = read_json(self.path, [])
+        if not isinstance(items, list):
             raise _malformed(self.path)
-        return value
+        return [_decode(item, self._record_class, self.path) for item in items]
 
-    async def save(self, snapshot: Callable[[], list[Any]]) -> None:
+    async def save(self, snapshot: Callable[[], Iterable[T]]) -> None:
         self._asked += 1
         mine = self._asked
         async with self._lock:
             if self._saved >= mine:
                 return
             covered = self._asked
-            await run_on_disk(write_json, self.path, snapshot())
+            await run_on_disk(self._write, list(snapshot()))
             self._saved = covered
 
+    def _write(self, records: list[T]) -> None:
+        self._lines = {id(record): self._lines.get(id(record)) or (record, _encode(record)) for record in records}
+        lines = ",\n".join(line for _, line in self._lines.values())
+        write_durably(self.path, f"[\n{lines}\n]\n".encode())
 
-def _encode(record: LocalFile | PartRecord) -> dict[str, Any]:
-    fields = attrs.asdict(record)
-    return {
-        name: encode_id(value) if name == "file_id" else str(value) if isinstance(value, Path) else value
-        for name, value in fields.items()
+
+def _encode(record: Any) -> str:
+    """Return a record as JSON on one line, without what has its default."""
+    fields = {
+        field.name: _encode_value(field.name, value)
+        for field in attrs.fields(type(record))
+        if (value := getattr(record, field.name)) != field.default
     }
+    return json.dumps(fields)
 
 
-def _decode_file(item: Any, store: Path) -> LocalFile:
-    return LocalFile(
-        file_id=_file_id(item, store),
-        name=_field(item, "name", str, store),
-        size_bytes=_field(item, "size_bytes", int, store),
-        path=Path(_field(item, "path", str, store)),
-        mtime_ns=_field(item, "mtime_ns", int, store),
-        is_own=_field(item, "is_own", bool, store),
-    )
+def _encode_value(name: str, value: Any) -> Any:
+    if name in _IDS:
+        return encode_id(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value) if isinstance(value, Path) else value
 
 
-def _decode_part(item: Any, store: Path) -> PartRecord:
-    return PartRecord(
-        file_id=_file_id(item, store),
-        name=_field(item, "name", str, store),
-        size_bytes=_field(item, "size_bytes", int, store),
-        target=Path(_field(item, "target", str, store)),
-    )
-
-
-def _file_id(item: Any, store: Path) -> FileId:
+def _decode(item: Any, record_class: type[T], store: Path) -> T:
+    """Return the record that a line is, or raise that the store is malformed."""
+    known: dict[str, attrs.Attribute[Any]] = attrs.fields_dict(record_class)  # type: ignore[arg-type]
     try:
-        return FileId(decode_id_untrusted(_field(item, "file_id", str, store)))
-    except WireError as exc:
+        return record_class(**{name: _decode_value(known[name], value) for name, value in item.items()})
+    except (AttributeError, KeyError, TypeError, ValueError, WireError) as exc:
         raise _malformed(store) from exc
 
 
-def _field(item: Any, name: str, kind: type[T], store: Path) -> T:
-    value = item.get(name) if isinstance(item, dict) else None
-    if type(value) is not kind:
-        raise _malformed(store)
+def _decode_value(field: "attrs.Attribute[Any]", value: Any) -> Any:
+    """Return the value of a field as it was before `_encode_value`.
+
+    Raises:
+        TypeError, ValueError, WireError: it is none.
+    """
+    if field.name in _IDS:
+        return decode_id_untrusted(value)
+    if field.type is bytes:
+        return bytes.fromhex(value)
+    if field.type is Path:
+        return Path(value)
+    if field.name == "only":
+        return tuple(str(item) for item in value)
+    if field.name == "kind":
+        kinds = {kind for choice in get_args(field.type) for kind in get_args(choice) or (choice,)}
+        return kinds.intersection({value}).pop()
+    if type(value) not in (field.type, *get_args(field.type)):
+        raise TypeError(field.name)
     return value
 
 

@@ -24,13 +24,17 @@ from poolnet.storage.message_schema import author_number, batches
 from poolnet.storage.message_settings import Retention, move_floor, read_floor, read_retention, write_retention
 from poolnet.storage.message_tables import find_ids, insert_messages, load, sql_bound
 from poolnet.storage.message_volumes import erase_entries
-from poolnet.wire.bodies import OfferBody, ProfileBody, RetractMessageBody, RetractOfferBody, decode_body_untrusted
+from poolnet.wire.bodies import (
+    OFFER_KINDS,
+    ProfileBody,
+    RetractMessageBody,
+    RetractOfferBody,
+    decode_body_untrusted,
+)
 from poolnet.wire.claims import HIGHEST, LOWEST, Bound
 from poolnet.wire.message import Message, MessageKey
 
-STANDING_KINDS: Final = frozenset(
-    {ProfileBody.KIND, OfferBody.KIND, RetractOfferBody.KIND, RetractMessageBody.KIND},
-)
+STANDING_KINDS: Final = OFFER_KINDS | {ProfileBody.KIND, RetractOfferBody.KIND, RetractMessageBody.KIND}
 #: Parameters of one statement; old versions of SQLite take 999.
 _MAX_PARAMETERS: Final = 500
 #: Messages that expire in one transaction, about.

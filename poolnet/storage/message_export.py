@@ -12,14 +12,15 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TextIO
+from typing import Any, Final, Literal, Protocol, TextIO, assert_never
 
 import trio
 
 from poolnet.clock import Hlc, hlc_ms
 from poolnet.errors import LocalError, OutputExists, WireError
-from poolnet.ids import DeviceId, encode_id, short_id
+from poolnet.ids import ID_SIZE, DeviceId, FileId, encode_id, short_id
 from poolnet.printable import printable
+from poolnet.protocol.stream_pieces import stream_id_of
 from poolnet.storage.durable import PRIVATE_FILE, store_errors
 from poolnet.storage.files import publish_without_overwrite, run_on_disk
 from poolnet.storage.message_blocks import is_new_session
@@ -27,11 +28,14 @@ from poolnet.wire.bodies import (
     AnnouncementBody,
     AppBody,
     Body,
+    FolderBody,
+    MediaBody,
     OfferBody,
     ProfileBody,
     RetractMessageBody,
     RetractOfferBody,
     SignalBody,
+    StreamBody,
     TextBody,
     decode_body_untrusted,
 )
@@ -161,6 +165,12 @@ class _Markdown:
                 return f" announces: {_paragraph(text)}" if is_valid else None
             case OfferBody(name=name, size=size):
                 return f" offers {_escaped(name)} ({size} bytes)"
+            case FolderBody(name=name, size=size, file_count=count):
+                return f" offers the folder {_escaped(name)} ({_counted(count, 'file')}, {size} bytes)"
+            case MediaBody(name=name, size=size):
+                return f" shows {_escaped(name)} ({size} bytes)"
+            case StreamBody(name=name):
+                return f" streams {_escaped(name)}"
             case None:
                 return f" sent something that this version of poolnet does not know ({_escaped(message.content.kind)})"
         return None
@@ -182,16 +192,40 @@ def _fields(message: Message) -> dict[str, Any]:
             return {"text": text}
         case ProfileBody(name=name):
             return {"display_name": name}
-        case OfferBody(file_id=file_id, name=name, size=size):
-            return {"file_id": encode_id(file_id), "file_name": name, "size": size}
+        case OfferBody() | FolderBody() | MediaBody() | StreamBody() as offer:
+            return _offer_fields(message, offer)
         case RetractOfferBody(file_id=file_id):
             return {"file_id": encode_id(file_id)}
         case RetractMessageBody(msg_id=msg_id):
             return {"message": encode_id(msg_id)}
         case AppBody(name=name, data=data):
-            return {"app_name": name, "data": base64.b64encode(data).decode("ascii")}
+            return {"app_name": name, "data": _base64(data)}
         case SignalBody() | None:
-            return {"body": base64.b64encode(message.content.body).decode("ascii")}
+            return {"body": _base64(message.content.body)}
+
+
+def _offer_fields(message: Message, offer: OfferBody | FolderBody | MediaBody | StreamBody) -> dict[str, Any]:
+    if isinstance(offer, StreamBody):
+        stream_id = stream_id_of(message.author, message.content.pool_id, offer.nonce)
+        return {"file_id": encode_id(stream_id), "file_name": offer.name}
+    fields = {"file_id": encode_id(offer.file_id), "file_name": offer.name, "size": offer.size}
+    match offer:
+        case OfferBody(stream_id=whole_of):
+            return {**fields, "stream_id": encode_id(FileId(whole_of))} if len(whole_of) == ID_SIZE else fields
+        case FolderBody(list_id=list_id, list_size=list_size, file_count=count):
+            return {**fields, "list_id": encode_id(list_id), "list_size": list_size, "file_count": count}
+        case MediaBody(width=width, height=height, preview=preview):
+            return {**fields, "width": width, "height": height, "preview": _base64(preview)}
+        case _:
+            assert_never(offer)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _time(message: Message) -> datetime:

@@ -8,15 +8,24 @@ import unicodedata
 from typing import Final
 
 from poolnet.errors import WireError
-from poolnet.wire.bodies import AnnouncementBody, OfferBody, TextBody, decode_body_untrusted
+from poolnet.wire.bodies import (
+    OFFER_KINDS,
+    AnnouncementBody,
+    FolderBody,
+    MediaBody,
+    OfferBody,
+    StreamBody,
+    TextBody,
+    decode_body_untrusted,
+)
 from poolnet.wire.message import Message
 
-_SEARCHABLE_KINDS: Final = frozenset({TextBody.KIND, AnnouncementBody.KIND, OfferBody.KIND})
+_SEARCHABLE_KINDS: Final = frozenset({TextBody.KIND, AnnouncementBody.KIND}) | OFFER_KINDS
 _PIECE: Final = re.compile(r'"([^"]*)"?|([^\s"]+)')
 
 
 def searchable_text(message: Message) -> str | None:
-    """Return what a search finds a message by: text, or the name of an offered file. None for nothing."""
+    """Return what a search finds a message by: text, or the name of what is offered. None for nothing."""
     if message.content.kind not in _SEARCHABLE_KINDS:
         return None
     try:
@@ -24,8 +33,10 @@ def searchable_text(message: Message) -> str | None:
     except WireError:
         return None  # of another version
     match body:
-        case TextBody(text=text) | AnnouncementBody(text=text) | OfferBody(name=text):
+        case TextBody(text=text) | AnnouncementBody(text=text):
             return text
+        case OfferBody(name=name) | FolderBody(name=name) | MediaBody(name=name) | StreamBody(name=name):
+            return name
     return None
 
 

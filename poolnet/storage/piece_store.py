@@ -1,5 +1,7 @@
 """Pieces of one file on disk: read from a complete file, or written to and read from one that is on its way.
 
+The file may be the content of a folder: its layout (layout.py) knows how the bytes are spread.
+
 Every piece is verified when it is written and again when it is read, so that a file that was edited, cut or damaged is
 noticed at once and never spreads. Files are opened for each batch of pieces: nothing stays open while it is idle, and
 a file that was removed or replaced is noticed.
@@ -14,23 +16,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from poolnet.errors import OutputExists, SourceUnavailable, StoreError
+from poolnet.errors import OutputExists, StoreError
 from poolnet.ids import FileId
+from poolnet.limits import CHUNK_SIZE
 from poolnet.protocol.hash_tree import TreeShape
 from poolnet.ranges import RangeSet
 from poolnet.storage.durable import store_errors, write_durably
-from poolnet.storage.files import check_free_space, publish_without_overwrite
-from poolnet.storage.tree_file import TreeFile, write_at
+from poolnet.storage.files import check_free_space
+from poolnet.storage.layout import Layout, OneFile, OpenFiles, SourceChanged, opened
+from poolnet.storage.tree_file import TreeFile
+
+__all__ = ["FileSource", "PartFile", "PiecesDamaged", "SourceChanged"]
 
 #: One run of chunks that were written, in the journal: first piece, piece after the last.
 _JOURNAL_ENTRY: Final = struct.Struct("<II")
 
-#: The unit of `st_blocks` (POSIX leaves it open; Linux, macOS and the BSDs agree).
-_BLOCK_SIZE: Final = 512
-
-
-class SourceChanged(SourceUnavailable):
-    """A complete file is not what it was: edited, cut, replaced, removed, or its tree is damaged."""
+#: What a hole in a file reads as.
+_ZEROS: Final = bytes(CHUNK_SIZE)
 
 
 class PiecesDamaged(StoreError):
@@ -45,13 +47,15 @@ class FileSource:
     """A complete file and its tree.
 
     Args:
-        path: the file.
+        path: the file, or the folder.
         tree: its tree; its path may differ from the file's directory.
+        layout: of a folder; None: it is one file.
     """
 
-    def __init__(self, path: Path, tree: TreeFile) -> None:
+    def __init__(self, path: Path, tree: TreeFile, layout: Layout | None = None) -> None:
         self.path = path
         self.tree = tree
+        self._layout = layout or OneFile(tree.shape.size_bytes)
 
     @property
     def file_id(self) -> FileId:
@@ -70,39 +74,49 @@ class FileSource:
             SourceChanged: one is not what it was; `str()` of it says what happened to the file.
         """
         try:
-            with _opened(self.path, os.O_RDONLY) as descriptor:
-                if os.fstat(descriptor).st_size != self.shape.size_bytes:
-                    raise SourceChanged(f"{self.path} has another size than when it was offered")
-                return [self._read_piece(descriptor, piece) for piece in pieces]
+            with self._layout.reading(self.path, is_complete=True) as files:
+                return [self._read_piece(files, piece) for piece in pieces]
         except FileNotFoundError as exc:
-            raise SourceChanged(f"{self.path} is not there any more") from exc
+            raise SourceChanged(f"{self._blamed(exc)} is not there any more") from exc
         except OSError as exc:
-            raise SourceChanged(f"{self.path} cannot be read: {exc.strerror or exc}") from exc
+            raise SourceChanged(f"{self._blamed(exc)} cannot be read: {exc.strerror or exc}") from exc
 
-    def _read_piece(self, descriptor: int, piece: int) -> bytes:
+    def _read_piece(self, files: OpenFiles, piece: int) -> bytes:
         if not self.shape.is_chunk(piece):
             node = self.tree.node(piece)
             if node is None:
                 raise SourceChanged(f"what poolnet keeps about {self.path} is damaged; offer it again")
             return node
-        data = _read_chunk(descriptor, self.shape, piece)
+        data = _read_chunk(files, self.shape, piece)
         if not self.tree.is_genuine(piece, data):
             raise SourceChanged(f"{self.path} was changed since it was offered")
         return data
 
+    def _blamed(self, error: OSError) -> Path:
+        """Return which file an error is about: in a folder, one of its files."""
+        return self.path / error.filename if isinstance(error.filename, str) else self.path
+
 
 class PartFile:
-    """A download on its way: ``NAME.part``, its tree, and a journal of the chunks that were written.
+    """A download on its way: ``NAME.part`` (a directory for a folder), its tree, and a journal of the chunks written.
 
     The journal only says where to look after a crash; what counts is that the piece is genuine. So it needs no syncing,
     and a torn entry at its end does no harm.
+
+    Args:
+        path: the part file.
+        tree: its tree.
+        journal_path: where the journal is.
+        layout: of a folder; None: it is one file.
     """
 
-    def __init__(self, path: Path, tree: TreeFile, journal_path: Path) -> None:
+    def __init__(self, path: Path, tree: TreeFile, journal_path: Path, layout: Layout | None = None) -> None:
         self.path = path
         self.tree = tree
+        self.layout = layout or OneFile(tree.shape.size_bytes)
         self._journal_path = journal_path
         self._target: Path | None = None  # where `publish` puts it
+        self._settled: int | None = 0  # how far `settle` is; None: to the end
 
     @property
     def file_id(self) -> FileId:
@@ -122,10 +136,10 @@ class PartFile:
             DiskFull: there is no room for the whole file.
             StoreError: it cannot be made.
         """
-        check_free_space(self.path.parent, self.shape.size_bytes)
+        check_free_space(self.path.parent, self.layout.needed_bytes)
         try:
-            with store_errors("create", self.path), _opened(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as new:
-                os.ftruncate(new, self.shape.size_bytes)
+            with store_errors("create", self.path):
+                self.layout.create(self.path)
                 self._journal_path.unlink(missing_ok=True)
         except StoreError as exc:
             if isinstance(exc.__cause__, FileExistsError):
@@ -141,15 +155,13 @@ class PartFile:
             DiskFull: there is no room for the rest.
             StoreError: it cannot be read.
         """
+        written = self._read_journal()
         with store_errors("look at", self.path):
-            try:
-                found = self.path.stat()
-            except FileNotFoundError:
-                return None
-        if found.st_size != self.shape.size_bytes:
+            missing_bytes = self.layout.missing_bytes(self.path, len(written) * CHUNK_SIZE)
+        if missing_bytes is None:
             return None
-        check_free_space(self.path.parent, self.shape.size_bytes - found.st_blocks * _BLOCK_SIZE)
-        return self._read_journal()
+        check_free_space(self.path.parent, missing_bytes)
+        return written
 
     def verify(self, pieces: Sequence[int]) -> list[int]:
         """Return those of these chunks that are there and genuine.
@@ -157,10 +169,8 @@ class PartFile:
         Raises:
             StoreError: the disk failed.
         """
-        with store_errors("read", self.path), _opened(self.path, os.O_RDONLY) as descriptor:
-            return [
-                piece for piece in pieces if self.tree.is_genuine(piece, _read_chunk(descriptor, self.shape, piece))
-            ]
+        with store_errors("read", self.path), self.layout.reading(self.path, is_complete=False) as files:
+            return [piece for piece in pieces if self.tree.is_genuine(piece, _read_chunk(files, self.shape, piece))]
 
     def write_pieces(self, pieces: Sequence[tuple[int, bytes]]) -> list[bool]:
         """Verify and write pieces; return for each whether it was genuine (the others are not written).
@@ -175,9 +185,9 @@ class PartFile:
             if is_genuine and self.shape.is_chunk(piece)
         ]
         if chunks:
-            with store_errors("write", self.path), _opened(self.path, os.O_WRONLY) as descriptor:
+            with store_errors("write", self.path), self.layout.writing(self.path) as files:
                 for piece, data in chunks:
-                    write_at(descriptor, data, self.shape.chunk_offset(self.shape.chunk_index(piece)))
+                    _write_chunk(files, self.shape, piece, data)
             self.note_written(RangeSet.of(piece for piece, _ in chunks))
         return genuine
 
@@ -188,8 +198,8 @@ class PartFile:
             PiecesDamaged: some are not what was written.
             StoreError: the disk failed.
         """
-        with store_errors("read", self.path), self._opened_where_it_is() as descriptor:
-            found = [self._read_piece(descriptor, piece) for piece in pieces]
+        with store_errors("read", self.path), self._reading_where_it_is() as files:
+            found = [self._read_piece(files, piece) for piece in pieces]
         intact = [data for data in found if data is not None]
         if len(intact) < len(found):
             damaged = [piece for piece, data in zip(pieces, found, strict=True) if data is None]
@@ -205,7 +215,7 @@ class PartFile:
         entries = b"".join(_JOURNAL_ENTRY.pack(*run) for run in pieces.ranges())
         with (
             store_errors("write", self._journal_path),
-            _opened(self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as journal,
+            opened(self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as journal,
         ):
             os.write(journal, entries)
 
@@ -224,10 +234,19 @@ class PartFile:
             StoreError: the system refused.
         """
         with store_errors("remove", self.path):
-            with contextlib.suppress(FileNotFoundError):
-                if self.path.stat().st_size == self.shape.size_bytes:
-                    self.path.unlink()
+            self.layout.discard(self.path)
             self._journal_path.unlink(missing_ok=True)
+
+    def settle(self) -> bool:
+        """Do a part of what `sync` does; return whether more is left. Of a folder with many files that takes a while.
+
+        Raises:
+            StoreError: it failed; what was written may be lost.
+        """
+        if self._settled is not None:
+            with store_errors("write", self.path):
+                self._settled = self.layout.settle(self.path, self._settled)
+        return self._settled is not None
 
     def sync(self) -> None:
         """Bring everything written to the disk.
@@ -235,33 +254,33 @@ class PartFile:
         Raises:
             StoreError: it failed; what was written may be lost.
         """
-        with store_errors("write", self.path), _opened(self.path, os.O_RDONLY) as descriptor:
-            os.fsync(descriptor)
+        while self.settle():
+            pass
 
     def publish(self, target: Path) -> int:
-        """Give the complete file its name; return its modification time (ns). The journal goes.
+        """Give the complete file, which is synced, its name; return its modification time (ns). The journal goes.
 
         Raises:
             OutputExists: something has that name; the part file stays.
             StoreError: the system refused.
         """
         self._target = target
-        publish_without_overwrite(self.path, target)
+        self.layout.publish(self.path, target)
         with store_errors("look at", target):
             self._journal_path.unlink(missing_ok=True)
             return target.stat().st_mtime_ns
 
     @contextlib.contextmanager
-    def _opened_where_it_is(self) -> Iterator[int]:
+    def _reading_where_it_is(self) -> Iterator[OpenFiles]:
         """Open the file for reading, although another thread may just be giving it its final name."""
         with contextlib.ExitStack() as stack:
             try:
-                descriptor = stack.enter_context(_opened(self.path, os.O_RDONLY))
+                files = stack.enter_context(self.layout.reading(self.path, is_complete=False))
             except FileNotFoundError:
                 if self._target is None:
                     raise
-                descriptor = stack.enter_context(_opened(self._target, os.O_RDONLY))
-            yield descriptor
+                files = stack.enter_context(self.layout.reading(self._target, is_complete=False))
+            yield files
 
     def _take(self, piece: int, data: bytes) -> bool:
         """Return whether a piece is genuine; keep it if it is a tree node, so that its children can be verified."""
@@ -270,10 +289,10 @@ class PartFile:
             self.tree.write(piece, data)
         return is_genuine
 
-    def _read_piece(self, descriptor: int, piece: int) -> bytes | None:
+    def _read_piece(self, files: OpenFiles, piece: int) -> bytes | None:
         if not self.shape.is_chunk(piece):
             return self.tree.node(piece)
-        data = _read_chunk(descriptor, self.shape, piece)
+        data = _read_chunk(files, self.shape, piece)
         return data if self.tree.is_genuine(piece, data) else None
 
     def _read_journal(self) -> RangeSet:
@@ -288,14 +307,13 @@ class PartFile:
         )
 
 
-@contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _read_chunk(files: OpenFiles, shape: TreeShape, piece: int) -> bytes:
+    return files.read(shape.chunk_offset(shape.chunk_index(piece)), shape.piece_size(piece))
 
 
-def _read_chunk(descriptor: int, shape: TreeShape, piece: int) -> bytes:
-    return os.pread(descriptor, shape.piece_size(piece), shape.chunk_offset(shape.chunk_index(piece)))
+def _write_chunk(files: OpenFiles, shape: TreeShape, piece: int, data: bytes) -> None:
+    """Write a chunk; zeros where there are zeros are left out, so that a sparse file stays sparse."""
+    offset = shape.chunk_offset(shape.chunk_index(piece))
+    if data == _ZEROS[: len(data)] and files.read(offset, len(data)) == data:
+        return
+    files.write(offset, data)

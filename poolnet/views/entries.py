@@ -1,8 +1,8 @@
 """What people read of a pool: one entry a message, with its author's name; made from messages and from events.
 
-People read texts, announcements, offers, and that there is something of a kind that this version does not know. Names,
-retractions and the messages of programs are not for reading; a program asks for its own by kind. An entry holds what
-its author wrote, as it was written: an interface must make control characters harmless.
+People read texts, announcements, offers of all kinds, and that there is something of a kind that this version does not
+know. Names, retractions and the messages of programs are not for reading; a program asks for its own by kind. An entry
+holds what its author wrote, as it was written: an interface must make control characters harmless.
 """
 
 from collections.abc import Callable, Collection
@@ -15,6 +15,7 @@ from poolnet.events import (
     AnnouncementReceived,
     FileOffered,
     MessageReceived,
+    OfferKind,
     PoolEvent,
     UnknownMessageReceived,
 )
@@ -23,10 +24,13 @@ from poolnet.wire.bodies import (
     EPHEMERAL_KINDS,
     AnnouncementBody,
     AppBody,
+    FolderBody,
+    MediaBody,
     OfferBody,
     ProfileBody,
     RetractMessageBody,
     RetractOfferBody,
+    StreamBody,
     TextBody,
     decode_body_untrusted,
 )
@@ -47,9 +51,11 @@ class HistoryEntry:
     Attributes:
         key: its place in the order of the pool.
         name: what its author is called now.
-        text: of a text or an announcement; the file's name of an offer; None of other kinds.
+        kind: of the message, but one for all that is offered: "offer".
+        text: of a text or an announcement; the name of what is offered; None of other kinds.
         mentions: the devices that a text calls by name; `to_all`: it calls everyone.
         app_name: of a program's message, with its `data`.
+        offer_kind: what is offered, None if nothing is; `file_count`: the files of a folder, 1 of everything else.
         is_late: in a live view: it came when messages were known that follow it in the order.
     """
 
@@ -65,6 +71,8 @@ class HistoryEntry:
     app_name: str | None = None
     data: bytes | None = attrs.field(default=None, repr=False)
     is_late: bool = False
+    offer_kind: OfferKind | None = None
+    file_count: int = 1
 
 
 def is_for_reading(message: Message, kinds: Collection[str] | None, was_admin: WasAdmin) -> bool:
@@ -92,8 +100,16 @@ def entry_of(message: Message, name_of: NameOf) -> HistoryEntry:
     match _body(message):
         case TextBody(text=text, mentions=mentions, to_all=to_all):
             return attrs.evolve(entry, text=text, mentions=mentions, to_all=to_all)
-        case AnnouncementBody(text=text) | OfferBody(name=text) | ProfileBody(name=text):
+        case AnnouncementBody(text=text) | ProfileBody(name=text):
             return attrs.evolve(entry, text=text)
+        case OfferBody(name=name):
+            return _offered(entry, "file", name)
+        case FolderBody(name=name, file_count=file_count):
+            return _offered(entry, "folder", name, file_count)
+        case MediaBody(name=name):
+            return _offered(entry, "media", name)
+        case StreamBody(name=name):
+            return _offered(entry, "stream", name)
         case AppBody(name=app_name, data=data):
             return attrs.evolve(entry, app_name=app_name, data=data)
         case _:
@@ -118,6 +134,8 @@ def entry_of_event(event: PoolEvent) -> HistoryEntry | None:
                 kind=OfferBody.KIND,
                 text=event.file_name,
                 unix_ms=hlc_ms(key[0]),
+                offer_kind=event.kind,
+                file_count=event.file_count,
             )
         case _:
             return None
@@ -131,6 +149,10 @@ def place_of_time(unix_ms: int) -> MessageKey:
 def place_after(key: MessageKey) -> MessageKey:
     """Return the place directly after a message: nothing lies between them."""
     return (key[0], MsgId(key[1] + b"\0"))
+
+
+def _offered(entry: HistoryEntry, offer_kind: OfferKind, name: str, file_count: int = 1) -> HistoryEntry:
+    return attrs.evolve(entry, kind=OfferBody.KIND, text=name, offer_kind=offer_kind, file_count=file_count)
 
 
 def _heard(

@@ -101,7 +101,7 @@ class FolderBody:
     """The author gives a folder to everyone, as two files: the list of what is in it, and its content.
 
     The list (wire/folder_list.py) names the path, size and id of each file; the content is all of them, one after the
-    other. `size` is the content's, `list_size` the list's.
+    other, and the list's id at the end. `size` is the content's, `list_size` the list's.
     """
 
     KIND = "folder"

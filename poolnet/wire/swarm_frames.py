@@ -82,11 +82,14 @@ class Unwant(Frame):
 class Relay(Frame):
     """The answer to an interest with `hops`: only `hops` links away from a holder, I fetch for you what you want.
 
-    0: not (any more).
+    0: not (any more). `is_fetching`: the sender fetches all of the file for itself; who wants all of it, too, does
+    better to wait for what it announces. `count`: of a stream, how many pieces exist, as far as the sender knows.
     """
 
     file_id: FileId = wire(ID32)
     hops: int = wire(integer(0, MAX_HOPS))
+    is_fetching: bool = appended(BOOLEAN, default=False)
+    count: int = appended(integer(0, MAX_PIECES), default=0)
 
 
 @frame(40)

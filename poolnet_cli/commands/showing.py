@@ -35,7 +35,7 @@ from poolnet.clock import Hlc
 from poolnet.limits import NAME_GRACE_S, RECENT_MESSAGES
 from poolnet_cli.printed_feed import PrintedFeed, Printout
 from poolnet_cli.records import event_record, history_record, joined_record, node_record, offer_record
-from poolnet_cli.reporter import Reporter
+from poolnet_cli.reporter import Record, Reporter
 
 _OFFER: Final = "offer"
 
@@ -155,7 +155,7 @@ class EventTalk:
         await show_people()
         for offer in self._net.files.offers():
             for node in offer.nodes:
-                await self._reporter.record(offer_record(offer.file_id, offer.name, offer.size_bytes, node))
+                await self._reporter.record(_standing_offer(offer, node))
         for entry in await self._net.history.latest(RECENT_MESSAGES):
             if entry.msg_id not in self._shown and entry.kind != _OFFER:
                 self._shown.add(entry.msg_id)
@@ -273,7 +273,7 @@ class PrintedTalk:
         """Show the files on offer whose offers are further up than the feed reaches."""
         seen = {(entry.node, entry.text) for entry in shown if entry.kind == _OFFER}
         offers = [
-            {**offer_record(offer.file_id, offer.name, offer.size_bytes, node), "by": self._net.name_of(node)}
+            {**_standing_offer(offer, node), "by": self._net.name_of(node)}
             for offer in self._net.files.offers()
             for node in offer.nodes
             if (node, offer.name) not in seen
@@ -291,6 +291,11 @@ class PrintedTalk:
             {**history_record(entry), **_offer_fields(by_name.get((entry.node, entry.text or "")), entry, how_many)}
             for entry in entries
         ]
+
+
+def _standing_offer(offer: OfferInfo, node: DeviceId) -> Record:
+    """Return an offer that was made before, by one of those who make it."""
+    return offer_record(offer.file_id, offer.name, offer.size_bytes, node, kind=offer.kind, file_count=offer.file_count)
 
 
 def _offer_fields(

@@ -1,7 +1,7 @@
-"""Networks for tests: Linux network namespaces joined by cables, with a switch, routers and address translation.
+"""Networks for tests and benchmarks: Linux network namespaces, with cables, a switch, routers, address translation.
 
 Needs root and ``ip``. Nothing touches the network of the machine itself: every interface is made inside a namespace of
-this test, and goes with it.
+this network, and goes with it.
 """
 
 import contextlib

@@ -1,0 +1,86 @@
+"""Tells a pool what this device offers, and that it does not any more."""
+
+from collections.abc import Awaitable, Callable
+
+from poolnet.errors import WireError
+from poolnet.files.offer_book import OfferBook
+from poolnet.ids import DeviceId, FileId, MsgId
+from poolnet.storage.file_table import FileTable, LocalFile
+from poolnet.wire.bodies import Body, OfferBody, RetractOfferBody, decode_body_untrusted, encode_body
+
+#: Signs, stores and sends a message to the pool.
+Publish = Callable[[Body], Awaitable[MsgId]]
+
+
+class Announcer:
+    """Speaks for the files of this device, once it is bound to a pool; before, it is silent.
+
+    Args:
+        table: the files.
+        book: what the pool knows of them.
+    """
+
+    def __init__(self, table: FileTable, book: OfferBook) -> None:
+        self._table = table
+        self._book = book
+        self._node: DeviceId | None = None
+        self._publish: Publish | None = None
+
+    def bind(self, node: DeviceId, publish: Publish) -> None:
+        """Speak as `node` from now on."""
+        self._node, self._publish = node, publish
+
+    def is_offered(self, file_id: FileId) -> bool:
+        """Return whether the pool knows that this device offers a file."""
+        return self._node is not None and self._node in self._book.nodes(file_id)
+
+    async def offer(self, file: LocalFile) -> None:
+        """Tell the pool of a file.
+
+        Raises:
+            StoreError: the message cannot be stored.
+        """
+        if self._publish is not None and (body := _offer_body(file)) is not None:
+            await self._publish(body)
+
+    async def retract(self, file_id: FileId) -> None:
+        """Withdraw this device's offer of a file, if the pool knows one.
+
+        Raises:
+            StoreError: the message cannot be stored.
+        """
+        if self._publish is not None and self.is_offered(file_id):
+            await self._publish(RetractOfferBody(file_id=file_id))
+
+    async def settle(self) -> None:
+        """Offer what the pool does not know of, and withdraw what is not here any more.
+
+        Streams are not files; whoever publishes them says when they end.
+
+        Raises:
+            StoreError: the messages cannot be stored.
+        """
+        assert self._node is not None, "bind comes first"
+        for file_id in self._book.of_node(self._node):
+            file = self._table.files.get(file_id)
+            best = self._book.best(file_id)
+            if (file is None or not file.is_own) and best is not None and best.kind != "stream":
+                await self.retract(file_id)
+        for file in list(self._table.files.values()):
+            if file.is_own and file.kind != "list" and not self.is_offered(file.file_id):
+                await self.offer(file)
+
+
+def stored_body(body: Body) -> bytes:
+    """Return what a `LocalFile` keeps of the message that offers it: nothing if its other fields say it all."""
+    return b"" if isinstance(body, OfferBody) and not body.stream_id else encode_body(body)
+
+
+def _offer_body(file: LocalFile) -> Body | None:
+    """Return what to tell of a file; None if that was written by another version."""
+    if not file.body:
+        return OfferBody(file_id=file.file_id, name=file.name, size=file.size_bytes)
+    try:
+        return decode_body_untrusted(OfferBody.KIND if file.kind == "file" else file.kind, file.body)
+    except WireError:
+        return None

@@ -1,0 +1,195 @@
+"""How each kind of offer lies on the disk of who fetches it: the seam between `Downloads` and what is in a download.
+
+A plain file (or a picture) is one file, written here. A folder is described by a list that has to be fetched before,
+and spreads over many files (files/folders.py).
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final, Protocol
+
+from poolnet.errors import DiskFull, SourceUnavailable
+from poolnet.files.uses import PieceSink, PieceStore
+from poolnet.ids import FileId
+from poolnet.protocol.hash_tree import TreeShape
+from poolnet.ranges import Ranges, RangeSet
+from poolnet.storage.copying import copy_range
+from poolnet.storage.durable import store_errors
+from poolnet.storage.file_table import FileTable, LocalFile, PartRecord
+from poolnet.storage.files import run_on_disk
+from poolnet.storage.tree_file import TreeFile
+
+#: Chunks verified or copied in one thread hop: 4 MiB.
+_CHUNKS_PER_HOP: Final = 16
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+#: Called with chunks that were written and are genuine.
+Stored = Callable[[RangeSet], None]
+
+
+class PartStore(PieceSink, Protocol):
+    """An unfinished download on disk. Called in threads; every method raises StoreError if the disk fails."""
+
+    @property
+    def tree(self) -> TreeFile:
+        """The hashes of its pieces."""
+
+    @property
+    def shape(self) -> TreeShape:
+        """Its pieces."""
+
+    def create(self) -> None:
+        """Begin it.
+
+        Raises:
+            OutputExists: something is where it goes.
+            DiskFull: there is no room for all of it.
+        """
+
+    def reopen(self) -> RangeSet | None:
+        """Return the chunks that were written, unverified; None if there is nothing of the right size: begin anew.
+
+        Raises:
+            DiskFull: there is no room for the rest.
+        """
+
+    def verify(self, pieces: Sequence[int]) -> list[int]:
+        """Return those of these chunks that are there and genuine."""
+
+    def note_written(self, pieces: RangeSet) -> None:
+        """Note down that these chunks are there, for after a crash."""
+
+    def begin_journal(self, pieces: RangeSet) -> None:
+        """Note down that just these chunks are there."""
+
+    def discard(self) -> None:
+        """Remove what was begun."""
+
+    def sync(self) -> None:
+        """Bring everything written to the disk."""
+
+    def publish(self, target: Path) -> int:
+        """Give it its name; return its modification time (ns).
+
+        Raises:
+            OutputExists: something has that name.
+        """
+
+
+class Content(Protocol):
+    """One kind of offer on disk.
+
+    Attributes:
+        needs_tree: whether `copy_here` comes after the tree nodes of what is missing, which are fetched for it.
+    """
+
+    needs_tree: bool
+
+    async def open_part(self, record: PartRecord) -> PartStore:
+        """Return where a download is kept. May fetch first what describes it (the list of a folder).
+
+        Raises:
+            PoolnetError: that cannot be had.
+        """
+
+    def wanted(self, record: PartRecord, part: PartStore) -> Ranges | None:
+        """Return the pieces of the download that are wanted; None: all."""
+
+    async def copy_here(self, record: PartRecord, part: PartStore, missing: RangeSet, stored: Stored) -> None:
+        """Write those of the missing chunks that are on this device already, as far as they are genuine.
+
+        Raises:
+            StoreError: the disk does not take it.
+        """
+
+    def source(self, file: LocalFile) -> PieceStore:
+        """Return the pieces of a complete one."""
+
+
+class FileContent:
+    """Plain files: what is copied has its tree here.
+
+    Args:
+        table: where those are listed that are here.
+        give_up: called with a listed file that turns out not to be what it was, and the reason.
+    """
+
+    needs_tree = False
+
+    def __init__(self, table: FileTable, give_up: Callable[[FileId, str], None]) -> None:
+        self._table = table
+        self._give_up = give_up
+
+    async def open_part(self, record: PartRecord) -> PartStore:
+        """See `Content`."""
+        return self._table.part(record)
+
+    def wanted(self, record: PartRecord, part: PartStore) -> Ranges | None:
+        """See `Content`."""
+        return None
+
+    async def copy_here(self, record: PartRecord, part: PartStore, missing: RangeSet, stored: Stored) -> None:
+        """See `Content`; blocks are shared where the file system can."""
+        source = self._table.files.get(record.file_id)
+        if source is None or source.kind == "folder" or not await run_on_disk(part.tree.is_complete):
+            return
+        for batch in batches(missing):
+            try:
+                genuine = await run_on_disk(_copy_chunks, source.path, record.part_path, part, batch)
+            except SourceUnavailable as exc:
+                self._give_up(source.file_id, str(exc))
+                return
+            stored(genuine)
+            if len(genuine) < len(batch):
+                self._give_up(source.file_id, f"{source.path} was changed since it was offered")
+                return
+
+    def source(self, file: LocalFile) -> PieceStore:
+        """See `Content`."""
+        return self._table.source(file)
+
+
+def batches(pieces: RangeSet) -> Iterator[list[int]]:
+    """Yield pieces in order, as many at a time as are verified or copied in one call in a thread."""
+    remaining = iter(pieces)
+    while batch := list(islice(remaining, _CHUNKS_PER_HOP)):
+        yield batch
+
+
+def _copy_chunks(source: Path, target: Path, part: PartStore, pieces: Sequence[int]) -> RangeSet:
+    """Copy chunks of a file to where they are in the part; return those that are genuine there.
+
+    Raises:
+        SourceUnavailable: the source cannot be read.
+        StoreError: the part cannot be written.
+    """
+    with store_errors("write", target):
+        target_fd = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _copy_runs(source_fd, target_fd, part.shape, RangeSet.of(pieces))
+        finally:
+            os.close(source_fd)
+    except OSError as exc:
+        if exc.errno in _NO_SPACE:
+            raise DiskFull(f"no space left to write {target}; free some and try again") from exc
+        raise SourceUnavailable(
+            f"{source} cannot be read: {exc.strerror or exc}"
+        ) from exc  # or else `verify` will fail
+    finally:
+        os.close(target_fd)
+    genuine = RangeSet.of(part.verify(pieces))
+    part.note_written(genuine)
+    return genuine
+
+
+def _copy_runs(source_fd: int, target_fd: int, shape: TreeShape, pieces: RangeSet) -> None:
+    for start, stop in pieces.ranges():
+        first, last = shape.chunk_index(start), shape.chunk_index(stop - 1)
+        offset = shape.chunk_offset(first)
+        size = shape.chunk_offset(last) + shape.piece_size(stop - 1) - offset
+        copy_range(source_fd, offset, target_fd, offset, size)

@@ -1,0 +1,304 @@
+"""Folders: hashed for an offer, laid out for a download, looked after while they are served.
+
+A folder is two files (wire/folder_list.py): the list of what is in it, kept in ``folders/``, and the content, which is
+all its files in a row. So a folder of 100 000 small files is a few hundred pieces, and everything about pieces is the
+same as for files. Which files changed shows by the stamps that are kept beside the list.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from poolnet.errors import SourceUnavailable, StoreError
+from poolnet.files.contents import PartStore, Stored, batches
+from poolnet.files.folder_lists import FetchList, FolderLists
+from poolnet.files.sources import ProgressCallback
+from poolnet.files.uses import PieceStore
+from poolnet.ids import FileId, encode_id
+from poolnet.ranges import Ranges, RangeSet
+from poolnet.storage.durable import make_private_directory, store_errors
+from poolnet.storage.file_table import FileTable, LocalFile, PartRecord
+from poolnet.storage.files import run_on_disk
+from poolnet.storage.folder_copy import FolderCopier
+from poolnet.storage.folder_hashing import FolderHasher
+from poolnet.storage.folder_index import FolderIndex, known_entries, select_entries
+from poolnet.storage.folder_layout import FolderLayout, Selection
+from poolnet.storage.folder_stamps import FolderStamps, write_stamps
+from poolnet.storage.folder_walk import FolderWalk
+from poolnet.storage.hashing import FileHasher
+from poolnet.storage.piece_store import FileSource, PartFile
+from poolnet.wire.bodies import FolderBody, encode_body
+
+
+@attrs.frozen(kw_only=True)
+class PreparedFolder:
+    """A folder that was hashed. Both files are to be listed and served; `body` offers them.
+
+    Attributes:
+        list_file: the list.
+        content: the content; its path is the folder.
+        body: the message.
+    """
+
+    list_file: LocalFile
+    content: LocalFile
+    body: FolderBody
+
+
+class Folders:
+    """The folders of one pool on this device: a `Content` for `Downloads`, and a `SourceKind` for `Sources`.
+
+    Args:
+        directory: where lists and stamps are kept.
+        table: the files that are here; the folders' lists and contents are among them.
+        fetch_list: fetches a list that is not here.
+    """
+
+    needs_tree = True
+
+    def __init__(self, directory: Path, table: FileTable, fetch_list: FetchList) -> None:
+        self._directory = directory
+        self._table = table
+        self._lists = FolderLists(directory, table, fetch_list)
+        self._stamps: dict[FileId, FolderStamps] = {}
+
+    async def tidy_up(self) -> None:
+        """Remove lists and stamps of folders that are not listed any more. To be called first.
+
+        Raises:
+            StoreError: the directory cannot be made or read.
+        """
+        known = {encode_id(file_id) for file_id in [*self._table.files, *self._table.parts]}
+        await run_on_disk(_remove_strays, self._directory, known)
+
+    async def forget(self, file: LocalFile) -> None:
+        """Remove what is kept about a folder that is not listed any more; if that fails, the next start does it."""
+        self._stamps.pop(file.file_id, None)
+        assert file.list_id is not None
+        await run_on_disk(_remove_quietly, self._stamps_path(file.file_id))
+        if file.list_id not in self._table.files:
+            await run_on_disk(_remove_quietly, self._lists.path(file.list_id))
+
+    # --- to offer -----------------------------------------------------------------------------------------------
+
+    async def prepare(
+        self,
+        path: Path,
+        name: str,
+        *,
+        exclude: Sequence[str] = (),
+        include_hidden: bool = False,
+        on_progress: ProgressCallback | None = None,
+    ) -> PreparedFolder:
+        """Hash a folder, and keep what is needed to serve it; cancelling leaves nothing behind.
+
+        Args:
+            path: a directory. Links in it are not followed, special files and what begins with a dot are left out.
+            name: what others see.
+            exclude: patterns of what is left out as well (`FolderWalk`).
+            include_hidden: whether what begins with a dot is taken.
+            on_progress: called with bytes hashed and bytes in all.
+
+        Raises:
+            SourceUnavailable: something in it cannot be read or offered, or changed meanwhile; the message says what.
+            StoreError: this home cannot be written.
+        """
+        walk = await run_on_disk(lambda: FolderWalk(path, exclude=exclude, include_hidden=include_hidden))
+        while await run_on_disk(walk.step):
+            pass
+        with await run_on_disk(FolderHasher, walk, self._table.new_tree_path()) as hasher:
+            while await run_on_disk(hasher.step):
+                if on_progress is not None:
+                    on_progress(hasher.done_bytes, hasher.size_bytes)
+            list_file = await self._lists.keep(hasher.entries(), name)
+            file_id = await run_on_disk(hasher.finish, list_file.file_id, self._table.tree_path)
+        await run_on_disk(write_stamps, self._stamps_path(file_id), walk.mtimes_ns)
+        self._stamps.pop(file_id, None)
+        if on_progress is not None:
+            on_progress(hasher.size_bytes, hasher.size_bytes)
+        return _prepared(list_file, file_id, walk, name)
+
+    async def find_change(self, file: LocalFile) -> str | None:
+        """Look whether some of the files of a complete folder are what they were; the next call looks at others.
+
+        Returns:
+            None if they are, else what happened; the folder is not to be served any more then.
+        """
+        stamps = self._stamps.get(file.file_id)
+        if stamps is None:
+            load = self._loader(file)
+            stamps = self._stamps[file.file_id] = FolderStamps(file.path, load, self._stamps_path(file.file_id))
+        try:
+            looked = await run_on_disk(stamps.look)
+            if looked.reason is not None or not looked.touched:
+                return looked.reason
+            return await self._compare(file, stamps, looked.touched)
+        except StoreError as exc:
+            return str(exc)
+
+    # --- to download and to serve (see `Content`) ---------------------------------------------------------------
+
+    async def open_part(self, record: PartRecord) -> PartStore:
+        """See `Content`; fetches the list if it is not here.
+
+        Raises:
+            UnknownFile: something is wanted that is not in the folder.
+            StoreError: the list is none, or belongs to another content.
+        """
+        assert record.list_id is not None
+        await self._lists.need(record.list_id)
+        layout = await run_on_disk(self._open_layout, record)
+        tree = self._table.tree(record.file_id, record.size_bytes)
+        return PartFile(record.part_path, tree, self._table.journal_path(record.file_id), layout)
+
+    def wanted(self, record: PartRecord, part: PartStore) -> Ranges | None:
+        """See `Content`."""
+        return _layout_of(part).selected_pieces()
+
+    async def copy_here(self, record: PartRecord, part: PartStore, missing: RangeSet, stored: Stored) -> None:
+        """See `Content`: copies files of the folder that are here, offered, downloaded or in another folder.
+
+        What cannot be verified, because the tree is not here, does not count.
+        """
+        layout = _layout_of(part)
+        sources = await run_on_disk(self._find_here, record)
+        copier = FolderCopier(record.part_path, layout, [each for each in sources if layout.is_selected(each[0])])
+        while await run_on_disk(copier.step):
+            pass
+        for batch in batches(copier.chunks().intersection(missing)):
+            genuine = RangeSet.of(await run_on_disk(part.verify, batch))
+            await run_on_disk(part.note_written, genuine)
+            stored(genuine)
+
+    def source(self, file: LocalFile) -> PieceStore:
+        """See `Content`."""
+        assert file.list_id is not None
+        layout = FolderLayout(self._loader(file), file.list_id)
+        return FileSource(file.path, self._table.tree(file.file_id, file.size_bytes), layout)
+
+    # --- helpers ------------------------------------------------------------------------------------------------
+
+    def _stamps_path(self, file_id: FileId) -> Path:
+        return self._directory / f"{encode_id(file_id)}.stamps"
+
+    def _open_layout(self, record: PartRecord) -> FolderLayout:
+        """Return how a folder is to be laid out here.
+
+        Raises:
+            UnknownFile, StoreError: as `open_part`.
+        """
+        assert record.list_id is not None
+        index = self._lists.index(record.list_id, is_own=False)
+        if index.content_size != record.size_bytes:
+            raise StoreError("the list of that folder is of another one; ask for the folder to be offered again")
+        selection = None
+        if record.only:
+            selected = select_entries(self._lists.entries(record.list_id), record.only)
+            spill = self._table.journal_path(record.file_id).with_suffix(".spill")
+            selection = Selection(selected=selected, spill=spill)
+        return FolderLayout(lambda: index, record.list_id, selection)
+
+    def _find_here(self, record: PartRecord) -> list[tuple[int, Path]]:
+        """Return which files of a folder are here already, by place in its list, and where."""
+        assert record.list_id is not None
+        wanted = frozenset(entry.file_id for entry in self._lists.entries(record.list_id) if entry.size_bytes)
+        here: dict[FileId, Path] = {}
+        for file in self._table.files.values():
+            if file.kind == "folder":
+                here.update(self._find_in_folder(file, wanted))
+            elif file.file_id in wanted:
+                here[file.file_id] = file.path
+        found = known_entries(self._lists.entries(record.list_id), frozenset(here))
+        return [(place, here[file_id]) for place, file_id in found]
+
+    def _find_in_folder(self, file: LocalFile, wanted: frozenset[FileId]) -> Iterator[tuple[FileId, Path]]:
+        """Yield those of the files wanted that are in a complete folder; nothing if its list cannot be read."""
+        assert file.list_id is not None
+        try:
+            index = self._lists.index(file.list_id, is_own=file.is_own)
+            for place, file_id in known_entries(self._lists.entries(file.list_id), wanted):
+                yield file_id, file.path / index.paths[place]
+        except StoreError:
+            return  # it is found out, and said, when that folder is looked at
+
+    async def _compare(self, file: LocalFile, stamps: FolderStamps, touched: Sequence[int]) -> str | None:
+        """Hash files that were written to; return what happened if one is not what it was."""
+        expected = await run_on_disk(self._ids_of, file, frozenset(touched))
+        refreshed: dict[int, int] = {}
+        for place, (path, file_id) in expected.items():
+            try:
+                found_id, refreshed[place] = await self._hash(path)
+            except SourceUnavailable as exc:
+                return str(exc)
+            if found_id != file_id:
+                return f"{path} was changed since it was offered"
+        await run_on_disk(stamps.refresh, refreshed)
+        return None
+
+    def _ids_of(self, file: LocalFile, places: frozenset[int]) -> dict[int, tuple[Path, FileId]]:
+        """Return where some files of a complete folder are, and what they should be."""
+        assert file.list_id is not None
+        paths = self._loader(file)().paths
+        entries = enumerate(self._lists.entries(file.list_id))
+        return {place: (file.path / paths[place], entry.file_id) for place, entry in entries if place in places}
+
+    async def _hash(self, path: Path) -> tuple[FileId, int]:
+        """Return the id of a file, and its modification time; its tree is not kept."""
+        tree_path = self._table.new_tree_path()
+        try:
+            with await run_on_disk(FileHasher, path, tree_path) as hasher:
+                while await run_on_disk(hasher.step):
+                    pass
+                return await run_on_disk(hasher.finish, lambda _file_id: tree_path), hasher.mtime_ns
+        finally:
+            tree_path.unlink(missing_ok=True)
+
+    def _loader(self, file: LocalFile) -> Callable[[], FolderIndex]:
+        """Return a function that returns what is in a complete folder."""
+        list_id, is_own = file.list_id, file.is_own
+        assert list_id is not None
+        return lambda: self._lists.index(list_id, is_own=is_own)
+
+
+def _prepared(list_file: LocalFile, file_id: FileId, walk: FolderWalk, name: str) -> PreparedFolder:
+    body = FolderBody(
+        file_id=file_id,
+        list_id=list_file.file_id,
+        name=name,
+        size=walk.index.content_size,
+        list_size=list_file.size_bytes,
+        file_count=walk.index.file_count,
+    )
+    content = LocalFile(
+        file_id=file_id,
+        name=name,
+        size_bytes=body.size,
+        path=walk.path,
+        mtime_ns=0,
+        is_own=True,
+        kind="folder",
+        list_id=body.list_id,
+        body=encode_body(body),
+    )
+    return PreparedFolder(list_file=list_file, content=content, body=body)
+
+
+def _layout_of(part: PartStore) -> FolderLayout:
+    assert isinstance(part, PartFile)
+    assert isinstance(part.layout, FolderLayout)
+    return part.layout
+
+
+def _remove_quietly(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _remove_strays(directory: Path, known: set[str]) -> None:
+    make_private_directory(directory)
+    with store_errors("clean up", directory):
+        for path in directory.iterdir():
+            if path.name.split(".")[0] not in known:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,358 @@
+"""Pictures that are shown to everyone: each device fetches them as they are offered, and keeps the newest.
+
+What is worth having is decided by the offers alone: the newest pictures that fit into the cache together. Of these,
+what is not here is fetched, a few at a time, those first that had no turn yet; one whose holders are away gives way to
+others that wait after `_TURN_S`, and keeps what it has. When one is complete, the oldest make room. So the cache is
+never larger than it may be, but for what is being fetched. A picture that nobody offers any more is removed.
+
+This device's own pictures, and those that its user downloaded, are where they are; they are not copied.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from poolnet.clock import Hlc
+from poolnet.errors import LocalError, PoolnetError, SourceUnavailable, StoreError, UnknownFile
+from poolnet.events import ErrorReported, MediaReceived, PoolEvent
+from poolnet.files.preview import make_preview
+from poolnet.ids import DeviceId, FileId, short_id
+from poolnet.limits import MAX_MEDIA_SIZE, MIB
+from poolnet.service import open_service_nursery
+from poolnet.storage.file_table import LocalFile
+from poolnet.storage.files import download_target, run_on_disk
+from poolnet.storage.media_cache import MediaCache, copy_verified
+from poolnet.wire.bodies import MediaBody
+
+logger = logging.getLogger(__name__)
+
+#: Pictures fetched at once: enough that a slow or absent holder delays few others.
+_FETCHED_AT_ONCE: Final = 4
+#: How long a picture may take until others that wait have a turn.
+_TURN_S: Final = 60.0
+#: How long to leave the disk alone after it failed, and a picture after a turn: whatever is wrong, there is no flood.
+_RETRY_S: Final = 30.0
+
+#: Fetches a file to a path that is free, and serves it from then on; waits as long as no holder is there.
+Fetch = Callable[[FileId, Path], Awaitable[Path]]
+#: Serves a file no more, and drops what was fetched of it; nothing if there is nothing.
+Forget = Callable[[FileId], Awaitable[None]]
+
+
+@attrs.frozen(kw_only=True)
+class MediaStatistics:
+    """Pictures here and their bytes; pictures that are being fetched; how many were fetched since opening."""
+
+    kept: int
+    kept_bytes: int
+    fetching: int
+    fetched: int
+
+
+@attrs.frozen(kw_only=True)
+class _Offer:
+    """A picture that somebody shows: the newest offer of it."""
+
+    node: DeviceId
+    body: MediaBody
+    hlc: Hlc
+
+    @property
+    def file_id(self) -> FileId:
+        return self.body.file_id
+
+
+class Media:
+    """The pictures of one pool. `run` in a task; `settle` when all stored offers were told.
+
+    Args:
+        cache: where they are kept; of size 0, nothing is fetched.
+        fetch: see `Fetch`; must not fetch more than `MAX_MEDIA_SIZE`, whatever offers claim. Cancelled often: then it
+            keeps what it has for the next time. Raises what `FileManager.download` does.
+        forget: see `Forget`. Raises StoreError.
+        here: returns where this device has a complete file that it serves, in the cache or elsewhere, or None.
+        publish: called with events.
+        name_of: a node's display name.
+    """
+
+    def __init__(
+        self,
+        cache: MediaCache,
+        *,
+        fetch: Fetch,
+        forget: Forget,
+        here: Callable[[FileId], Path | None],
+        publish: Callable[[PoolEvent], None],
+        name_of: Callable[[DeviceId], str] = short_id,
+    ) -> None:
+        self._cache = cache
+        self._fetch = fetch
+        self._forget = forget
+        self._here = here
+        self._publish = publish
+        self._name_of = name_of
+        self._offers: dict[FileId, _Offer] = {}
+        self._begun: set[FileId] = set()  # of these there may be a part
+        self._fetching: dict[FileId, trio.CancelScope] = {}
+        self._damaged: set[FileId] = set()
+        self._sizes: dict[FileId, int] = {}  # as they turned out to be; offers may lie
+        self._last_turn: dict[FileId, float] = {}
+        self._rests_until = -math.inf
+        self._reported: str | None = None
+        self._is_settled = False
+        self._fetched = 0
+        self._news = trio.Event()
+
+    # --- for the pool -------------------------------------------------------------------------------------------
+
+    async def prepare(self, file: LocalFile) -> MediaBody:
+        """Return what tells everyone of a picture of this device: its id, its size, and a preview if there can be one.
+
+        Args:
+            file: as it was hashed.
+
+        Raises:
+            LocalError: it is empty, or larger than `MAX_MEDIA_SIZE`.
+        """
+        if not 1 <= file.size_bytes <= MAX_MEDIA_SIZE:
+            raise LocalError(f"a picture has at most {MAX_MEDIA_SIZE // MIB} MiB, and is not empty; offer it as a file")
+        preview = await run_on_disk(make_preview, file.path)
+        return MediaBody(
+            file_id=file.file_id,
+            name=file.name,
+            size=file.size_bytes,
+            width=preview.width,
+            height=preview.height,
+            preview=preview.jpeg,
+        )
+
+    def offered(self, node: DeviceId, body: MediaBody, hlc: Hlc) -> None:
+        """Take note that another device shows a picture; called for stored offers as well, in any order."""
+        known = self._offers.get(body.file_id)
+        if known is not None and known.hlc >= hlc:
+            return
+        offer = _Offer(node=node, body=body, hlc=hlc)
+        self._offers[body.file_id] = offer
+        self._cache.date(body.file_id, hlc)
+        if known is None and self._is_settled and (path := self._path_outside(body.file_id)) is not None:
+            self._tell(offer, path)
+        self._news.set()
+
+    def withdrawn(self, file_id: FileId) -> None:
+        """Take note that nobody offers a picture any more: it goes, unless its user has it elsewhere."""
+        self._offers.pop(file_id, None)
+        if file_id in self._fetching:
+            self._fetching[file_id].cancel()
+        else:
+            self._forget_turns(file_id)
+        self._news.set()
+
+    def settle(self) -> None:
+        """Take note that all stored offers were told: what is not among them goes, and what is missing is fetched."""
+        self._is_settled = True
+        self._news.set()
+
+    def lost(self, file_id: FileId) -> None:
+        """Take note that a picture in the cache is not what it was, or gone: it is removed, and fetched again."""
+        if file_id in self._cache:
+            self._damaged.add(file_id)
+            self._news.set()
+
+    # --- for applications ---------------------------------------------------------------------------------------
+
+    def path_of(self, file_id: FileId) -> Path | None:
+        """Return where a picture is on this device, in the cache or elsewhere; None if it is not here."""
+        return self._path_outside(file_id) or self._cache.path_of(file_id)
+
+    async def save_as(self, file_id: FileId, out: Path) -> Path:
+        """Copy a picture that is here, and return where the copy is; it is whole and genuine.
+
+        Args:
+            out: a directory, where it gets its own name made safe, or the path of the file to be made.
+
+        Raises:
+            UnknownFile: it is not here (any more).
+            SourceUnavailable: what is here is damaged; if it was in the cache it is fetched again.
+            OutputExists: something is there; it is never overwritten.
+            StoreError: it cannot be written (`DiskFull` if that is why).
+        """
+        source = self.path_of(file_id)
+        if source is None:
+            raise UnknownFile("that picture is not here, or not any more; download it")
+        offer = self._offers.get(file_id)
+        target = await run_on_disk(download_target, out, source.name if offer is None else offer.body.name)
+        try:
+            await run_on_disk(copy_verified, source, file_id, target)
+        except SourceUnavailable:
+            self.lost(file_id)
+            raise
+        return target
+
+    def statistics(self) -> MediaStatistics:
+        """Return sizes and counts; costs nothing."""
+        return MediaStatistics(
+            kept=sum(1 for _ in self._cache),
+            kept_bytes=self._cache.total_bytes,
+            fetching=len(self._fetching),
+            fetched=self._fetched,
+        )
+
+    # --- fetching and making room -------------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Fetch and make room until cancelled.
+
+        Raises:
+            StoreError: the directory of the cache cannot be made or read.
+        """
+        self._begun |= await run_on_disk(self._cache.load)
+        for offer in self._offers.values():
+            self._cache.date(offer.file_id, offer.hlc)
+        task_status.started()
+        async with open_service_nursery() as nursery:
+            while True:
+                self._news = trio.Event()
+                wake_at = self._rests_until
+                if self._may_work():
+                    await self._tidy_up()
+                if self._may_work():
+                    wake_at = self._give_turns(nursery)
+                with trio.move_on_at(wake_at if wake_at > trio.current_time() else math.inf):
+                    await self._news.wait()
+
+    def _may_work(self) -> bool:
+        return self._is_settled and trio.current_time() >= self._rests_until
+
+    def _wanted(self) -> list[_Offer]:
+        """Return the newest pictures that fit into the cache, of those that are not elsewhere on this device."""
+        wanted, room = [], self._cache.size_bytes
+        for offer in sorted(self._offers.values(), key=lambda offer: (offer.hlc, offer.file_id), reverse=True):
+            size_bytes = self._sizes.get(offer.file_id, offer.body.size)
+            if size_bytes > self._cache.size_bytes or self._path_outside(offer.file_id) is not None:
+                continue
+            room -= size_bytes
+            if room < 0:
+                break
+            wanted.append(offer)
+        return wanted
+
+    def _give_turns(self, nursery: trio.Nursery) -> float:
+        """Fetch what is wanted and not here, as many at once as there may be; return when to look again at the latest.
+
+        While more are waiting, those that had their turn give way.
+        """
+        now = trio.current_time()
+        absent = [offer for offer in self._wanted() if offer.file_id not in self._cache]
+        waiting = [offer for offer in absent if offer.file_id not in self._fetching]
+        waiting.sort(key=self._due)  # among equals, the newest first
+        ready = [offer for offer in waiting if self._due(offer) <= now]
+        wake_at = min(map(self._due, waiting[len(ready) :]), default=math.inf)
+        room = _FETCHED_AT_ONCE - len(self._fetching)
+        for offer in ready[:room]:
+            self._begin_turn(nursery, offer)
+        if len(ready) <= room:
+            return wake_at
+        ends = {file_id: self._last_turn[file_id] + _TURN_S for file_id in self._fetching}
+        for file_id, end in ends.items():
+            if end <= now:
+                self._fetching[file_id].cancel()
+        return min(wake_at, *ends.values())
+
+    def _due(self, offer: _Offer) -> float:
+        """Return when a picture may have its next turn."""
+        return self._last_turn.get(offer.file_id, -math.inf) + _RETRY_S
+
+    def _begin_turn(self, nursery: trio.Nursery, offer: _Offer) -> None:
+        self._fetching[offer.file_id] = trio.CancelScope()
+        self._begun.add(offer.file_id)
+        self._last_turn[offer.file_id] = trio.current_time()
+        nursery.start_soon(self._have_turn, offer, self._fetching[offer.file_id])
+
+    async def _have_turn(self, offer: _Offer, scope: trio.CancelScope) -> None:
+        file_id = offer.file_id
+        try:
+            path = self._here(file_id)  # complete since an earlier turn that ended just then
+            if path is None:
+                with scope:
+                    path = await self._fetch(file_id, self._cache.place(file_id, offer.body.name))
+            if path is not None:
+                self._sizes[file_id] = await run_on_disk(self._cache.add, file_id, path, offer.hlc)
+                self._received(offer, path)
+        except UnknownFile:
+            pass  # withdrawn just then
+        except (StoreError, LocalError) as exc:
+            self._failed(exc)
+        finally:
+            del self._fetching[file_id]
+            if file_id not in self._offers:
+                self._forget_turns(file_id)
+            self._news.set()
+
+    def _received(self, offer: _Offer, path: Path) -> None:
+        self._reported = None
+        self._fetched += 1
+        if offer.file_id not in self._cache:
+            return  # larger than it said, and than the cache
+        self._begun.discard(offer.file_id)
+        if offer.file_id in self._offers and offer.file_id not in self._cache.surplus():
+            self._tell(offer, path)
+
+    def _forget_turns(self, file_id: FileId) -> None:
+        self._last_turn.pop(file_id, None)
+        self._sizes.pop(file_id, None)
+
+    async def _tidy_up(self) -> None:
+        """Remove what has to go; whoever is being served from it is not any more."""
+        try:
+            for file_id in self._unwanted():
+                if self._path_outside(file_id) is None:
+                    await self._forget(file_id)
+                await run_on_disk(self._cache.remove, file_id)
+                self._begun.discard(file_id)
+                self._damaged.discard(file_id)
+        except StoreError as exc:
+            self._failed(exc)
+
+    def _unwanted(self) -> list[FileId]:
+        unwanted = self._damaged.union(self._cache.surplus())
+        unwanted.update(file_id for file_id in self._cache if not self._is_good(file_id))
+        if self._begun:
+            unwanted |= self._begun.difference(offer.file_id for offer in self._wanted())
+        return [file_id for file_id in unwanted if file_id not in self._fetching]
+
+    def _is_good(self, file_id: FileId) -> bool:
+        """Return whether a picture in the cache is still offered, and served from there."""
+        is_served = self._here(file_id) is not None and self._path_outside(file_id) is None
+        return is_served and file_id in self._offers
+
+    # --- helpers ------------------------------------------------------------------------------------------------
+
+    def _path_outside(self, file_id: FileId) -> Path | None:
+        path = self._here(file_id)
+        return None if path is None or path.parent == self._cache.directory else path
+
+    def _tell(self, offer: _Offer, path: Path) -> None:
+        self._publish(
+            MediaReceived(
+                file_id=offer.file_id,
+                file_name=offer.body.name,
+                path=path,
+                width=offer.body.width,
+                height=offer.body.height,
+                node=offer.node,
+                name=self._name_of(offer.node),
+            )
+        )
+
+    def _failed(self, error: PoolnetError) -> None:
+        """Leave it alone for a while; tell once, until something works again."""
+        self._rests_until = trio.current_time() + _RETRY_S
+        logger.warning("a picture cannot be fetched or removed: %s", error.code)
+        if error.code != self._reported:
+            self._reported = error.code
+            self._publish(ErrorReported(code=error.code, message=f"a picture: {error}"))

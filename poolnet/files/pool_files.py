@@ -1,0 +1,316 @@
+"""The files of one pool on this device, put together: offers, complete files, downloads, the exchange of pieces.
+
+What happens between them is here: an offer that is heard of reaches the downloads, a source that is lost is withdrawn,
+a download that begins looks for holders. Applications and the pool meet it through `FileManager`.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from poolnet.clock import Hlc
+from poolnet.errors import LocalError, PoolnetError
+from poolnet.event_stream import EventStream
+from poolnet.events import ErrorReported, FileOffered, OfferRetracted, PoolEvent, SourceLost
+from poolnet.files.announcer import Announcer, Publish
+from poolnet.files.download_queue import DownloadQueue
+from poolnet.files.downloads import Downloads
+from poolnet.files.exchange import Exchange
+from poolnet.files.folders import Folders
+from poolnet.files.media import Media
+from poolnet.files.offer_book import NodeOffer, OfferBook, OfferedBody, offer_of
+from poolnet.files.offer_list import OfferList
+from poolnet.files.offering import Offering
+from poolnet.files.relay_store import RelayStore
+from poolnet.files.routes import HopsTo, Routes
+from poolnet.files.sources import Sources
+from poolnet.files.streams import Streams
+from poolnet.files.uses import RelaySink
+from poolnet.identity.keys import DeviceKey
+from poolnet.ids import DeviceId, FileId, MsgId, PoolId, encode_id, short_id
+from poolnet.limits import MAX_MEDIA_SIZE
+from poolnet.protocol.randomness import RandomSource
+from poolnet.storage.cache_ring import CacheRing
+from poolnet.storage.file_table import DownloadRecord, FileKind, FileTable, LocalFile, PartRecord
+from poolnet.storage.media_cache import MediaCache
+from poolnet.storage.tree_file import NodeCache
+from poolnet.wire.bodies import MediaBody, StreamBody
+
+logger = logging.getLogger(__name__)
+
+#: Takes the nodes that offer what is being fetched.
+WantHolders = Callable[[frozenset[DeviceId]], None]
+
+
+class PoolFiles:
+    """The parts of a `FileManager`.
+
+    Args:
+        nursery: for what nobody waits for.
+        table: what is here; loaded.
+        ring: holds what is relayed; its owner closes it.
+        media_cache_bytes: what pictures of others may take; 0 fetches none by itself.
+        rng: for the choice of pieces.
+        events: where to tell what happens.
+    """
+
+    def __init__(
+        self,
+        *,
+        nursery: trio.Nursery,
+        table: FileTable,
+        ring: CacheRing,
+        media_cache_bytes: int,
+        rng: RandomSource,
+        events: EventStream[PoolEvent],
+    ) -> None:
+        self.table = table
+        self.exchange = exchange = Exchange(rng, self._make_relay)
+        self.events = events
+        self.book = OfferBook()
+        self.sources = Sources(table, exchange, self._source_lost)
+        self.downloads = Downloads(
+            table, exchange, self.sources, publish=events.publish, changed=self._download_changed
+        )
+        self.list = OfferList(self.book, table, running=self.downloads.running, states=lambda: self.queue.list.states())
+        self.queue = DownloadQueue(
+            nursery=nursery, table=table, downloads=self.downloads, offers=self.list, publish=events.publish
+        )
+        self.announcer = Announcer(table, self.book)
+        self.routes = Routes(self.book, tell=exchange.route, fetched=lambda: self.downloads.running)
+        exchange.on_relays(wanted=self.routes.ask, unwanted=self.routes.forget, doubted=self.routes.size_doubted)
+        self.folders = Folders(table.directory / "folders", table, self._fetch_list)
+        self.downloads.contents["folder"] = self.sources.kinds["folder"] = self.folders
+        self._media_directory = table.directory / "media"
+        self._streams_directory = table.directory / "streams"
+        self.media = Media(
+            MediaCache(self._media_directory, media_cache_bytes),
+            fetch=lambda file_id, out: self._fetch_quietly(file_id, out, "media", self._media_sizes),
+            forget=self._forget_media,
+            here=lambda file_id: None if (file := table.files.get(file_id)) is None else file.path,
+            publish=events.publish,
+            name_of=lambda node: self._name_of(node),
+        )
+        self.offering = Offering(
+            table, sources=self.sources, announcer=self.announcer, folders=self.folders, media=self.media
+        )
+        self._streams: Streams | None = None
+        self._ring = ring
+        self._relayed_nodes = NodeCache()
+        self._nursery = nursery
+        self._node: DeviceId | None = None
+        self._name_of: Callable[[DeviceId], str] = short_id
+        self._want_holders: WantHolders = lambda _holders: None
+        self._holders: frozenset[DeviceId] = frozenset()
+
+    async def run(self, records: list[DownloadRecord], task_status: trio.TaskStatus[None]) -> None:
+        """Serve what was served before, and keep downloads and timers going, until cancelled.
+
+        Args:
+            records: the downloads that were listed; they go on from `settle` on.
+        """
+        self.queue.list.restore(records)
+        await self.sources.restore()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.exchange.run_timer)
+            nursery.start_soon(self.sources.run_checks)
+            nursery.start_soon(self.queue.run)
+            task_status.started()
+
+    # --- streams ------------------------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> Streams:
+        """The streams of the pool.
+
+        Raises:
+            LocalError: these files belong to no pool.
+        """
+        if self._streams is None:
+            raise LocalError("streams need a pool: join one first")
+        return self._streams
+
+    def _make_relay(self, file_id: FileId, size_bytes: int | None) -> RelaySink | None:
+        """See `RelayMaker`."""
+        if not self._ring.is_usable:
+            return None
+        if size_bytes is not None:
+            return RelayStore(self._ring, file_id, size_bytes, nodes=self._relayed_nodes)
+        return None if self._streams is None else self._streams.make_relay(file_id)
+
+    async def _fetch_whole(self, file_id: FileId) -> Path:
+        """Return where the whole of a stream is, fetched into the directory of streams if it was not here."""
+        file = self.table.files.get(file_id)
+        if file is not None:
+            return file.path
+        return await self._fetch_quietly(file_id, self._streams_directory / encode_id(file_id), "file", self.list.sizes)
+
+    # --- the pool -----------------------------------------------------------------------------------------------
+
+    async def bind(
+        self,
+        key: DeviceKey,
+        pool_id: PoolId,
+        publish: Publish,
+        *,
+        name_of: Callable[[DeviceId], str],
+        want_holders: WantHolders,
+        hops_to: HopsTo,
+    ) -> None:
+        """Belong to a pool from now on; see `FileManager.bind`."""
+        self._node, self._name_of, self._want_holders = key.device_id, name_of, want_holders
+        self.announcer.bind(key.device_id, publish)
+        self._streams = Streams(
+            self._streams_directory,
+            table=self.table,
+            exchange=self.exchange,
+            ring=self._ring,
+            key=key,
+            pool_id=pool_id,
+            news=self.book,
+            publish=publish,
+            offer_whole=self.offering.offer_stream,
+            fetch_file=self._fetch_whole,
+        )
+        for path in await self._streams.restore():
+            logger.info("a stream that was cut off is kept as %s", path.name)
+        self.routes.measure_by(hops_to)
+        self._update_holders()
+
+    async def settle(self) -> None:
+        """Tell the pool what it does not know, and let listed downloads go on; see `FileManager.settle`."""
+        await self._retract_lost_streams()
+        await self.announcer.settle()
+        self.queue.open()
+        self.media.settle()
+
+    def learned_offer(
+        self,
+        node: DeviceId,
+        body: OfferedBody,
+        hlc: Hlc,
+        *,
+        file_id: FileId | None,
+        msg_id: MsgId | None,
+    ) -> None:
+        """Take note of a node's offer; see `FileManager.learned_offer`."""
+        offered = file_id if isinstance(body, StreamBody) else body.file_id
+        assert offered is not None, "the id of a stream is given"
+        offer = offer_of(node, body, hlc)
+        is_new = self.book.offered(offered, offer)
+        for changed in (offered, offer.list_id):
+            if changed is None:
+                continue
+            self.routes.offers_changed(changed)
+            if changed in self.downloads.running:
+                self.downloads.running[changed].look_again()
+                self._update_holders()
+        self.queue.offered()
+        self._stream_news(offered, offer)
+        if isinstance(body, MediaBody) and node != self._node:
+            self.media.offered(node, body, hlc)
+        if is_new:
+            self.events.publish(
+                FileOffered(
+                    file_id=offered,
+                    file_name=offer.name,
+                    size_bytes=offer.size_bytes,
+                    node=node,
+                    name=self._name_of(node),
+                    msg_id=msg_id,
+                    key=None if msg_id is None else (hlc, msg_id),
+                    kind=offer.kind,
+                    file_count=offer.file_count,
+                    preview=body.preview if isinstance(body, MediaBody) else b"",
+                )
+            )
+
+    def learned_retraction(self, node: DeviceId, file_id: FileId, hlc: Hlc) -> None:
+        """Take note that a node withdrew its offer; see `FileManager.learned_retraction`."""
+        earlier = self.book.best(file_id)
+        is_gone = self.book.retracted(file_id, node, hlc)
+        if earlier is not None:
+            self.routes.offers_changed(file_id)
+            self._stream_news(file_id, earlier)
+        if not is_gone:
+            return
+        self.events.publish(OfferRetracted(file_id=file_id, node=node))
+        self.queue.withdrawn(file_id)
+        self.downloads.withdrawn(file_id)
+        self.media.withdrawn(file_id)
+        file = self.table.files.get(file_id)
+        if file is not None and not file.is_own:
+            self._nursery.start_soon(self._reporting, self.offering.forget, file)
+
+    def _download_changed(self, file_id: FileId) -> None:
+        """Take note that a download began or ended, or that others offer the file now."""
+        if file_id in self.downloads.running:
+            self.routes.refresh([file_id])
+        else:
+            self.routes.ended(file_id)
+        self._update_holders()
+
+    def _update_holders(self) -> None:
+        holders = frozenset(node for file_id in self.downloads.running for node in self.book.nodes(file_id))
+        if holders != self._holders:
+            self._holders = holders
+            self._want_holders(holders)
+
+    def _stream_news(self, file_id: FileId, offer: NodeOffer) -> None:
+        """Take note that a stream, or the whole of one, is offered or not any more."""
+        if self._streams is not None:
+            self._streams.news_changed(FileId(offer.stream_id) if offer.stream_id else file_id)
+
+    async def _retract_lost_streams(self) -> None:
+        """Withdraw streams that this device broke off: there are neither pieces of them nor the whole."""
+        assert self._node is not None, "bind comes first"
+        for stream_id in self.book.of_node(self._node):
+            is_stream = self.book.is_stream_offered(stream_id) and not self.streams.is_own(stream_id)
+            if is_stream and self.book.whole_of_stream(stream_id) is None:
+                await self.announcer.retract(stream_id)
+
+    # --- what the user did not ask for by itself ----------------------------------------------------------------
+
+    async def _fetch_list(self, list_id: FileId, path: Path) -> Path:
+        return await self._fetch_quietly(list_id, path, "list", self.list.sizes)
+
+    async def _fetch_quietly(
+        self, file_id: FileId, target: Path, kind: FileKind, sizes: Callable[[FileId], Sequence[int]]
+    ) -> Path:
+        record = PartRecord(file_id=file_id, name=target.name, size_bytes=0, target=target, kind=kind)
+        return await self.downloads.fetch(record, lambda: sizes(file_id), is_quiet=True)
+
+    def _media_sizes(self, file_id: FileId) -> Sequence[int]:
+        return [size for size in self.list.sizes(file_id) if size <= MAX_MEDIA_SIZE]
+
+    async def _forget_media(self, file_id: FileId) -> None:
+        """Let go of a picture that everyone fetches; what the user downloaded of it stays."""
+        await self.sources.forget(file_id)
+        part = self.table.parts.get(file_id)
+        if part is not None and part.target.parent == self._media_directory:
+            await self.downloads.discard(file_id)
+
+    # --- what is lost -------------------------------------------------------------------------------------------
+
+    def _source_lost(self, file: LocalFile, reason: str) -> None:
+        if file.path.parent == self._media_directory:
+            self.media.lost(file.file_id)
+            return
+        self.events.publish(SourceLost(file_id=file.file_id, path=file.path, reason=reason))
+        self._nursery.start_soon(self._reporting, self._withdraw, file)
+
+    async def _withdraw(self, file: LocalFile) -> None:
+        """Withdraw the offer of a file that is not what it was, unless it was offered again since."""
+        if file.file_id in self.table.files:
+            return
+        await self.offering.forget(file)
+        await self.announcer.retract(file.file_id)
+
+    async def _reporting(self, call: Callable[[LocalFile], Awaitable[None]], file: LocalFile) -> None:
+        """Do something that nobody waits for; what goes wrong becomes an event."""
+        try:
+            await call(file)
+        except PoolnetError as exc:
+            self.events.publish(ErrorReported(code=exc.code, message=str(exc)))

@@ -1,0 +1,104 @@
+"""Tells the swarm machine how far holders are: for what this device fetches, and for what peers ask it to relay.
+
+The pool knows the distance (protocol/routes.py), the offers say who are the holders and how large the file is.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final, Protocol
+
+from poolnet.ids import DeviceId, FileId
+
+#: Files that peers ask to be relayed, over all links; the longest known go first.
+_MAX_ASKED: Final = 10_000
+
+#: Returns how many links away the nearest of these nodes is, or None if there is no way to any.
+HopsTo = Callable[[Collection[DeviceId]], int | None]
+
+
+class Offers(Protocol):
+    """What is known of the offers of a pool."""
+
+    def nodes(self, file_id: FileId) -> Sequence[DeviceId]:
+        """Return the devices that offer a file."""
+
+    def sizes(self, file_id: FileId) -> Sequence[int | None]:
+        """Return the sizes that it may have, the most believable first; None stands for a stream."""
+
+
+class Routes:
+    """The routes of one pool.
+
+    Args:
+        offers: who has what.
+        tell: called with a file, its size (None: a stream, or unknown) and the links to a holder (None: no way).
+        fetched: returns the files that this device is fetching.
+    """
+
+    def __init__(
+        self,
+        offers: Offers,
+        *,
+        tell: Callable[[FileId, int | None, int | None], None],
+        fetched: Callable[[], Iterable[FileId]],
+    ) -> None:
+        self._offers = offers
+        self._tell = tell
+        self._fetched = fetched
+        self._asked: dict[FileId, None] = {}
+        self._told: dict[FileId, tuple[int | None, int | None]] = {}
+        self._doubted: dict[FileId, int] = {}
+        self._hops_to: HopsTo = lambda _holders: None
+
+    def measure_by(self, hops_to: HopsTo) -> None:
+        """Measure distances by this function from now on."""
+        self._hops_to = hops_to
+        self.refresh()
+
+    def ask(self, file_id: FileId) -> None:
+        """Take note that a peer asks for a file to be relayed."""
+        self._asked.pop(file_id, None)
+        self._asked[file_id] = None
+        if len(self._asked) > _MAX_ASKED:
+            self.forget(next(iter(self._asked)))
+        self.refresh([file_id])
+
+    def forget(self, file_id: FileId) -> None:
+        """Take note that nobody asks for a file to be relayed any more."""
+        self._asked.pop(file_id, None)
+        self._told.pop(file_id, None)
+        self._doubted.pop(file_id, None)
+
+    def size_doubted(self, file_id: FileId) -> None:
+        """Take the next of the sizes that a relayed file may have: what came does not fit the last one."""
+        self._doubted[file_id] = self._doubted.get(file_id, 0) + 1
+        self.refresh([file_id])
+
+    def offers_changed(self, file_id: FileId) -> None:
+        """Take note that others offer a file now, or somebody does no more."""
+        if file_id in self._told or file_id in self._asked:
+            self.refresh([file_id])
+
+    def refresh(self, file_ids: Iterable[FileId] | None = None) -> None:
+        """Measure again, and tell what has changed.
+
+        Args:
+            file_ids: which files may be nearer or farther now; None: all that matter.
+        """
+        measured: dict[frozenset[DeviceId], int | None] = {}
+        for file_id in list(dict.fromkeys([*self._fetched(), *self._asked]) if file_ids is None else file_ids):
+            holders = frozenset(self._offers.nodes(file_id))
+            if holders not in measured:
+                measured[holders] = self._hops_to(holders) if holders else None
+            route = (self._size(file_id), measured[holders])
+            if self._told.get(file_id) != route:
+                self._told[file_id] = route
+                self._tell(file_id, *route)
+
+    def ended(self, file_id: FileId) -> None:
+        """Take note that a file is not fetched any more; the machine has forgotten its route."""
+        if file_id not in self._asked:
+            self._told.pop(file_id, None)
+
+    def _size(self, file_id: FileId) -> int | None:
+        sizes = self._offers.sizes(file_id)
+        return sizes[self._doubted.get(file_id, 0) % len(sizes)] if sizes else None

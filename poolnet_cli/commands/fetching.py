@@ -1,0 +1,253 @@
+"""``get`` and ``save``: files of others, to where they are wanted."""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from poolnet import (
+    DownloadProgress,
+    EventsDropped,
+    FileId,
+    OfferInfo,
+    OutputExists,
+    PoolEvent,
+    PoolNet,
+    Unreachable,
+    encode_id,
+)
+from poolnet_cli.command import Call
+from poolnet_cli.commands.finding import wait_caught_up, wait_found
+from poolnet_cli.outcome import FAILED, UNREACHABLE, CommandFailed, Outcome, failure_of
+from poolnet_cli.patience import told_if_slow
+from poolnet_cli.records import complete_record, download_record, progress_record
+from poolnet_cli.reporter import Reporter
+from poolnet_cli.session import PoolUse
+
+#: What gets nothing for so long has no rate.
+_STALLED_AFTER_S: Final = 5.0
+_LOOK_INTERVAL_S: Final = 1.0
+#: Files that were not fetched, of which the last sentence tells.
+_NAMED_IN_ERRORS: Final = 3
+#: States of what need not be fetched: it is here.
+_HERE: Final = frozenset({"complete", "seeding"})
+
+
+@attrs.frozen(kw_only=True)
+class Wish:
+    """What is to be fetched: where to, how urgently, and of a folder which part (all of it if empty)."""
+
+    out: Path
+    priority: int = 0
+    only: tuple[str, ...] = ()
+
+
+def check_output(out: str) -> None:
+    """Raise OutputExists if `out` is there and not a directory to put files in."""
+    if os.path.lexists(out) and not os.path.isdir(out):
+        raise OutputExists(f"{out} exists, and poolnet never overwrites; choose another path with --out")
+
+
+async def get(call: Call) -> None:
+    """Fetch files and folders, several at once.
+
+    Params: pool, files (names or beginnings of ids), all (whatever is not here), out (a path), only, priority,
+    background, timeout_s. `timeout_s` bounds the time in which nothing of any file comes that has not begun; of one that
+    has, only the swarm's own patience counts.
+
+    Raises:
+        UnknownFile: nobody offers it. Unreachable: nobody was reached, or nobody who has it, in time.
+        OutputExists: the target is there.
+        CommandFailed: of several files some were not fetched.
+    """
+    params = call.params
+    await trio.to_thread.run_sync(check_output, params["out"])
+    info = call.session.node.find_pool(params["pool"])
+    wish = Wish(out=Path(params["out"]), priority=params["priority"], only=tuple(params["only"]))
+    give_up_at = trio.current_time() + params["timeout_s"]
+    async with call.session.use_pool(info) as use:
+        async with told_if_slow(call.reporter, "waiting until another member is there"):
+            items = await _wanted(use, call, give_up_at)
+        if not items:
+            await call.reporter.note("everything that is offered is here")
+        elif params["background"]:
+            await _start(call, use, items, wish)
+        else:
+            await _Fetching(use.net, call.reporter, params["timeout_s"], give_up_at).fetch(items, wish)
+
+
+async def _wanted(use: PoolUse, call: Call, give_up_at: float) -> list[OfferInfo]:
+    """Return the files that are meant, each once."""
+    if call.params["all"]:
+        await wait_caught_up(use, give_up_at)
+        return [item for item in use.net.files.offers() if item.kind != "stream" and item.state not in _HERE]
+    items: dict[FileId, OfferInfo] = {}
+    for text in call.params["files"]:
+        item = await wait_found(use, lambda text=text: use.net.files.find(text), give_up_at)  # type: ignore[misc]
+        items[item.file_id] = item
+    return list(items.values())
+
+
+async def _start(call: Call, use: PoolUse, items: Sequence[OfferInfo], wish: Wish) -> None:
+    """Fetch in the background, and say where the files will be."""
+    for item in items:
+        started = await use.net.files.start_download(item.file_id, wish.out, priority=wish.priority, only=wish.only)
+        await call.reporter.record(download_record(started))
+    if not use.is_shared:
+        await call.reporter.note("no join runs in this home; they are fetched while one does")
+
+
+async def fetch_file(net: PoolNet, item: OfferInfo, wish: Wish, reporter: Reporter) -> None:
+    """Download a file with progress, however long it takes, and report that it is there."""
+    never = float("inf")
+    await _Fetching(net, reporter, never, never).fetch([item], wish)
+
+
+@attrs.define
+class _Fetch:
+    """One file on its way."""
+
+    item: OfferInfo
+    scope: trio.CancelScope
+    begun_with: int | None = None  # bytes that were here before
+    latest: DownloadProgress | None = None
+    news_at: float = 0.0
+
+
+class _Fetching:
+    """Several downloads at once, their progress, and patience with them.
+
+    Args:
+        timeout_s: how long nothing may come, of any of them, before those that have not begun are given up.
+        give_up_at: when they are if nothing comes at all.
+    """
+
+    def __init__(self, net: PoolNet, reporter: Reporter, timeout_s: float, give_up_at: float) -> None:
+        self._net = net
+        self._reporter = reporter
+        self._timeout_s = timeout_s
+        self._give_up_at = give_up_at
+        self._fetches: dict[FileId, _Fetch] = {}
+        self._failures: list[tuple[OfferInfo, Outcome]] = []
+
+    async def fetch(self, items: Sequence[OfferInfo], wish: Wish) -> None:
+        """Fetch them; if it is one, what goes wrong is raised as it is.
+
+        Raises:
+            CommandFailed: some of several were not fetched; the others are here.
+        """
+        for item in items:
+            self._fetches[item.file_id] = _Fetch(item, trio.CancelScope(deadline=self._give_up_at))
+        async with self._watching():
+            if len(items) == 1:
+                await self._fetch_one(items[0], wish)
+                return
+            for item in items:
+                await self._reporter.progress(self._record(item, _nothing_yet(item)))
+            async with trio.open_nursery() as nursery:
+                for item in items:
+                    nursery.start_soon(self._try_one, item, wish)
+        if self._failures:
+            raise CommandFailed(_summary(self._failures, len(items)))
+
+    async def _try_one(self, item: OfferInfo, wish: Wish) -> None:
+        """Fetch one of several; what goes wrong is told, and the others go on."""
+        failure = await failure_of(lambda: self._fetch_one(item, wish))
+        if failure is None:
+            return
+        self._failures.append((item, failure))
+        why = {"code": failure.code, "reason": failure.message}
+        await self._reporter.record({"event": "download_failed", "file_id": encode_id(item.file_id), **why})
+        await self._reporter.note(f"{item.name} was not fetched: {failure.message}")
+
+    async def _fetch_one(self, item: OfferInfo, wish: Wish) -> None:
+        fetch = self._fetches[item.file_id]
+        try:
+            with fetch.scope:
+                path = await self._net.files.download(item.file_id, wish.out, priority=wish.priority, only=wish.only)
+        finally:
+            del self._fetches[item.file_id]
+        if fetch.scope.cancelled_caught:
+            raise Unreachable(f"nobody who has {item.name} was reached in time; try again when one of them is there")
+        await self._reporter.record(complete_record(item.file_id, str(path)))
+
+    # --- progress -----------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _watching(self) -> AsyncIterator[None]:
+        """Report progress during the block. What ends it is raised as it is."""
+        failure: Exception | None = None
+        async with self._net.subscribe() as events, trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, events)
+            nursery.start_soon(self._watch_stalled)
+            try:
+                yield
+            except Exception as exc:  # raised below, outside of the nursery, which would wrap it
+                failure = exc
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _watch(self, events: AsyncIterator[PoolEvent | EventsDropped]) -> None:
+        async for event in events:
+            if isinstance(event, DownloadProgress) and (fetch := self._fetches.get(event.file_id)) is not None:
+                self._take(fetch, event)
+                await self._reporter.progress(self._record(fetch.item, event))
+
+    def _take(self, fetch: _Fetch, event: DownloadProgress) -> None:
+        """Take note of progress; while anything comes, the others may wait."""
+        if fetch.begun_with is None:
+            fetch.begun_with = event.done_bytes
+        if event.done_bytes == fetch.begun_with and event.rate_bytes_per_s <= 0:
+            return
+        fetch.latest, fetch.news_at = event, trio.current_time()
+        fetch.scope.deadline = float("inf")
+        for other in self._fetches.values():
+            if other.latest is None:
+                other.scope.deadline = max(other.scope.deadline, trio.current_time() + self._timeout_s)
+
+    async def _watch_stalled(self) -> None:
+        """Say of what gets nothing any more that it has no rate; no event tells of that."""
+        while True:
+            await trio.sleep(_LOOK_INTERVAL_S)
+            stalled_before = trio.current_time() - _STALLED_AFTER_S
+            for fetch in list(self._fetches.values()):
+                if fetch.latest is not None and fetch.latest.rate_bytes_per_s and fetch.news_at < stalled_before:
+                    fetch.latest = attrs.evolve(fetch.latest, rate_bytes_per_s=0.0)
+                    await self._reporter.progress(self._record(fetch.item, fetch.latest))
+
+    def _record(self, item: OfferInfo, event: DownloadProgress) -> dict[str, object]:
+        return {**progress_record(event), "name": item.name}
+
+
+def _nothing_yet(item: OfferInfo) -> DownloadProgress:
+    return DownloadProgress(
+        file_id=item.file_id, done_bytes=item.done_bytes, size_bytes=item.size_bytes, rate_bytes_per_s=0.0
+    )
+
+
+def _summary(failures: Sequence[tuple[OfferInfo, Outcome]], count: int) -> Outcome:
+    """Return how a command ends of whose `count` files some were not fetched."""
+    outcomes = [outcome for _, outcome in failures]
+    named = ", ".join(item.name for item, _ in failures[:_NAMED_IN_ERRORS])
+    others = f" and {len(failures) - _NAMED_IN_ERRORS} more" if len(failures) > _NAMED_IN_ERRORS else ""
+    is_unreachable = all(outcome.exit_code == UNREACHABLE for outcome in outcomes)
+    return Outcome(
+        exit_code=UNREACHABLE if is_unreachable else FAILED,
+        code=outcomes[0].code,
+        message=f"{len(failures)} of {count} files were not fetched: {named}{others}; the same command tries again",
+    )
+
+
+async def save(call: Call) -> None:
+    """Copy a picture that is here. Params: pool, file (a name or the beginning of an id), out (a path)."""
+    info = call.session.node.find_pool(call.params["pool"])
+    await trio.to_thread.run_sync(check_output, call.params["out"])
+    async with call.session.open_files(info) as files:
+        item = files.find(call.params["file"])
+        path = await files.save_as(item.file_id, Path(call.params["out"]))
+        await call.reporter.record({"event": "saved", "file_id": encode_id(item.file_id), "path": str(path)})

@@ -1,0 +1,189 @@
+"""``offer``, ``files`` and ``retract``: what this device gives to others, and what there is."""
+
+import os
+import stat
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from poolnet import (
+    FileId,
+    MessageRetracted,
+    OfferInfo,
+    PoolNet,
+    SourceUnavailable,
+    Unreachable,
+    encode_id,
+    short_id,
+)
+from poolnet_cli.command import Call, Params
+from poolnet_cli.records import event_record, file_record
+from poolnet_cli.reporter import Record, Reporter, latest_progress
+from poolnet_cli.session import PoolUse
+
+
+@attrs.frozen(kw_only=True)
+class OfferOptions:
+    """How something is offered.
+
+    Attributes:
+        name: what others see; None for its own.
+        media: as a picture that everyone fetches.
+        exclude: of a folder, patterns of what is left out.
+        hidden: of a folder, whether what begins with a dot is offered as well.
+    """
+
+    name: str | None = None
+    media: bool = False
+    exclude: tuple[str, ...] = ()
+    hidden: bool = False
+
+    @classmethod
+    def of(cls, params: Params) -> "OfferOptions":
+        """Return those that are among parameters."""
+        return cls(
+            name=params["name"], media=params["media"], exclude=tuple(params["exclude"]), hidden=params["hidden"]
+        )
+
+
+def check_source(path: str, options: OfferOptions = OfferOptions()) -> None:
+    """Make sure, before anything is joined or hashed, that a path can be offered.
+
+    Raises:
+        SourceUnavailable: it is no file or folder that can be read, or the options are not for it.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            if options.media:
+                raise SourceUnavailable(f"{path} is a folder; offer it without --media, or offer the pictures in it")
+            os.listdir(path)
+            return
+        if not stat.S_ISREG(mode):
+            raise SourceUnavailable(f"{path} is neither a regular file nor a folder; only those can be offered")
+        if options.exclude or options.hidden:
+            raise SourceUnavailable(f"{path} is not a folder; --exclude and --hidden are for those")
+        with open(path, "rb"):
+            pass
+    except OSError as exc:
+        raise SourceUnavailable(f"{path} cannot be offered: {exc.strerror}") from exc
+
+
+async def offer(call: Call) -> None:
+    """Hash and offer files and folders. Params: pool, paths, and those of `OfferOptions`.
+
+    Where the pool is joined already, that process goes on seeding. Otherwise this stays and seeds until interrupted.
+    """
+    options = OfferOptions.of(call.params)
+    for path in call.params["paths"]:
+        await trio.to_thread.run_sync(check_source, path, options)
+    info = call.session.node.find_pool(call.params["pool"])
+    async with call.session.use_pool(info) as use:
+        for path in call.params["paths"]:
+            item = await hash_and_offer(use.net, path, call.reporter, options)
+            await call.reporter.record(_offered(item))
+        if not use.is_shared:
+            await call.reporter.note("offered for as long as this runs; Ctrl-C ends it, and joining again resumes it")
+            await trio.sleep_forever()
+
+
+async def hash_and_offer(
+    net: PoolNet, path: str, reporter: Reporter, options: OfferOptions = OfferOptions()
+) -> OfferInfo:
+    """Hash and offer a file, a picture or a folder, with progress where it may take long.
+
+    Raises:
+        SourceUnavailable: it cannot be read, or changed meanwhile.
+        LocalError: as a picture it is too large.
+    """
+    source = Path(path)
+    if options.media:
+        return await net.files.offer_media(source, name=options.name)
+    offer_it = net.files.offer
+    if await trio.to_thread.run_sync(source.is_dir):
+        offer_it = partial(net.files.offer_folder, exclude=options.exclude, include_hidden=options.hidden)
+    async with latest_progress(reporter) as post:
+        return await offer_it(source, name=options.name, on_progress=_hashing_progress(source.name, post))
+
+
+def _hashing_progress(name: str, post: Callable[[Record], None]) -> Callable[[int, int], None]:
+    return lambda done, size: post({"name": f"hashing {name}", "bytes": done, "size": size})
+
+
+def _offered(item: OfferInfo) -> Record:
+    return {
+        "file_id": encode_id(item.file_id),
+        "name": item.name,
+        "size": item.size_bytes,
+        "kind": item.kind,
+        "file_count": item.file_count,
+    }
+
+
+async def files(call: Call) -> None:
+    """List what is offered. Params: pool."""
+    info = call.session.node.find_pool(call.params["pool"])
+    offers = await call.session.node.offers(info)
+    for item in offers:
+        await call.reporter.record(file_record(item))
+    if not offers:
+        await call.reporter.note("nothing is offered")
+
+
+async def retract(call: Call) -> None:
+    """Withdraw an offer of this device, or take a message back. Params: pool, file, message (one is None), timeout_s.
+
+    Entering the pool for it, this waits until a neighbour knows; if nobody is there, others hear of it later.
+    """
+    info = call.session.node.find_pool(call.params["pool"])
+    async with call.session.use_pool(info) as use:
+        if call.params["message"] is not None:
+            await _retract_message(call, use)
+        else:
+            await _retract_offer(call, use)
+
+
+async def _retract_message(call: Call, use: PoolUse) -> None:
+    net = use.net
+    msg_id = await net.history.find(call.params["message"])
+    await net.retract_message(msg_id)
+    own_name = net.name_of(net.node_id)
+    await call.reporter.record(event_record(MessageRetracted(msg_id=msg_id, node=net.node_id, name=own_name)))
+    await _tell_retracted(call, use, f"the message {short_id(msg_id)} is taken back; its text is deleted here")
+
+
+async def _retract_offer(call: Call, use: PoolUse) -> None:
+    item = use.net.files.find(call.params["file"])
+    is_own = use.net.node_id in item.nodes
+    await use.net.files.retract(item.file_id)
+    await call.reporter.record(_retracted(item.file_id))
+    if is_own:
+        await _tell_retracted(call, use, f"{item.name} is withdrawn; what was offered stays where it is")
+    else:
+        await call.reporter.note(
+            f"this device no longer gives {item.name} to others; somebody else's offer of it stays"
+        )
+
+
+async def _tell_retracted(call: Call, use: PoolUse, what: str) -> None:
+    if use.is_shared or await _is_told(use.net, call.params["timeout_s"]):
+        await call.reporter.note(what)
+    else:
+        await call.reporter.note(f"{what}; nobody is there now, others will hear of it when they meet this device")
+
+
+async def _is_told(net: PoolNet, timeout_s: float) -> bool:
+    """Wait until a neighbour knows what was sent; return False if none is there in time."""
+    try:
+        await net.wait_linked(timeout_s)
+        await net.delivered(timeout_s)
+    except Unreachable:
+        return False
+    return True
+
+
+def _retracted(file_id: FileId) -> Record:
+    return {"event": "retracted", "file_id": encode_id(file_id)}

@@ -1,0 +1,173 @@
+"""What this device may take of its connection and its disk: the settings of a home, and options that win over them.
+
+``settings.json`` in the home holds what was set, by name; what is not in it has its default. A limit of 0 is none.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from poolnet import StoreError
+from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_CONCURRENT_DOWNLOADS
+from poolnet_cli.units import format_rate, format_size, parse_size
+
+FILE_NAME: Final = "settings.json"
+#: More at once only compete for the same connection.
+MAX_DOWNLOADS: Final = 1000
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What this device may take; None where nothing was said.
+
+    Attributes:
+        up: bytes a second of files that go out, 0 for as many as possible.
+        down: bytes a second of files that come in, 0 for as many as possible.
+        downloads: that run at once in a pool.
+        cache: bytes of a pool that are held on disk for others, 0 for none.
+        tcp: whether files may travel over TCP.
+    """
+
+    up: int | None = None
+    down: int | None = None
+    downloads: int | None = None
+    cache: int | None = None
+    tcp: bool | None = None
+
+    def over(self, other: "Limits") -> "Limits":
+        """Return these, and where they say nothing, `other`."""
+        said = attrs.asdict(self)
+        return attrs.evolve(other, **{name: value for name, value in said.items() if value is not None})
+
+    @property
+    def said(self) -> bool:
+        """Whether they say anything."""
+        return self != Limits()
+
+
+#: Where neither an option nor a setting says something.
+DEFAULTS: Final = Limits(up=0, down=0, downloads=DEFAULT_CONCURRENT_DOWNLOADS, cache=DEFAULT_CACHE_SIZE, tcp=True)
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: as it is typed.
+        field: of `Limits`.
+        parse: returns the value that a text means, or raises ValueError, whose message says what to write.
+        show: returns a value as text for people.
+    """
+
+    name: str
+    field: str
+    meaning: str
+    parse: Callable[[str], int | bool]
+    show: Callable[[Any], str]
+
+
+def parse_rate(text: str) -> int:
+    """Return the bytes a second that a text means; 0 for ``none``.
+
+    Raises:
+        ValueError: it is no rate.
+    """
+    return 0 if text.strip().lower() in ("none", "unlimited") else parse_size(text)
+
+
+def _parse_count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MAX_DOWNLOADS:
+        raise ValueError(f"{text!r} is not a number of downloads; write 1 to {MAX_DOWNLOADS}")
+    return int(text)
+
+
+def _parse_switch(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in ("on", "yes", "true", "off", "no", "false"):
+        raise ValueError(f"{text!r} is neither on nor off")
+    return word in ("on", "yes", "true")
+
+
+def _shown_rate(value: int) -> str:
+    return format_rate(value) if value else "none"
+
+
+SETTINGS: Final[dict[str, Setting]] = {
+    setting.name: setting
+    for setting in (
+        Setting(name="limit-up", field="up", meaning="sent of files, a second", parse=parse_rate, show=_shown_rate),
+        Setting(name="limit-down", field="down", meaning="fetched, a second", parse=parse_rate, show=_shown_rate),
+        Setting(name="downloads", field="downloads", meaning="at once in a pool", parse=_parse_count, show=str),
+        Setting(name="cache", field="cache", meaning="held for others, a pool", parse=parse_size, show=format_size),
+        Setting(
+            name="tcp",
+            field="tcp",
+            meaning="files over TCP where it can be had",
+            parse=_parse_switch,
+            show=lambda value: "on" if value else "off",
+        ),
+    )
+}
+
+
+def read_settings(home: Path) -> Limits:
+    """Return what was set in a home; nothing if it has no settings.
+
+    Raises:
+        StoreError: they are damaged or cannot be read.
+    """
+    values = _read(home / FILE_NAME)
+    known = {setting.field: values[name] for name, setting in SETTINGS.items() if name in values}
+    for setting in SETTINGS.values():
+        value = known.get(setting.field)
+        if value is not None and (type(value) is not type(getattr(DEFAULTS, setting.field)) or value < 0):
+            raise StoreError(f"{home / FILE_NAME}: {setting.name} is wrong; set it again with poolnet settings")
+    return Limits(**known)
+
+
+def write_setting(home: Path, name: str, value: int | bool | None) -> None:
+    """Set one of the `SETTINGS`, durably; None is its default. Others in the file stay as they are.
+
+    Raises:
+        StoreError: they are damaged, or cannot be read or written.
+    """
+    values = {**_read(home / FILE_NAME), name: value}
+    kept = {name: value for name, value in values.items() if value is not None}
+    try:
+        _replace(home / FILE_NAME, json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    except OSError as exc:
+        raise StoreError(f"{home / FILE_NAME} cannot be written: {exc.strerror}") from exc
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise StoreError(f"{path} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise StoreError(f"{path} is damaged; move it away, then set anew what was in it") from exc
+    if not isinstance(values, dict):
+        raise StoreError(f"{path} does not hold what poolnet writes; move it away")
+    return values
+
+
+def _replace(path: Path, content: str) -> None:
+    """Replace a file so that a crash leaves the old one or the new one."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
