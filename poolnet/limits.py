@@ -253,7 +253,7 @@ TREE_FAN_OUT = 1024
 #: Largest file: 2^20 tree nodes' worth of chunks, 256 TiB; keeps piece indices far below 2^32.
 MAX_FILE_SIZE = 2**30 * CHUNK_SIZE
 #: Chunks asked for and not yet here, per link: adaptive between these.
-MIN_WANT_WINDOW = 4
+MIN_WANT_WINDOW = 2
 MAX_WANT_WINDOW = 64
 #: Chunks sent and not yet consumed by the other side's application, per link: 4 MiB a direction, enough for 1 Gbit/s
 #: at 30 ms. Half of it made a link slower on a busy machine, where each side waits for the processor.

@@ -1,8 +1,10 @@
-"""The `poolnet` command line: what can be typed. How it is run is in `launch`, what it does in `commands`."""
+"""The `poolnet` command line: what can be typed. How it is run is in `launch`, what it does in `commands`.
+
+What can be typed about files is in `cli_files`.
+"""
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,12 +12,14 @@ import click
 
 from poolnet import LocalError
 from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, MAX_TEXT_CHARS
+from poolnet_cli import launch
+from poolnet_cli.cli_files import FILE_COMMANDS
 from poolnet_cli.commands.serve import serve as run_server
 from poolnet_cli.demo import run_demo
 from poolnet_cli.history_options import history_options, history_params
 from poolnet_cli.ink import ink_for
-from poolnet_cli.launch import make_reporter, run_on_home, run_until_signalled, tell_failure, tell_usage
-from poolnet_cli.lines import StandardInputLines, read_all, read_first_line
+from poolnet_cli.launch import make_reporter, run_until_signalled, tell_failure, tell_usage
+from poolnet_cli.lines import Input, StandardInputLines, read_all, read_first_line
 from poolnet_cli.options import (
     ENVIRONMENT_PREFIX,
     INVITE_VARIABLE,
@@ -24,6 +28,9 @@ from poolnet_cli.options import (
     ServerLink,
     Settings,
     global_options,
+    limit_options,
+    option,
+    pass_settings,
 )
 from poolnet_cli.qr import draw_qr
 from poolnet_cli.reporter import Record, Reporter
@@ -33,11 +40,9 @@ from poolnet_cli.terminal import STDERR, rows_for_feed, write_text
 _MAX_STDIN_TEXT: Final = 16 * MAX_TEXT_CHARS
 _FROM_STDIN: Final = "-"
 
-option = partial(click.option, show_envvar=True)
 server_timeout = option(
     "--timeout", type=Duration(), default="15s", show_default=True, help="How long to wait for the sync server."
 )
-pass_settings = click.make_pass_decorator(Settings)
 
 
 def run() -> int:
@@ -89,7 +94,7 @@ def serve(settings: Settings, listen: tuple[str, int], data: Path | None, public
 @pass_settings
 def create(settings: Settings, name: str, server: str | None, timeout: float) -> int:
     """Make a pool called NAME. Prints an invite link."""
-    return run_on_home(settings, "create", {"name": name, "server": server, "timeout_s": timeout})
+    return launch.run_on_home(settings, "create", {"name": name, "server": server, "timeout_s": timeout})
 
 
 @cli.command()
@@ -109,13 +114,14 @@ def create(settings: Settings, name: str, server: str | None, timeout: float) ->
 def invite(settings: Settings, pool: str, uses: int | None, expires: float, qr: bool, timeout: float) -> int:
     """Make another invite into POOL. Prints the link."""
     params = {"pool": pool, "uses": uses, "expires_s": expires, "timeout_s": timeout}
-    return run_on_home(settings, "invite", params, wrap=_WithQr if qr else None)
+    return launch.run_on_home(settings, "invite", params, wrap=_WithQr if qr else None)
 
 
 @cli.command()
 @click.argument("pool_or_invite", envvar=INVITE_VARIABLE)
 @option("--name", metavar="WHO", help="How others see this device.")
 @server_timeout
+@limit_options
 @global_options(is_root=False)
 @pass_settings
 def join(settings: Settings, pool_or_invite: str, name: str | None, timeout: float) -> int:
@@ -129,7 +135,9 @@ def join(settings: Settings, pool_or_invite: str, name: str | None, timeout: flo
     target = read_first_line() if pool_or_invite == _FROM_STDIN else pool_or_invite
     rows = None if settings.as_json else rows_for_feed()
     params = {"pool": target, "name": name, "cwd": os.getcwd(), "timeout_s": timeout, "rows": rows}
-    return run_on_home(settings, "join", params, stays=True, lines=StandardInputLines)
+    return launch.run_on_home(
+        settings, "join", params, stays=True, make_input=lambda: Input(lines=StandardInputLines()), reads_lines=True
+    )
 
 
 @cli.command()
@@ -145,7 +153,7 @@ def send(settings: Settings, pool: str, text: tuple[str, ...], timeout: float) -
     message.
     """
     content = _text_from_stdin() if text == (_FROM_STDIN,) else " ".join(text)
-    return run_on_home(settings, "send", {"pool": pool, "text": content, "timeout_s": timeout})
+    return launch.run_on_home(settings, "send", {"pool": pool, "text": content, "timeout_s": timeout})
 
 
 @cli.command()
@@ -160,73 +168,7 @@ def announce(settings: Settings, pool: str, text: tuple[str, ...], timeout: floa
     Everybody keeps the latest announcement in sight. For the rest it is like send.
     """
     content = _text_from_stdin() if text == (_FROM_STDIN,) else " ".join(text)
-    return run_on_home(settings, "announce", {"pool": pool, "text": content, "timeout_s": timeout})
-
-
-@cli.command()
-@click.argument("pool")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@global_options(is_root=False)
-@pass_settings
-def offer(settings: Settings, pool: str, paths: tuple[Path, ...]) -> int:
-    """Offer files in POOL. Prints "file_id  name" for each.
-
-    Unless a join runs in this home, this stays and gives the files to whoever fetches them, until interrupted.
-    """
-    absolute = [str(path.expanduser().absolute()) for path in paths]
-    return run_on_home(settings, "offer", {"pool": pool, "paths": absolute}, stays=True)
-
-
-@cli.command()
-@click.argument("pool")
-@global_options(is_root=False)
-@pass_settings
-def files(settings: Settings, pool: str) -> int:
-    """List the files on offer in POOL, as far as this device knows."""
-    return run_on_home(settings, "files", {"pool": pool})
-
-
-@cli.command()
-@click.argument("pool")
-@click.argument("file")
-@option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=".",
-    show_default=True,
-    help="A directory, or a path that does not exist.",
-)
-@option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to wait for the first of it.")
-@global_options(is_root=False)
-@pass_settings
-def get(settings: Settings, pool: str, file: str, out: Path, timeout: float) -> int:
-    """Fetch FILE from POOL. Prints the path.
-
-    FILE is a file's name, or the beginning of its id.
-
-    What was interrupted goes on where it was when the same command is run again.
-    """
-    target = str(out.expanduser().absolute())
-    params = {"pool": pool, "file": file, "out": target, "timeout_s": timeout}
-    return run_on_home(settings, "get", params, interrupted="interrupted; the same command goes on from here")
-
-
-@cli.command()
-@click.argument("pool")
-@click.argument("file", required=False)
-@option("--message", metavar="ID", help="Take this message back instead (its id, or the beginning of it).")
-@option("--timeout", type=Duration(), default="5s", show_default=True, help="How long to look for somebody to tell.")
-@global_options(is_root=False)
-@pass_settings
-def retract(settings: Settings, pool: str, file: str | None, message: str | None, timeout: float) -> int:
-    """Withdraw this device's offer of FILE from POOL, or take a message back.
-
-    A message is taken back by who wrote it, or by an admin. Its text is deleted on every device.
-    """
-    if (file is None) == (message is None):
-        raise click.UsageError("name either a FILE that is offered, or a message with --message ID")
-    params = {"pool": pool, "file": file, "message": message, "timeout_s": timeout}
-    return run_on_home(settings, "retract", params)
+    return launch.run_on_home(settings, "announce", {"pool": pool, "text": content, "timeout_s": timeout})
 
 
 @cli.command()
@@ -239,7 +181,7 @@ def history(settings: Settings, /, pool: str, **given: Any) -> int:
 
     The newest ones that this device has, oldest first. Where a join runs, the others are asked for what is missing.
     """
-    return run_on_home(settings, "history", {"pool": pool, **history_params(given)})
+    return launch.run_on_home(settings, "history", {"pool": pool, **history_params(given)})
 
 
 @cli.command()
@@ -257,7 +199,7 @@ def keep(settings: Settings, pool: str, for_s: float | None, messages: int | Non
     if everything and (for_s is not None or messages is not None):
         raise click.UsageError("--everything does not go together with a limit")
     params = {"pool": pool, "for_s": for_s, "messages": messages, "everything": everything}
-    return run_on_home(settings, "keep", params)
+    return launch.run_on_home(settings, "keep", params)
 
 
 @cli.command()
@@ -273,7 +215,7 @@ def wait(settings: Settings, pool: str, synced: bool, timeout: float) -> int:
     """
     if not synced:
         raise click.UsageError("say what to wait for: --synced")
-    return run_on_home(settings, "wait", {"pool": pool, "timeout_s": timeout})
+    return launch.run_on_home(settings, "wait", {"pool": pool, "timeout_s": timeout})
 
 
 @cli.command()
@@ -284,7 +226,7 @@ def wait(settings: Settings, pool: str, synced: bool, timeout: float) -> int:
 @pass_settings
 def peers(settings: Settings, pool: str, all_: bool, timeout: float) -> int:
     """List who is in POOL, and the links to them."""
-    return run_on_home(settings, "peers", {"pool": pool, "all": all_, "timeout_s": timeout})
+    return launch.run_on_home(settings, "peers", {"pool": pool, "all": all_, "timeout_s": timeout})
 
 
 @cli.command()
@@ -292,7 +234,7 @@ def peers(settings: Settings, pool: str, all_: bool, timeout: float) -> int:
 @pass_settings
 def status(settings: Settings) -> int:
     """List the pools of this device."""
-    return run_on_home(settings, "status", {})
+    return launch.run_on_home(settings, "status", {})
 
 
 @cli.command()
@@ -304,7 +246,7 @@ def leave(settings: Settings, pool: str) -> int:
 
     Its history and settings are removed from this device, fetched files stay.
     """
-    return run_on_home(settings, "leave", {"pool": pool})
+    return launch.run_on_home(settings, "leave", {"pool": pool})
 
 
 @cli.command()
@@ -321,6 +263,10 @@ def demo(settings: Settings, file: Path | None, nodes: int) -> int:
     return run_demo(file, nodes=nodes, settings=settings)
 
 
+for _command in FILE_COMMANDS:
+    cli.add_command(_command)
+
+
 def _text_from_stdin() -> str:
     try:
         return read_all(_MAX_STDIN_TEXT).decode().rstrip("\r\n")
@@ -335,6 +281,7 @@ class _WithQr:
         self._reporter = reporter
         self.progress = reporter.progress
         self.note = reporter.note
+        self.data = reporter.data
 
     async def record(self, record: Record) -> None:
         await self._reporter.record(record)

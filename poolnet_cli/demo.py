@@ -17,8 +17,9 @@ import attrs
 import blake3
 import trio
 
+from poolnet import SourceUnavailable
 from poolnet_cli.children import Child, Children, open_children
-from poolnet_cli.commands.files import check_source
+from poolnet_cli.commands.offers import check_source
 from poolnet_cli.control import connect_control, run_remotely
 from poolnet_cli.demo_view import DemoState, DemoView, NodeState, summary_text
 from poolnet_cli.launch import LocalReporter, make_reporter, run_until_signalled
@@ -34,6 +35,8 @@ NAMES: Final = (
 )
 GENERATED_SIZE: Final = 64 * 1024 * 1024
 _POOL: Final = "demo"
+_PLAIN_OFFER: Final = {"name": None, "media": False, "exclude": [], "hidden": False}
+_PLAIN_GET: Final = {"all": False, "only": [], "priority": 0, "background": False}
 _LOOPBACK: Final = {"POOLNET_BIND": "127.0.0.1:0"}
 _POLL_S: Final = 0.25
 #: Processes start, meet, talk: each step takes a second or two, on a busy machine a few times that.
@@ -53,6 +56,8 @@ def run_demo(file: Path | None, *, nodes: int, settings: Settings) -> int:
     if file is not None:
         file = file.expanduser().absolute()
         check_source(str(file))
+        if file.is_dir():
+            raise SourceUnavailable(f"{file} is a folder; the demo passes a file around")
     reporter = make_reporter(settings, "demo")
     with tempfile.TemporaryDirectory(prefix="poolnet-demo-") as directory:
         demo = _Demo(Path(directory), file, nodes, reporter)
@@ -183,7 +188,7 @@ class _Demo:
     async def _pass_file(self, source: Path) -> None:
         """Offer the file at the first node, and fetch it at all the others at once."""
         self._state.phase = "hashing"
-        offers = await self._command(self._nodes[0], "offer", {"pool": _POOL, "paths": [str(source)]})
+        offers = await self._command(self._nodes[0], "offer", {"pool": _POOL, "paths": [str(source)], **_PLAIN_OFFER})
         file_id = offers[0]["file_id"]
         self._nodes[0].state.done_bytes = self._state.size_bytes
         await self._step("telling", partial(self._wait_offered, file_id))
@@ -199,8 +204,8 @@ class _Demo:
             await node.child.wait_for(_is("offer", file_id=file_id))
 
     async def _fetch(self, node: _Node, file_id: str) -> None:
-        params = {"pool": _POOL, "file": file_id, "out": str(node.received), "timeout_s": _STEP_TIMEOUT_S}
-        await self._command(node, "get", params)
+        params = {"pool": _POOL, "files": [file_id], "out": str(node.received), "timeout_s": _STEP_TIMEOUT_S}
+        await self._command(node, "get", {**params, **_PLAIN_GET})
         node.state.done_bytes = self._state.size_bytes
         node.state.rate = 0.0
 
@@ -285,6 +290,9 @@ class _Collector:
 
     async def note(self, text: str) -> None:
         pass
+
+    async def data(self, data: bytes) -> None:
+        pass  # no command of the demo has any
 
 
 def _is(event: str, **fields: str) -> Callable[[Record], bool]:

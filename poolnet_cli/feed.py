@@ -1,12 +1,13 @@
 """What a person types into `join`: messages, and commands that begin with a slash."""
 
+import re
 import shlex
 from typing import Final
 
 import attrs
 
 HELP: Final = (
-    "a line is a message to all; /offer PATH offers a file, /get FILE [PATH] fetches one, /files lists them, "
+    "a line is a message to all; /offer PATH offers a file or folder (--media before it shows a picture), /get FILE [PATH] fetches one, /files lists them, "
     "/who shows who is here; /older shows what was said before, /search WORDS finds, /sessions lists sessions; "
     "/retract ID takes a message back, /announce TEXT announces; /quit leaves, //TEXT sends a text that begins with a "
     "slash"
@@ -22,9 +23,13 @@ class Say:
 
 @attrs.frozen
 class OfferFile:
-    """Offer a file."""
+    """Offer a file or a folder; the rest as of `poolnet offer`."""
 
     path: str
+    name: str | None = None
+    media: bool = False
+    exclude: tuple[str, ...] = ()
+    hidden: bool = False
 
 
 @attrs.frozen
@@ -106,6 +111,10 @@ Typed = (
     | ShowHelp
     | Nothing
 )
+#: An option of /offer; a value with spaces is in quotes.
+_OFFER_OPTION: Final = re.compile(
+    r"""--(?P<flag>media|hidden)\s+|--(?P<option>name|exclude)\s+(?P<value>"[^"]*"|'[^']*'|\S+)\s+"""
+)
 _WITHOUT_ARGUMENT: Final[dict[str, Typed]] = {
     "/files": ListFiles(),
     "/who": ListPeers(),
@@ -121,7 +130,7 @@ _WITHOUT_ARGUMENT: Final[dict[str, Typed]] = {
 def parse_typed(line: str) -> Typed:
     """Return what a typed line asks for.
 
-    Names with spaces are put in quotes, except the path of `/offer`, which is all of its line.
+    Names with spaces are put in quotes, except the path of `/offer`, which is the rest of its line.
 
     Raises:
         ValueError: a slash command that does not exist or lacks its argument; the message says what to type.
@@ -142,9 +151,7 @@ def _parse_command(word: str, rest: str) -> Typed:
         return _WITHOUT_ARGUMENT[word]
     match word:
         case "/offer":
-            if not rest:
-                raise ValueError("type /offer and the path of a file")
-            return OfferFile(_unquoted(rest))
+            return _parse_offer(rest)
         case "/get":
             words = _split(rest)
             if not 1 <= len(words) <= 2:
@@ -166,6 +173,27 @@ def _parse_command(word: str, rest: str) -> Typed:
             return Announce(rest)
         case _:
             raise ValueError(f"there is no command {word}; /help lists those that there are")
+
+
+def _parse_offer(rest: str) -> OfferFile:
+    """Return what to offer: options as of `poolnet offer`, then a path, which is all the rest."""
+    flags: set[str] = set()
+    values: dict[str, list[str]] = {"name": [], "exclude": []}
+    while match := _OFFER_OPTION.match(rest):
+        rest = rest[match.end() :]
+        if match["flag"]:
+            flags.add(match["flag"])
+        else:
+            values[match["option"]].append(_unquoted(match["value"]))
+    if not rest or rest.startswith("--"):
+        raise ValueError("type /offer, --media, --hidden, --name NAME or --exclude PATTERN if you like, and a path")
+    return OfferFile(
+        _unquoted(rest),
+        name=values["name"][-1] if values["name"] else None,
+        media="media" in flags,
+        exclude=tuple(values["exclude"]),
+        hidden="hidden" in flags,
+    )
 
 
 def _split(text: str) -> list[str]:

@@ -15,6 +15,7 @@ from poolnet import (
     DeviceId,
     DownloadComplete,
     DownloadFailed,
+    DownloadInfo,
     DownloadPaused,
     DownloadProgress,
     DownloadResumed,
@@ -294,6 +295,27 @@ def progress_record(event: DownloadProgress) -> Record:
     }
 
 
+def download_record(info: DownloadInfo) -> Record:
+    """Return one download of the list of downloads."""
+    return {
+        "file_id": encode_id(info.file_id),
+        "name": info.name,
+        "kind": info.kind,
+        "size": info.size_bytes,
+        "bytes": info.done_bytes,
+        "rate": round(info.rate_bytes_per_s),
+        "sources": info.sources,
+        "eta": None if info.eta_s is None else round(info.eta_s, 1),
+        "state": info.state,
+        "code": info.code,
+        "reason": info.reason,
+        "path": str(info.path),
+        "priority": info.priority,
+        "started": info.started_ms / 1000,
+        "ended": None if info.ended_ms is None else info.ended_ms / 1000,
+    }
+
+
 def complete_record(file_id: FileId, path: str) -> Record:
     """Return the event that a file is whole and at its place."""
     return {"event": "complete", "file_id": encode_id(file_id), "path": path}
@@ -312,6 +334,7 @@ def peer_record(member: MemberInfo) -> Record:
         "role": member.role,
         "rate_in": round(member.rate_in),
         "rate_out": round(member.rate_out),
+        "carrier": member.carrier,
     }
 
 

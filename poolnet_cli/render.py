@@ -8,7 +8,14 @@ from poolnet_cli.entry_text import history_line
 from poolnet_cli.feed_renderer import FeedRenderer
 from poolnet_cli.ink import Ink
 from poolnet_cli.reporter import Record
-from poolnet_cli.tables import files_table, peers_table, pools_table, sessions_table
+from poolnet_cli.tables import (
+    downloads_table,
+    files_table,
+    peers_table,
+    pools_table,
+    sessions_table,
+    settings_table,
+)
 from poolnet_cli.units import format_long_duration
 
 
@@ -91,8 +98,10 @@ def renderer_for(command: str, ink: Ink, *, folds: bool = False) -> Renderer:
         folds: rows that were printed can be taken back (see `FeedRenderer`).
     """
     tables: dict[str, Callable[[Ink, list[Record]], str]] = {
+        "downloads": downloads_table,
         "files": files_table,
         "peers": peers_table,
+        "settings": settings_table,
         "status": pools_table,
     }
     if command in tables:
@@ -108,9 +117,13 @@ def _offer_line(ink: Ink, record: Record) -> str:
     return ink.line((record["file_id"], ""), ("  ", ""), (record["name"], ""))
 
 
-def _get_line(ink: Ink, record: Record) -> str:
+def _path_line(ink: Ink, record: Record) -> str:
     # The whole path as it is: scripts use it. Its last part was made safe when the file was fetched.
-    return f"{PurePath(record['path'])}\n" if record.get("event") == "complete" else ""
+    return f"{PurePath(record['path'])}\n" if "path" in record else ""
+
+
+def _stream_line(ink: Ink, record: Record) -> str:
+    return _offer_line(ink, record) if record["event"] == "streaming" else ""
 
 
 def _retention(record: Record) -> str:
@@ -130,6 +143,8 @@ _LINES: Final[dict[str, Callable[[Ink, Record], str]]] = {
     "send": lambda ink, record: f"{record['id']}\n",
     "announce": lambda ink, record: f"{record['id']}\n",
     "offer": _offer_line,
-    "get": _get_line,
+    "get": _path_line,
+    "save": _path_line,
+    "stream": _stream_line,
     "keep": lambda ink, record: ink.line((_retention(record), "")),
 }

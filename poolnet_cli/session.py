@@ -77,6 +77,11 @@ class Session:
         entry = self._entries.get(pool_id)
         return None if entry is None else entry.net
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a pool is joined."""
+        return any(entry.net is not None for entry in self._entries.values())
+
     @contextlib.asynccontextmanager
     async def open_files(self, pool: PoolInfo) -> AsyncIterator[FileManager]:
         """Open the files of a pool, joined or not; where it is not, nothing moves.
@@ -168,9 +173,7 @@ class Session:
 
     def _limit(self, net: PoolNet) -> None:
         assert self.limits.downloads is not None, "DEFAULTS says everything"
-        net.files.set_limits(
-            up=self.limits.up or None, down=self.limits.down or None, concurrent=self.limits.downloads
-        )
+        net.files.set_limits(up=self.limits.up or None, down=self.limits.down or None, concurrent=self.limits.downloads)
 
 
 async def _close(entry: _Entry) -> None:

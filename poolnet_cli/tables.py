@@ -1,8 +1,9 @@
-"""Lists as tables of text: files, members and links, pools, sessions."""
+"""Lists as tables of text: files, downloads, settings, members and links, pools, sessions."""
 
 from poolnet_cli.entry_text import SHORT, full_time, kind_word
 from poolnet_cli.ink import Ink
 from poolnet_cli.reporter import Record
+from poolnet_cli.settings import SETTINGS
 from poolnet_cli.units import format_long_duration, format_rate, format_size
 
 #: Participants of a session that its row names.
@@ -17,16 +18,16 @@ def files_table(ink: Ink, records: list[Record]) -> str:
             record["name"],
             kind_word(record),
             "-" if record.get("kind") == "stream" else format_size(record["size"]),
-            str(len(record["nodes"])),
+            str(record["holders"]),
             _state(record),
         )
         for record in records
     ]
-    return ink.table(("FILE", "NAME", "KIND", "SIZE>", "NODES>", "HERE"), rows)
+    return ink.table(("FILE", "NAME", "KIND", "SIZE>", "HOLDERS>", "HERE"), rows)
 
 
 def _state(record: Record) -> str:
-    percent = f"{100 * record['bytes'] // max(record['size'], 1)} %"
+    percent = _percent(record)
     words = {
         "offered": "-",
         "queued": "waits for its turn",
@@ -38,6 +39,49 @@ def _state(record: Record) -> str:
     return words.get(record["state"]) or str(record["path"] or record["state"])
 
 
+def _percent(record: Record) -> str:
+    return f"{100 * record['bytes'] // max(record['size'], 1)} %"
+
+
+def downloads_table(ink: Ink, records: list[Record]) -> str:
+    """Return the table of downloads."""
+    rows = [
+        (
+            record["file_id"][:SHORT],
+            record["name"],
+            f"{_percent(record)} of {format_size(record['size'])}",
+            _standing(record),
+            format_rate(record["rate"]) if record["rate"] else "-",
+            str(record["sources"]) if record["state"] == "running" else "-",
+            "-" if record["eta"] is None else format_long_duration(record["eta"]),
+            str(record["priority"]),
+            record["path"],
+        )
+        for record in records
+    ]
+    headings = ("FILE", "NAME", "DONE>", "STATE", "RATE>", "SOURCES>", "LEFT>", "PRIORITY>", "PATH")
+    return ink.table(headings, rows)
+
+
+def _standing(record: Record) -> str:
+    """Return how a download stands, and why if it stands still."""
+    return f"{record['state']}: {record['reason']}" if record["reason"] else str(record["state"])
+
+
+def settings_table(ink: Ink, records: list[Record]) -> str:
+    """Return the table of settings."""
+    rows = [
+        (
+            record["name"],
+            SETTINGS[record["name"]].show(record["value"]),
+            "set here" if record["is_set"] else "default",
+            SETTINGS[record["name"]].meaning,
+        )
+        for record in records
+    ]
+    return ink.table(("NAME", "VALUE", "", "OF WHAT"), rows)
+
+
 def peers_table(ink: Ink, records: list[Record]) -> str:
     """Return the table of members and links."""
     rows = [
@@ -45,6 +89,7 @@ def peers_table(ink: Ink, records: list[Record]) -> str:
             record["node"][:SHORT],
             record["name"],
             _link_word(record),
+            record["carrier"] or "-",
             record["address"] or "-",
             "-" if record["rtt_ms"] is None else f"{record['rtt_ms']:.1f} ms",
             format_rate(record["rate_in"]),
@@ -53,7 +98,7 @@ def peers_table(ink: Ink, records: list[Record]) -> str:
         )
         for record in records
     ]
-    return ink.table(("NODE", "NAME", "LINK", "ADDRESS", "RTT>", "IN>", "OUT>", "DATAGRAM>"), rows)
+    return ink.table(("NODE", "NAME", "LINK", "FILES BY", "ADDRESS", "RTT>", "IN>", "OUT>", "DATAGRAM>"), rows)
 
 
 def _link_word(record: Record) -> str:

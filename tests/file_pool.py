@@ -27,10 +27,13 @@ class Pool:
         self._hlc = 0
 
     @contextlib.asynccontextmanager
-    async def device(self, number: int, *, uplink: Uplink | None = None, **options: int) -> AsyncIterator[FileNode]:
-        """A device with a directory of its own, and everything that was published so far.
+    async def device(
+        self, number: int, *, uplink: Uplink | None = None, is_settled: bool = False, **options: int
+    ) -> AsyncIterator[FileNode]:
+        """A device with a directory of its own.
 
         Args:
+            is_settled: it knows what was published so far, and says what it offers itself.
             options: what `open_file_manager` takes.
         """
         key = DeviceKey(bytes([number]) * 32)

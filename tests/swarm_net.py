@@ -115,8 +115,8 @@ class SimNode:
         self.arm()
 
     def arm(self) -> None:
-        self.deadline = self.swarm.next_deadline()
-        if self.deadline is not None:
+        before, self.deadline = self.deadline, self.swarm.next_deadline()
+        if self.deadline is not None and self.deadline != before:
             self.net.at(max(self.deadline, self.net.now), self.wake)
 
     def wake(self) -> None:

@@ -11,6 +11,9 @@ pieces that one partial holder has. Both are kept up to date piece by piece, whi
 
 A peer that is nearer to a holder may *relay*: it promises what it does not have. It is asked for what is rare, as long
 as no origin is there. What others wait for here in the same way is `custody` (protocol/swarm_relay.py).
+
+A partial holder that is much slower than the others is a *laggard*: what only laggards have is still rare, and near the
+end nothing is asked of them that others bring sooner. So a few slow uplinks do not hold up everybody else.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,8 +34,15 @@ _MAX_SAMPLE = 64
 #: Partial holders that together would need longer than this, and are that much slower than an origin, are helped by it.
 _SLOW_S = 2.0
 _SLOW_FACTOR = 4.0
+#: A partial holder that delivers less than this part of what they deliver on average is a laggard, ...
+_LAGGING = 0.25
+#: ... until it delivers this part.
+_RECOVERED = 0.5
 #: In the end game, another partial holder is asked if it is so much faster.
 _FASTER_FACTOR = 1.5
+#: Who has had nothing to give so often in a row is not counted on.
+_OFTEN_EMPTY = 3
+_NOTHING = RangeSet()
 
 
 class FileDownload:
@@ -181,18 +191,33 @@ class FileDownload:
 
     def count(self, source: Source) -> None:
         """Let a partial holder's pieces count as held by somebody else than an origin."""
-        if not source.is_origin and not source.is_counted:
+        if not source.is_origin and not source.is_counted and not source.is_laggard:
             source.is_counted = True
             source.useful = RangeSet()
             self._count(source, source.has.ranges())
 
     def uncount(self, source: Source) -> None:
-        """Undo `count`: the peer is gone, or does not deliver."""
+        """Undo `count`: the peer is gone, or does not deliver, or slowly."""
         if source.is_counted:
             source.is_counted = False
             for start, stop in source.has.ranges():
                 self._holders.discard_range(start, stop)
             self.rare = self.open.difference(self._holders.at_least(1))
+
+    def _judge(self, source: Source) -> None:
+        """Do not leave it to a laggard to spread what only it has: an origin may be asked for that as well.
+
+        It is judged by the other partial holders and not by the origin: where all are slow, they still are many.
+        """
+        rates = [other.pace.rate for other in self.sources.values() if other.pace.rate and not other.is_origin]
+        if not source.pace.rate or not rates or source.is_origin:
+            return
+        part = source.pace.rate * len(rates) / sum(rates)
+        source.is_laggard = part < (_RECOVERED if source.is_laggard else _LAGGING)
+        if source.is_laggard:
+            self.uncount(source)
+        else:
+            self.count(source)
 
     def _count(self, source: Source, runs: Iterable[Run]) -> None:
         for start, stop in runs:
@@ -249,7 +274,8 @@ class FileDownload:
         if promised_at is not None and source.relayed.pop(piece, 0):
             source.relay_refusals = 0
             source.pace.relayed(now - promised_at)
-        source.pace.arrived(now, was_promised=was_promised)
+        if source.pace.arrived(now, was_promised=was_promised):
+            self._judge(source)
         if not was_promised and source.is_asked_for(piece):
             source.overtook.add(piece)
         self._close(piece, piece + 1)
@@ -293,6 +319,7 @@ class FileDownload:
             del source.promised[piece]
             source.relayed.pop(piece, None)
             source.pace.promised_count -= 1
+            self.asked_twice.discard(piece)
             if piece not in self.arrived and not self._is_promised(piece):
                 self._reopen(piece)
 
@@ -360,7 +387,9 @@ class FileDownload:
 
     def choose(self, source: Source, room: int) -> tuple[RangeSet, int] | None:
         """Return what to ask of a peer and how many of it, or None if it has nothing that should be asked of it now."""
-        pool = self._pool(source)
+        if source.pace.is_slow and self._spreads_beside(source):
+            room = min(room, 1 - source.pace.outstanding)
+        pool = self._pool(source) if room > 0 else _NOTHING
         if not pool:
             return None
         helpers = [other for other in self.sources.values() if other.has and not other.pace.is_stalled]
@@ -396,10 +425,31 @@ class FileDownload:
         pieces = RangeSet(taken)
         return pieces, min(room, len(pieces))
 
+    def _spreads_beside(self, source: Source) -> bool:
+        """Return whether another partial holder delivers: a slow peer is then asked for one piece at a time.
+
+        Several receivers share its uplink and keep it busy, and what waits there in a queue is old by the time it can
+        be passed on: half the queue is half the time that a piece takes from node to node.
+        """
+        return any(other.is_counted and other.pace.rate for other in self.sources.values() if other is not source)
+
     def _pool(self, source: Source) -> RangeSet:
+        if source.is_laggard and self._comes_sooner_without(source):
+            return _NOTHING
         if not source.is_origin:
             return source.useful if source.is_counted else self.open.intersection(source.has)
         return self.open if not self.rare and self._origin_should_help(source) else self.rare
+
+    def _comes_sooner_without(self, laggard: Source) -> bool:
+        """Return whether the others will have brought all that is open before a laggard brings one piece."""
+        rate, is_origin_there = 0.0, False
+        for source in self.sources.values():
+            if source.empty_answers >= _OFTEN_EMPTY or source.is_laggard or not source.has:
+                continue
+            if source.pace.rate:
+                rate += source.pace.rate
+                is_origin_there |= source.is_origin  # without one, something may be had of the laggard alone
+        return is_origin_there and len(self.open) * (laggard.pace.rate or 0.0) < rate
 
     def _origin_should_help(self, origin: Source) -> bool:
         """Return whether the partial holders would take very long, and the origin not."""
@@ -448,11 +498,16 @@ class FileDownload:
                 if promised_at <= before and piece not in self.asked_twice:
                     yield source, piece
 
-    def second_holder(self, piece: int, first: Source, *, with_origins: bool) -> Source | None:
-        """Return the least busy other peer that has a piece and is much faster than the first, or None."""
+    def second_holder(self, piece: int, first: Source, now: float, *, with_origins: bool) -> Source | None:
+        """Return the least busy other peer that has a piece and is much faster than the first, or None.
+
+        Who has just had nothing to give is left alone for a while, as with any want.
+        """
         best: Source | None = None
         for source in self.sources.values():
             if source is first or source.asked_count or source.pace.is_stalled or piece not in source.has:
+                continue
+            if now < source.rest_until:
                 continue
             if source.pace.outstanding >= source.pace.window or (source.is_origin and not with_origins):
                 continue

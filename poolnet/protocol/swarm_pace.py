@@ -32,6 +32,9 @@ _PATIENT_FACTOR = 3
 _FORGETTING = 0.95
 #: The shortest way of relayed pieces is forgotten by so much with each.
 _RELAY_FORGETTING = 1.02
+#: A turn that takes less than this part of the time between two pieces is short: one piece at a time nearly keeps the
+#: link busy.
+_SHORT_TURN = 0.15
 #: What is promised should not take longer than this, if others are faster.
 _LONG_S = 10.0
 
@@ -47,6 +50,7 @@ class Pace:
         "_refill",
         "_relay_s",
         "asked_count",
+        "is_slow",
         "is_stalled",
         "patience_s",
         "progress_at",
@@ -63,6 +67,7 @@ class Pace:
         self.promised_count = 0
         self.asked_count = 0
         self.is_stalled = False
+        self.is_slow = False  # one piece at a time nearly keeps it busy
         self.patience_s = PROMISE_TIMEOUT_S
         self.progress_at = 0.0
         self.resting_until = 0.0
@@ -84,9 +89,14 @@ class Pace:
         free = self.window - outstanding
         return free if free >= self._refill or not outstanding else 0
 
-    def surplus(self) -> int:
-        """Return how many promised pieces are better asked of others: the window fell, and they would take long."""
-        if not self.rate or self.promised_count <= 1.5 * self.window or self.promised_count < _LONG_S * self.rate:
+    def surplus(self, *, is_laggard: bool) -> int:
+        """Return how many promised pieces are better asked of others: the window fell, and they would take long.
+
+        Of a laggard, everything beyond the window is: it would come when all the rest has long been here.
+        """
+        if not self.rate or self.promised_count <= 1.5 * self.window:
+            return 0
+        if not is_laggard and self.promised_count < _LONG_S * self.rate:
             return 0
         return self.promised_count - self.window
 
@@ -111,20 +121,22 @@ class Pace:
             self._mark = self.progress_at = now
         self.promised_count += count
 
-    def arrived(self, now: float, *, was_promised: bool) -> None:
-        """Note that a piece arrived; one that came late was not promised any more."""
+    def arrived(self, now: float, *, was_promised: bool) -> bool:
+        """Note that a piece arrived; one that came late was not promised any more. Returns whether the rate is new."""
+        is_sampled = False
         if was_promised:
             self._busy_s += now - self._mark
             self._mark = now
             self._pieces += 1
             self.promised_count -= 1
-            self._sample()
+            is_sampled = self._sample()
         if self.outstanding or self.is_stalled:
             needed_s = max(_PATIENT_FACTOR * (now - self.progress_at), _FORGETTING * self.patience_s)
             self.patience_s = min(max(PROMISE_TIMEOUT_S, needed_s), MAX_PROMISE_PATIENCE_S)
         self.progress_at = now
         self.is_stalled = False
         self.resting_until = 0.0
+        return is_sampled
 
     def relayed(self, delay_s: float) -> None:
         """Note that a piece, which the other side had to fetch, came after `delay_s`; before it came like any other."""
@@ -145,14 +157,16 @@ class Pace:
         self.resting_until = now + _RETRY_S
         self.progress_at = now
 
-    def _sample(self) -> None:
+    def _sample(self) -> bool:
         if self._busy_s < _SAMPLE_S or (self._pieces < _SAMPLE_PIECES and self._busy_s < 20 * _SAMPLE_S):
-            return
+            return False
         sample = self._pieces / self._busy_s
         self._busy_s, self._pieces = 0.0, 0
         self.rate = sample if not self.rate else self.rate + _WEIGHT * (sample - self.rate)
         turn_s = self._delay_s + self._relay_s + _SLACK_S
         window = round(self.rate * turn_s)
+        self.is_slow = window <= 1 and self.rate * (turn_s - _SLACK_S) < _SHORT_TURN
         self.window = max(MIN_WANT_WINDOW, min(MAX_WANT_WINDOW, window))
         # One turn before the link would run dry, and half of the slack.
         self._refill = max(1, int(self.window * _SLACK_S / 2 / turn_s))
+        return True

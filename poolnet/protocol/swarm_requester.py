@@ -237,8 +237,10 @@ class Requester:
         asked_count, is_second = source.asked_count, source.is_second_ask
         if source.asked is not None:
             source.pace.answered(asked_count, now - source.asked_at)
-        source.asked, source.given_up, source.asked_count, source.is_second_ask = None, None, 0, False
         pieces = [piece for start, stop in frame.pieces for piece in range(start, stop)]
+        if is_second and source.asked is not None:  # what this peer does not give now is asked for once more, later
+            download.asked_twice.difference_update(source.asked.difference(RangeSet.of(pieces)))
+        source.asked, source.given_up, source.asked_count, source.is_second_ask = None, None, 0, False
         refused = download.promise(source, pieces, now, again=is_second)
         self._unwant(peer, frame.file_id, refused)
         self._rest(link, source, count, asked_count, now)
@@ -285,7 +287,7 @@ class Requester:
         if was_stalled:
             for other_id, recovered in link.sources.items():
                 self._downloads[other_id].count(recovered)
-        if surplus := link.pace.surplus():
+        if surplus := link.pace.surplus(is_laggard=source.is_laggard):
             self._give_back(download, source, surplus, now)
         self._ask(link, now)
         if not download.open:
@@ -449,7 +451,8 @@ class Requester:
             del self._ending[file_id]
             download = self._downloads[file_id]
             self._end_game(download, now)
-            self._look_at_end(download, now)
+            if download.is_ending(END_GAME_PIECES):
+                self._ending[file_id] = now + _OVERDUE_S
 
     def _stall(self, link: _Link, now: float) -> None:
         """Give up what a silent peer has promised. If it comes all the same before another's, it is welcome."""
@@ -470,7 +473,7 @@ class Requester:
         if not download.is_own:  # of what is relayed there is always little, and who asked asks elsewhere by itself
             return
         if download.file_id not in self._ending and download.is_ending(END_GAME_PIECES):
-            self._ending[download.file_id] = now + _OVERDUE_S
+            self._ending[download.file_id] = now
 
     def _end_game(self, download: FileDownload, now: float) -> None:
         """Ask a second holder for those of the last pieces that take long."""
@@ -479,7 +482,7 @@ class Requester:
         asks: dict[DeviceId, list[int]] = {}
         for first, piece in list(download.overdue(now - _OVERDUE_S)):
             is_old = first.promised[piece] <= now - _ORIGIN_OVERDUE_S
-            second = download.second_holder(piece, first, with_origins=is_old)
+            second = download.second_holder(piece, first, now, with_origins=is_old)
             if second is not None:
                 download.asked_twice.add(piece)
                 asks.setdefault(second.peer, []).append(piece)

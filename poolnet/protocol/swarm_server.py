@@ -28,6 +28,10 @@ _HOLD_BACK_PIECES = 8
 _MAX_HOLD_BACK_S = 10.0
 #: ... nor are the pieces of smaller files: there a quarter of a second is worth more than a few uploads.
 _MIN_HOLD_BACK_CHUNKS = 16
+#: So few pieces since the last announcement: the next waits only for this. That is at most a frame a piece, and
+#: where pieces are slow, an uplink would stand idle until the others know what they could ask it for.
+_FEW_NEWS = 4
+_SOON_S = 0.4 * HAVE_INTERVAL_S
 _INFINITE = float("inf")
 
 
@@ -49,6 +53,7 @@ class _Served:
 
     __slots__ = (
         "_first_held_back",
+        "announce_after_s",
         "announced_at",
         "cursor",
         "fresh",
@@ -70,6 +75,7 @@ class _Served:
         self.held = RangeSet()
         self.fresh = RangeSet()  # not announced yet
         self.announced_at = -_INFINITE
+        self.announce_after_s = HAVE_INTERVAL_S  # not sooner after the last announcement
         self.sent = CountedRanges()
         self.cursor = 0
         self.recent: dict[int, tuple[DeviceId, float]] = {}  # piece → last receiver, until when it is held back
@@ -326,12 +332,13 @@ class PieceServer:
             file.fresh = RangeSet()
         if not file.fresh or not interested:
             self._to_announce.pop(file_id, None)
-        elif now < file.announced_at + HAVE_INTERVAL_S:
-            self._to_announce[file_id] = file.announced_at + HAVE_INTERVAL_S
+        elif now < file.announced_at + file.announce_after_s:
+            self._to_announce[file_id] = file.announced_at + file.announce_after_s
         else:
             for ranges in _frames_of(file.fresh):
                 have = Have(file_id=file_id, pieces=ranges)
                 self._effects.extend(SendFrame(peer, have) for peer in interested)
+            file.announce_after_s = _SOON_S if len(file.fresh) <= _FEW_NEWS else HAVE_INTERVAL_S
             file.fresh = RangeSet()
             file.announced_at = now
             self._to_announce.pop(file_id, None)

@@ -17,6 +17,7 @@ class Source:
         "given_up",
         "has",
         "is_counted",
+        "is_laggard",
         "is_origin",
         "is_second_ask",
         "late",
@@ -43,6 +44,7 @@ class Source:
         self.useful = RangeSet()
         self.is_origin = False
         self.is_counted = False  # in the download's `holders`
+        self.is_laggard = False  # much slower than the other partial holders
         self.promised: dict[int, float] = {}  # piece → when
         self.late: set[int] = set()  # promises given up; they may still be kept
         #: Pieces of the want that is not answered yet; nobody else is asked for them meanwhile.

@@ -3,7 +3,7 @@
 from typing import Final
 
 from poolnet_cli.command import Command
-from poolnet_cli.commands import files, history, pools, talk
+from poolnet_cli.commands import downloads, fetching, history, offers, pools, settings, streams, talk
 from poolnet_cli.commands.join import join
 
 #: Every command that works on a home, by name. `serve` and `demo` do not.
@@ -14,16 +14,21 @@ COMMANDS: Final[dict[str, Command]] = {
         Command(name="invite", run=pools.invite),
         Command(name="status", run=pools.status),
         Command(name="leave", run=pools.leave),
-        Command(name="join", run=join, holds_home=True, takes_lines=True),
+        Command(name="join", run=join, holds_home=True, takes_input=True),
         Command(name="send", run=talk.send),
         Command(name="announce", run=talk.announce),
         Command(name="wait", run=talk.wait),
         Command(name="history", run=history.history),
         Command(name="keep", run=history.keep),
         Command(name="peers", run=talk.peers),
-        Command(name="offer", run=files.offer, holds_home=True),
-        Command(name="files", run=files.files),
-        Command(name="get", run=files.get, holds_home=True, linger_s=float("inf")),
-        Command(name="retract", run=files.retract),
+        Command(name="offer", run=offers.offer, holds_home=True),
+        Command(name="files", run=offers.files),
+        Command(name="retract", run=offers.retract),
+        Command(name="get", run=fetching.get, holds_home=True, linger_s=float("inf")),
+        Command(name="save", run=fetching.save),
+        Command(name="downloads", run=downloads.downloads),
+        Command(name="stream", run=streams.stream, holds_home=True, takes_input=True),
+        Command(name="watch", run=streams.watch, holds_home=True, linger_s=float("inf")),
+        Command(name="settings", run=settings.settings),
     )
 }

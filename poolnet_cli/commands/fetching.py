@@ -16,6 +16,7 @@ from poolnet import (
     OfferInfo,
     OutputExists,
     PoolEvent,
+    PoolnetError,
     PoolNet,
     Unreachable,
     encode_id,
@@ -101,12 +102,6 @@ async def _start(call: Call, use: PoolUse, items: Sequence[OfferInfo], wish: Wis
         await call.reporter.note("no join runs in this home; they are fetched while one does")
 
 
-async def fetch_file(net: PoolNet, item: OfferInfo, wish: Wish, reporter: Reporter) -> None:
-    """Download a file with progress, however long it takes, and report that it is there."""
-    never = float("inf")
-    await _Fetching(net, reporter, never, never).fetch([item], wish)
-
-
 @attrs.define
 class _Fetch:
     """One file on its way."""
@@ -180,13 +175,17 @@ class _Fetching:
     @asynccontextmanager
     async def _watching(self) -> AsyncIterator[None]:
         """Report progress during the block. What ends it is raised as it is."""
-        failure: Exception | None = None
+        failure: PoolnetError | OSError | CommandFailed | None = None
         async with self._net.subscribe() as events, trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, events)
             nursery.start_soon(self._watch_stalled)
             try:
                 yield
-            except Exception as exc:  # raised below, outside of the nursery, which would wrap it
+            except (
+                PoolnetError,
+                OSError,
+                CommandFailed,
+            ) as exc:  # raised below, outside of the nursery, which would wrap it
                 failure = exc
             nursery.cancel_scope.cancel()
         if failure is not None:

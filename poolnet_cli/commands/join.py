@@ -1,6 +1,5 @@
 """``join``: enter a pool and stay; its feed comes out, what is typed goes in."""
 
-import math
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -14,16 +13,17 @@ from poolnet.clock import Hlc
 from poolnet.limits import RECENT_MESSAGES
 from poolnet_cli import feed
 from poolnet_cli.command import Call
-from poolnet_cli.commands.files import check_output, check_source, fetch_file, hash_and_offer
+from poolnet_cli.commands.fetching import check_output
 from poolnet_cli.commands.history import lacks_older, session_records
+from poolnet_cli.commands.offers import OfferOptions, check_source, hash_and_offer
 from poolnet_cli.commands.showing import EventTalk, PrintedTalk, Showing
 from poolnet_cli.outcome import failure_of
 from poolnet_cli.patience import told_if_slow, until_reached
 from poolnet_cli.records import error_record, failure_record, file_record, history_record, offer_record, peer_record
-from poolnet_cli.reporter import Record, Reporter
+from poolnet_cli.reporter import Record
 from poolnet_cli.session import PoolLeft
 
-#: Typed /offer, /get and /older that may run at once; more are refused.
+#: Typed /offer and /older that may run at once; more are refused.
 MAX_JOBS: Final = 16
 #: Messages that a program gets for /older and /search; for people as many as fit on the screen.
 OLDER_PAGE: Final = 50
@@ -102,7 +102,7 @@ class _Feed:
     # --- what goes in -------------------------------------------------------------------------------------------
 
     async def _obey(self, nursery: trio.Nursery) -> None:
-        async for line in self._call.lines:
+        async for line in self._call.input.lines:
             try:
                 typed = feed.parse_typed(line)
             except ValueError as exc:
@@ -117,10 +117,10 @@ class _Feed:
         match typed:
             case feed.Say(text=text):
                 await self._attempt(lambda: self._net.send(text))
-            case feed.OfferFile(path=path):
-                await self._start_job(nursery, lambda: self._offer(path))
+            case feed.OfferFile():
+                await self._start_job(nursery, lambda: self._offer(typed))
             case feed.GetFile(file=file, out=out):
-                await self._start_job(nursery, lambda: self._get(file, out))
+                await self._attempt(lambda: self._get(file, out))
             case feed.ListFiles():
                 await self._record({"event": "files", "files": [file_record(o) for o in self._net.files.offers()]})
             case feed.ListPeers():
@@ -195,31 +195,31 @@ class _Feed:
     async def _retract(self, message: str) -> None:
         await self._net.retract_message(await self._net.history.find(message))
 
-    async def _offer(self, path: str) -> None:
-        target = self._resolve(path)
-        await trio.to_thread.run_sync(check_source, target)
+    async def _offer(self, typed: feed.OfferFile) -> None:
+        options = OfferOptions(name=typed.name, media=typed.media, exclude=typed.exclude, hidden=typed.hidden)
+        target = self._resolve(typed.path)
+        await trio.to_thread.run_sync(check_source, target, options)
         before = {offer.file_id for offer in self._net.files.offers() if self._net.node_id in offer.nodes}
-        info = await hash_and_offer(self._net, target, self._call.reporter)
+        info = await hash_and_offer(self._net, target, self._call.reporter, options)
         if info.file_id in before:  # no event tells of it
-            await self._record(offer_record(info.file_id, info.name, info.size_bytes, self._net.node_id))
+            await self._record(
+                offer_record(
+                    info.file_id,
+                    info.name,
+                    info.size_bytes,
+                    self._net.node_id,
+                    kind=info.kind,
+                    file_count=info.file_count,
+                )
+            )
 
     def _resolve(self, path: str) -> str:
         """Return a typed path as seen from where it was typed."""
         return os.path.normpath(os.path.join(self._cwd, os.path.expanduser(path)))
 
     async def _get(self, file: str, out: str | None) -> None:
+        """Fetch in the background; what becomes of it is told by events."""
         target = self._resolve(out or ".")
         await trio.to_thread.run_sync(check_output, target)
         item = self._net.files.find(file)
-        await fetch_file(self._net, item, Path(target), math.inf, _WithoutProgress(self._call.reporter))
-
-
-class _WithoutProgress:
-    """A reporter for jobs whose progress comes as events of the pool already."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self.record = reporter.record
-        self.note = reporter.note
-
-    async def progress(self, record: Record) -> None:
-        await trio.lowlevel.checkpoint()
+        await self._net.files.start_download(item.file_id, Path(target))

@@ -1,0 +1,31 @@
+"""``settings``: what this device may take, as long as no option says otherwise."""
+
+import attrs
+import trio
+
+from poolnet_cli.command import Call
+from poolnet_cli.settings import DEFAULTS, SETTINGS, read_settings, write_setting
+
+#: What counts only when a home is opened.
+_AT_START = frozenset({"cache", "tcp"})
+
+
+async def settings(call: Call) -> None:
+    """List the settings, or change one. Params: name (None: list all), is_change, value (None: its default).
+
+    What is changed counts at once for the pools that this process has joined, as far as it can.
+    """
+    name, home = call.params["name"], call.session.node.home
+    if call.params["is_change"]:
+        await trio.to_thread.run_sync(write_setting, home, name, call.params["value"])
+    limits = await trio.to_thread.run_sync(read_settings, home)
+    if call.params["is_change"]:
+        call.session.take_settings(limits)
+    in_effect = attrs.asdict(limits.over(DEFAULTS))
+    for setting in SETTINGS.values():
+        if name in (None, setting.name):
+            is_set = getattr(limits, setting.field) is not None
+            value = in_effect[setting.field]
+            await call.reporter.record({"name": setting.name, "value": value, "is_set": is_set})
+    if call.params["is_change"] and name in _AT_START and call.session.is_in_use:
+        await call.reporter.note("this counts from the next start of the join that runs in this home")
