@@ -65,7 +65,7 @@ async def run(size_mib: int, rate_mbit: float, receivers: int, slow: int) -> dic
         write_random(source, size_mib)
         names = [f"host{number}" for number in range(receivers + 1)]
         hosts = [Host(address=network.add_host(host), under=network.under(host)) for host in names]
-        async with open_pool(Path(name), receivers + 1, links=min(receivers, 5), hosts=hosts) as members:
+        async with open_pool(Path(name), receivers + 1, links=min(receivers, 2), hosts=hosts) as members:
             for number, host in enumerate(names):
                 is_slow = number > receivers - slow
                 network.limit_uplink(host, f"{rate_mbit / 10 if is_slow else rate_mbit:g}mbit")

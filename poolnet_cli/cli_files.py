@@ -7,13 +7,14 @@ from typing import Final
 import click
 
 from poolnet_cli import launch
+from poolnet_cli.command import Params
 from poolnet_cli.lines import FileData, Input
 from poolnet_cli.options import Duration, Settings, global_options, limit_options, option, pass_settings
 from poolnet_cli.reporter import Record, Reporter
 from poolnet_cli.settings import SETTINGS
 
 _FROM_STDIN: Final = "-"
-_NO_ACTION: Final = {"action": None, "file": None, "priority": None}
+_NO_ACTION: Final[Params] = {"action": None, "file": None, "priority": None}
 _GOES_ON: Final = "interrupted; the same command goes on from here"
 
 PathType = partial(click.Path, path_type=Path)
@@ -142,7 +143,9 @@ def downloads(
     Those that get --background started, those of a join, and what became of them.
     """
     named = {"pause": pause, "resume": resume, "cancel": cancel}
-    chosen = [{**_NO_ACTION, "action": action, "file": file} for action, file in named.items() if file is not None]
+    chosen: list[Params] = [
+        {**_NO_ACTION, "action": action, "file": file} for action, file in named.items() if file is not None
+    ]
     if priority is not None:
         chosen.append({"action": "priority", "file": priority[0], "priority": priority[1]})
     if forget:
@@ -180,8 +183,8 @@ def retract(settings: Settings, pool: str, file: str | None, message: str | None
 def stream(settings: Settings, pool: str, file: str, name: str | None) -> int:
     """Publish standard input in POOL, or FILE, as it comes. Prints "file_id  name".
 
-    Whoever watches it gets the bytes while they come. When it has ended it is a file that is offered: unless a join runs
-    in this home, this stays and gives it to whoever fetches it, until interrupted.
+    Whoever watches it gets the bytes while they come. When it has ended it is a file that is offered: unless a join
+    runs in this home, this stays and gives it to whoever fetches it, until interrupted.
     """
     path = None if file == _FROM_STDIN else Path(file).expanduser().absolute()
     if name is None and path is None:
@@ -211,7 +214,8 @@ def stream(settings: Settings, pool: str, file: str, name: str | None) -> int:
 def watch(settings: Settings, pool: str, stream: str, from_start: bool, timeout: float) -> int:
     """Write the stream NAME of POOL to standard output as it comes, until it ends.
 
-    NAME may also be the beginning of its id. What does not come in time is skipped, unless it is watched from its start.
+    NAME may also be the beginning of its id. What does not come in time is skipped, unless it is watched from its
+    start.
     """
     params = {"pool": pool, "stream": stream, "from_start": from_start, "timeout_s": timeout}
     return launch.until_output_closes(lambda: launch.run_on_home(settings, "watch", params))

@@ -1,8 +1,8 @@
 """The shape of a command, and how it is run: here, or in the process that holds the home.
 
 A command is an async function of a session, its parameters (JSON values; paths absolute, because the command may run in
-a process with another working directory), a reporter, and what goes into it: typed lines, or bytes. `Command.holds_home`
-says that it stays for long, so that other commands in the same home must be able to reach it.
+a process with another working directory), a reporter, and what goes into it: typed lines, or bytes.
+`Command.holds_home` says that it stays for long, so that other commands in the same home must be able to reach it.
 """
 
 from collections.abc import Awaitable, Callable

@@ -8,9 +8,11 @@ One connection carries one command, JSON lines in UTF-8:
   last ``{"exit": N, "error": {"code", "message"} | null}``.
 
 Each side reads no faster than what it read is taken, so whoever is too fast waits. A client that goes away cancels its
-command, also if it did not say that its input ends: half of it is not taken for all. The socket is for the home's owner only (mode 0600 in a directory of mode
-0700); the process that holds the home's lock is the only one that makes it, so a stale one can be removed. A home whose
-path is too long for a socket address has a symbolic link there, to a socket in a private temporary directory.
+command, also if it did not say that its input ends: half of it is not taken for all.
+
+The socket is for the home's owner only (mode 0600 in a directory of mode 0700); the process that holds the home's lock
+is the only one that makes it, so a stale one can be removed. A home whose path is too long for a socket address has a
+symbolic link there, to a socket in a private temporary directory.
 """
 
 import base64

@@ -7,7 +7,8 @@ from typing import Final
 import attrs
 
 HELP: Final = (
-    "a line is a message to all; /offer PATH offers a file or folder (--media before it shows a picture), /get FILE [PATH] fetches one, /files lists them, "
+    "a line is a message to all; /offer PATH offers a file or folder (/offer --media PATH shows a picture), "
+    "/get FILE [PATH] fetches one, /files lists them, "
     "/who shows who is here; /older shows what was said before, /search WORDS finds, /sessions lists sessions; "
     "/retract ID takes a message back, /announce TEXT announces; /quit leaves, //TEXT sends a text that begins with a "
     "slash"

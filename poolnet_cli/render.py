@@ -57,7 +57,8 @@ class TableRenderer:
         self._records: list[Record] = []
 
     def record(self, record: Record) -> str:
-        self._records.append(record)
+        if "event" not in record:  # events say what was done
+            self._records.append(record)
         return ""
 
     def finish(self) -> str:

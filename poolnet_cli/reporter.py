@@ -1,8 +1,8 @@
 """What a command says while it works, independent of where it runs and how it is shown.
 
 A command emits *records* (JSON objects with the fields of docs/cli.md), *progress* (records that only the latest of
-matters), *notes* (sentences for people) and *data* (bytes). Who shows them decides: JSON lines, text, or the control socket to another
-process.
+matters), *notes* (sentences for people) and *data* (bytes). Who shows them decides: JSON lines, text, or the control
+socket to another process.
 """
 
 import contextlib

@@ -120,7 +120,7 @@ async def until_signalled(
     """Run `work` until it is done or a signal comes; return the exit code.
 
     Args:
-        stays: whether the work has no end of its own when the signal comes, so that ending it by SIGTERM is its success.
+        stays: whether the work has no end of its own when the signal comes: ending it by SIGTERM is its success.
         second_ends: a second signal ends the process without cleaning up.
     """
     received: list[int] = []

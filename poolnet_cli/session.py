@@ -21,7 +21,7 @@ from poolnet import (
     PoolNet,
     open_node,
 )
-from poolnet_cli.settings import DEFAULTS, Limits, read_settings
+from poolnet_cli.settings import DEFAULTS, NOTHING_SAID, Limits, read_settings
 
 
 class PoolLeft(LocalError):
@@ -65,7 +65,7 @@ class Session:
         options: limits that win over the settings of the home.
     """
 
-    def __init__(self, node: Node, nursery: trio.Nursery, options: Limits = Limits()) -> None:
+    def __init__(self, node: Node, nursery: trio.Nursery, options: Limits = NOTHING_SAID) -> None:
         self.node = node
         self._nursery = nursery
         self._options = options
@@ -185,7 +185,7 @@ async def _close(entry: _Entry) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_session(home: Path, bind: tuple[str, int], options: Limits = Limits()) -> AsyncIterator[Session]:
+async def open_session(home: Path, bind: tuple[str, int], options: Limits = NOTHING_SAID) -> AsyncIterator[Session]:
     """Open a home for commands; everything that they joined is left at the end.
 
     Args:

@@ -47,9 +47,10 @@ class Limits:
     @property
     def said(self) -> bool:
         """Whether they say anything."""
-        return self != Limits()
+        return self != NOTHING_SAID
 
 
+NOTHING_SAID: Final = Limits()
 #: Where neither an option nor a setting says something.
 DEFAULTS: Final = Limits(up=0, down=0, downloads=DEFAULT_CONCURRENT_DOWNLOADS, cache=DEFAULT_CACHE_SIZE, tcp=True)
 

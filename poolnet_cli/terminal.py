@@ -108,8 +108,8 @@ class JsonReporter:
 class TextReporter:
     """Records as text on standard output, progress and notes on standard error.
 
-    Progress is lines that change in place, where standard error is a terminal and nothing is typed; elsewhere it is told
-    now and then.
+    Progress is lines that change in place, where standard error is a terminal and nothing is typed; elsewhere it is
+    told now and then.
 
     Args:
         has_prompt: both standard input and output are a terminal and lines are typed while output comes: a prompt

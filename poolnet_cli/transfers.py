@@ -24,8 +24,8 @@ _MIN_NAME: Final = 10
 _MAX_NAME: Final = 40
 #: Rows of the terminal that are left to other things.
 _FREE_ROWS: Final = 3
-#: Which columns go first where there is no room: sources, bar, sizes, time left, rate. The share stays.
-_LESS_IMPORTANT: Final = (4, 0, 2, 5, 3)
+#: Which columns go first where there is no room: sources, bar, sizes, time left, rate, share.
+_LESS_IMPORTANT: Final = (4, 0, 2, 5, 3, 1)
 
 
 @attrs.define(kw_only=True)
@@ -151,8 +151,6 @@ class Transfers:
         widths = [_BAR_CELLS, *(max(map(cell_len, column)) for column in list(zip(*cells, strict=True))[1:])]
         name_width = min(_MAX_NAME, max(cell_len(row.name) for row in rows))
         for column in _LESS_IMPORTANT:
-            if _width(widths) + max(_MIN_NAME, name_width) <= room:
-                break
             if _width(widths) + _MIN_NAME > room:
                 widths[column] = 0
         name_width = max(0, min(name_width, room - _width(widths)))

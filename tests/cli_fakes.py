@@ -12,6 +12,7 @@ from made_messages import POOL, make_said, make_tombstone
 
 from poolnet import (
     DeviceId,
+    DownloadInfo,
     EventsDropped,
     FileId,
     HistoryReader,
@@ -38,12 +39,16 @@ from poolnet.ids import PublicKey
 from poolnet.wire.bodies import Body, TextBody
 from poolnet.wire.message import Message, author_id
 from poolnet_cli.command import Call
+from poolnet_cli.lines import Input
 from poolnet_cli.session import Session
 
 ME, ADA, BOB = NODES = tuple(author_id(PublicKey(bytes([n]) * 32)) for n in (1, 2, 3))
 NAMES = {ME: "me", ADA: "ada", BOB: "bob"}
 POOL_ID = PoolId(b"p" * 32)
 SERVER = parse_server_address("poolnet://192.0.2.7:7665/hqiqgkpuxxv3siyelvnazgtxmmhvjthjhiz2qdow5d5uvqz3b7ba")
+#: Parameters of commands as they are without options.
+PLAIN_OFFER: dict[str, Any] = {"name": None, "media": False, "exclude": [], "hidden": False}
+PLAIN_GET: dict[str, Any] = {"all": False, "only": [], "priority": 0, "background": False}
 GARDEN = PoolInfo(pool_id=POOL_ID, name="garden", role="member", servers=(SERVER,), hosts_server=False)
 
 
@@ -76,9 +81,9 @@ def member(node: DeviceId, name: str, *, online: bool = True, linked: bool = Tru
     return MemberInfo(node=node, name=name, role="member", is_self=node == ME, online=online, linked=linked)
 
 
-def offer_info(n: int, name: str, *nodes: DeviceId) -> OfferInfo:
+def offer_info(n: int, name: str, *nodes: DeviceId, **fields: Any) -> OfferInfo:
     """Return the n-th offer."""
-    return OfferInfo(
+    info = OfferInfo(
         file_id=FileId(bytes([n]) * 32),
         name=name,
         size_bytes=100,
@@ -87,16 +92,70 @@ def offer_info(n: int, name: str, *nodes: DeviceId) -> OfferInfo:
         state="offered",
         done_bytes=0,
     )
+    return attrs.evolve(info, **fields)
+
+
+def download_info(n: int, name: str, **fields: Any) -> DownloadInfo:
+    """Return the n-th download."""
+    info = DownloadInfo(
+        file_id=FileId(bytes([n]) * 32),
+        name=name,
+        kind="file",
+        size_bytes=100,
+        done_bytes=25,
+        rate_bytes_per_s=0.0,
+        sources=0,
+        eta_s=None,
+        state="running",
+        reason="",
+        path=Path("/x") / name,
+        priority=0,
+        started_ms=1000,
+        ended_ms=None,
+    )
+    return attrs.evolve(info, **fields)
+
+
+class FakeStream:
+    """A stream that is written into, or read from; watched live, what came before the first byte is skipped."""
+
+    def __init__(self, stream_id: FileId, name: str) -> None:
+        self.stream_id = stream_id
+        self.name = name
+        self.sent: list[bytes] = []
+        self.skipped_bytes = 0
+        self.is_finished = False
+        self.was_aborted = False
+
+    async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append(data)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for data in self.sent:
+            await trio.lowlevel.checkpoint()
+            yield data
 
 
 class FakeFiles:
-    """Offers that are set by the test, and downloads that end when the test says so."""
+    """Offers that are set by the test, and downloads that end when the test says so.
+
+    Attributes:
+        may_complete: all downloads that do not fail are complete when it is set.
+        failing: by name, what downloads fail with.
+        changes: of downloads, and offers of folders and pictures: what was asked for.
+    """
 
     def __init__(self) -> None:
         self.known: list[OfferInfo] = []
         self.retracted: list[FileId] = []
         self.downloaded: list[tuple[FileId, Path]] = []
         self.may_complete = trio.Event()
+        self.failing: dict[str, Exception] = {}
+        self.changes: list[tuple[Any, ...]] = []
+        self.infos: list[DownloadInfo] = []
+        self.limits: dict[str, int | None] = {}
+        self.stream = FakeStream(FileId(bytes([99]) * 32), "radio")
 
     def offers(self) -> list[OfferInfo]:
         return list(self.known)
@@ -107,21 +166,88 @@ class FakeFiles:
                 return info
         raise UnknownFile("no such file")
 
-    async def offer(self, path: Path, *, on_progress: Any = None) -> OfferInfo:
+    async def offer(self, path: Path, *, name: str | None = None, on_progress: Any = None) -> OfferInfo:
         on_progress(50, 100)
         await trio.sleep(0.1)
         on_progress(100, 100)
-        self.known.append(offer_info(200 + len(self.known), path.name, ME))
+        self.known.append(offer_info(200 + len(self.known), name or path.name, ME))
         return self.known[-1]
+
+    async def offer_folder(
+        self, path: Path, *, name: str | None = None, exclude: Any, include_hidden: bool, on_progress: Any = None
+    ) -> OfferInfo:
+        self.changes.append(("folder", path.name, tuple(exclude), include_hidden))
+        self.known.append(offer_info(200 + len(self.known), name or path.name, ME, kind="folder", file_count=3))
+        return self.known[-1]
+
+    async def offer_media(self, path: Path, *, name: str | None = None, on_progress: Any = None) -> OfferInfo:
+        self.changes.append(("media", path.name))
+        self.known.append(offer_info(200 + len(self.known), name or path.name, ME, kind="media"))
+        return self.known[-1]
+
+    async def save_as(self, file_id: FileId, out: Path) -> Path:
+        self.changes.append(("save", file_id, out))
+        return out
+
+    @asynccontextmanager
+    async def open_stream(self, name: str) -> AsyncIterator[FakeStream]:
+        self.stream.name = name
+        try:
+            yield self.stream
+        except BaseException:
+            self.stream.was_aborted = True
+            raise
+        self.stream.is_finished = True
+
+    @asynccontextmanager
+    async def watch(self, stream_id: FileId, *, from_start: bool = False) -> AsyncIterator[FakeStream]:
+        self.changes.append(("watch", stream_id, from_start))
+        yield self.stream
+
+    def set_limits(self, *, up: int | None, down: int | None, concurrent: int) -> None:
+        self.limits = {"up": up, "down": down, "concurrent": concurrent}
+
+    def downloads(self) -> list[DownloadInfo]:
+        return list(self.infos)
+
+    async def pause(self, file_id: FileId) -> None:
+        self._change("pause", file_id, state="paused", reason="paused by the user")
+
+    async def resume(self, file_id: FileId) -> None:
+        self._change("resume", file_id, state="queued", reason="")
+
+    async def cancel(self, file_id: FileId) -> None:
+        self._change("cancel", file_id, state="failed", reason="cancelled", code="cancelled")
+
+    def prioritise(self, file_id: FileId, priority: int) -> None:
+        self._change("prioritise", file_id, priority=priority)
+
+    async def forget_downloads(self) -> None:
+        self.infos = [info for info in self.infos if info.state not in ("complete", "failed")]
+
+    def _change(self, what: str, file_id: FileId, **fields: Any) -> None:
+        self.changes.append((what, file_id))
+        self.infos = [attrs.evolve(i, **fields) if i.file_id == file_id else i for i in self.infos]
 
     async def retract(self, file_id: FileId) -> None:
         await trio.lowlevel.checkpoint()
         self.retracted.append(file_id)
 
-    async def download(self, file_id: FileId, out: Path) -> Path:
+    async def download(self, file_id: FileId, out: Path, *, priority: int = 0, only: Sequence[str] = ()) -> Path:
+        name = next(info.name for info in self.known if info.file_id == file_id)
+        if name in self.failing:
+            raise self.failing[name]
         await self.may_complete.wait()
         self.downloaded.append((file_id, out))
         return out
+
+    async def start_download(
+        self, file_id: FileId, out: Path, *, priority: int = 0, only: Sequence[str] = ()
+    ) -> DownloadInfo:
+        await trio.lowlevel.checkpoint()
+        self.downloaded.append((file_id, out))
+        name = next(info.name for info in self.known if info.file_id == file_id)
+        return attrs.evolve(download_info(1, name, priority=priority, path=out / name), file_id=file_id)
 
 
 class FakePool:
@@ -208,8 +334,9 @@ class FakePool:
 class FakeNode:
     """A device with one pool, garden."""
 
-    def __init__(self, db: MessageDB) -> None:
+    def __init__(self, db: MessageDB, home: Path) -> None:
         self.device_id = ME
+        self.home = home
         self.pool = FakePool(db)
         self.role = "member"
         self.joins = 0
@@ -228,6 +355,10 @@ class FakeNode:
     @asynccontextmanager
     async def open_history(self, pool: PoolInfo) -> AsyncIterator[HistoryReader]:
         yield self.pool.history
+
+    @asynccontextmanager
+    async def open_files(self, pool: PoolInfo) -> AsyncIterator[FakeFiles]:
+        yield self.pool.files
 
     @asynccontextmanager
     async def join(self, pool: PoolInfo | InviteLink, *, name: str | None = None) -> AsyncIterator[FakePool]:
@@ -264,6 +395,11 @@ class Recorder:
         self.records: list[dict[str, Any]] = []
         self.progressed: list[dict[str, Any]] = []
         self.notes: list[str] = []
+        self.written = b""
+
+    async def data(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.written += data
 
     async def record(self, record: dict[str, Any]) -> None:
         await trio.lowlevel.checkpoint()
@@ -297,6 +433,22 @@ class SlowLines:
         return self._lines.pop(0)
 
 
+class Pieces:
+    """Bytes that come in pieces."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = list(pieces)
+
+    def __aiter__(self) -> "Pieces":
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.sleep(1)
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop(0)
+
+
 class Desk:
     """Calls commands on a fake node."""
 
@@ -305,9 +457,10 @@ class Desk:
         self.pool = node.pool
         self.session = Session(node, nursery)  # type: ignore[arg-type]
 
-    def call(self, recorder: Recorder, lines: Sequence[str] = (), **params: Any) -> Call:
-        asked = {"pool": "garden", "timeout_s": 30.0, "rows": None, **params}
-        return Call(session=self.session, params=asked, reporter=recorder, lines=SlowLines(lines))
+    def call(self, recorder: Recorder, lines: Sequence[str] = (), *, data: Sequence[bytes] = (), **params: Any) -> Call:
+        asked = {"pool": "garden", "timeout_s": 30.0, "rows": None, **PLAIN_OFFER, **PLAIN_GET, **params}
+        given = Input(lines=SlowLines(lines), data=Pieces(data))
+        return Call(session=self.session, params=asked, reporter=recorder, input=given)
 
 
 @asynccontextmanager
@@ -316,5 +469,5 @@ async def open_desk() -> AsyncIterator[Desk]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "messages.db"
         async with open_message_db(path, POOL, was_admin=is_ada) as db, trio.open_nursery() as nursery:
-            yield Desk(FakeNode(db), nursery)
+            yield Desk(FakeNode(db, Path(directory)), nursery)
             nursery.cancel_scope.cancel()

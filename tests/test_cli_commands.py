@@ -26,7 +26,7 @@ from poolnet import (
     short_id,
 )
 from poolnet.wire.bodies import AnnouncementBody, OfferBody
-from poolnet_cli.commands import files, pools, talk
+from poolnet_cli.commands import fetching, finding, offers, pools, talk
 from poolnet_cli.commands.join import join
 from poolnet_cli.session import PoolLeft
 
@@ -178,10 +178,10 @@ async def test_wait_gives_up_in_time_and_tells_what_is_missing(jumping_clock: Mo
 
 async def test_offer_checks_all_paths_before_it_enters(jumping_clock: MockClock, tmp_path: Path):
     (tmp_path / "good").write_text("x")
-    for bad in (tmp_path / "missing", tmp_path, Path("/dev/null")):
+    for bad in (tmp_path / "missing", Path("/dev/null")):
         async with open_desk() as desk:
             with pytest.raises(SourceUnavailable, match=str(bad)):
-                await files.offer(desk.call(Recorder(), paths=[str(tmp_path / "good"), str(bad)]))
+                await offers.offer(desk.call(Recorder(), paths=[str(tmp_path / "good"), str(bad)]))
             assert desk.node.joins == 0
 
 
@@ -191,12 +191,12 @@ async def test_offer_stays_and_seeds_unless_the_pool_is_joined(jumping_clock: Mo
     recorder = Recorder()
     async with open_desk() as desk:
         with trio.move_on_after(1000) as scope:
-            await files.offer(desk.call(recorder, paths=[str(path)]))
+            await offers.offer(desk.call(recorder, paths=[str(path)]))
         assert scope.cancelled_caught
         async with desk.session.use_pool(GARDEN):
-            await files.offer(desk.call(recorder, paths=[str(path)]))
+            await offers.offer(desk.call(recorder, paths=[str(path)]))
     assert [record["name"] for record in recorder.records] == ["good", "good"]
-    assert set(recorder.records[0]) == {"file_id", "name", "size"}
+    assert set(recorder.records[0]) == {"file_id", "name", "size", "kind", "file_count"}
     assert recorder.progressed[0]["name"] == "hashing good"
 
 
@@ -204,7 +204,7 @@ async def test_get_waits_for_the_offer_and_reports_where_the_file_is(jumping_clo
     recorder = Recorder()
     out = str(tmp_path / "out")
     async with open_desk() as desk, trio.open_nursery() as nursery:
-        nursery.start_soon(files.get, desk.call(recorder, file="big", out=out, timeout_s=30))
+        nursery.start_soon(fetching.get, desk.call(recorder, files=["big"], out=out, timeout_s=30))
         await trio.sleep(10)
         desk.pool.is_linked.set()
         await trio.sleep(1)
@@ -220,15 +220,15 @@ async def test_get_of_an_unknown_name_says_so_soon_after_somebody_is_there(jumpi
         desk.pool.is_linked.set()
         began_at = trio.current_time()
         with pytest.raises(UnknownFile):
-            await files.get(desk.call(Recorder(), file="nope", out=str(tmp_path / "x"), timeout_s=300))
-        assert trio.current_time() - began_at < files.CATCH_UP_S + 1
+            await fetching.get(desk.call(Recorder(), files=["nope"], out=str(tmp_path / "x"), timeout_s=300))
+        assert trio.current_time() - began_at < finding.CATCH_UP_S + 1
 
 
 async def test_get_gives_up_when_nothing_comes_in_time(jumping_clock: MockClock, tmp_path: Path):
     async with open_desk() as desk:
         desk.pool.files.known.append(offer_info(9, "big"))
         with pytest.raises(Unreachable, match="big"):
-            await files.get(desk.call(Recorder(), file="big", out=str(tmp_path / "x"), timeout_s=30))
+            await fetching.get(desk.call(Recorder(), files=["big"], out=str(tmp_path / "x"), timeout_s=30))
         assert not desk.node.is_in_pool
 
 
@@ -237,15 +237,16 @@ async def test_get_is_patient_once_something_has_come(jumping_clock: MockClock, 
     async with open_desk() as desk, trio.open_nursery() as nursery:
         item = offer_info(9, "big")
         desk.pool.files.known.append(item)
-        nursery.start_soon(files.get, desk.call(recorder, file="big", out=str(tmp_path / "x"), timeout_s=30))
-        for done in (0, 10):
+        nursery.start_soon(fetching.get, desk.call(recorder, files=["big"], out=str(tmp_path / "x"), timeout_s=30))
+        for done, rate in ((0, 0.0), (10, 2.0)):
             await trio.sleep(10)
             desk.pool.events.publish(
-                DownloadProgress(file_id=item.file_id, done_bytes=done, size_bytes=100, rate_bytes_per_s=0.0)
+                DownloadProgress(file_id=item.file_id, done_bytes=done, size_bytes=100, rate_bytes_per_s=rate)
             )
         await trio.sleep(3600)
         desk.pool.files.may_complete.set()
-    assert [progress["bytes"] for progress in recorder.progressed] == [0, 10]
+    shown = [(progress["bytes"], progress["rate"]) for progress in recorder.progressed]
+    assert shown == [(0, 0), (10, 2), (10, 0)]  # the last one says that nothing comes any more
     assert recorder.records[-1]["event"] == "complete"
 
 
@@ -253,7 +254,7 @@ async def test_get_does_not_enter_for_a_path_that_is_taken(jumping_clock: MockCl
     (tmp_path / "taken").write_text("precious")
     async with open_desk() as desk:
         with pytest.raises(OutputExists, match="never overwrites"):
-            await files.get(desk.call(Recorder(), file="big", out=str(tmp_path / "taken"), timeout_s=30))
+            await fetching.get(desk.call(Recorder(), files=["big"], out=str(tmp_path / "taken"), timeout_s=30))
         assert desk.node.joins == 0
 
 
@@ -262,7 +263,7 @@ async def test_retract_works_also_when_nobody_is_there(jumping_clock: MockClock)
     async with open_desk() as desk:
         item = offer_info(9, "big", ME)
         desk.pool.files.known.append(item)
-        await files.retract(desk.call(recorder, file="big", message=None, timeout_s=5))
+        await offers.retract(desk.call(recorder, file="big", message=None, timeout_s=5))
         assert desk.pool.files.retracted == [item.file_id]
     assert recorder.records == [{"event": "retracted", "file_id": encode_id(item.file_id)}]
     assert "nobody is there" in recorder.notes[0]
@@ -274,7 +275,7 @@ async def test_to_retract_what_somebody_else_offers_is_told_as_what_it_is(jumpin
         desk.pool.is_linked.set()
         desk.pool.files.known += [offer_info(9, "theirs", ADA), offer_info(10, "mine", ME)]
         for name in ("theirs", "mine"):
-            await files.retract(desk.call(recorder, file=name, message=None))
+            await offers.retract(desk.call(recorder, file=name, message=None))
     assert "no longer gives theirs" in recorder.notes[0]
     assert recorder.notes[1].startswith("mine is withdrawn")
 
@@ -284,10 +285,10 @@ async def test_a_message_is_taken_back_by_the_beginning_of_its_id(jumping_clock:
     async with open_desk() as desk:
         message = await desk.pool.store("oops", ms=1000, by=ME)
         text_id = encode_id(message.msg_id)
-        await files.retract(desk.call(recorder, file=None, message=text_id[:6], timeout_s=5))
+        await offers.retract(desk.call(recorder, file=None, message=text_id[:6], timeout_s=5))
         assert desk.pool.retracted == [message.msg_id]
         with pytest.raises(UnknownMessage):
-            await files.retract(desk.call(recorder, file=None, message="zzzzzz", timeout_s=5))
+            await offers.retract(desk.call(recorder, file=None, message="zzzzzz", timeout_s=5))
     assert recorder.records == [{"event": "message_retracted", "id": text_id, "node": encode_id(ME), "name": "me"}]
     assert "nobody is there now" in recorder.notes[0]
 

@@ -12,6 +12,7 @@ import trio
 
 from poolnet import UnknownPool
 from poolnet_cli.control import MAX_SOCKET_PATH_BYTES, SOCKET_NAME, connect_control, open_control_server, run_remotely
+from poolnet_cli.lines import Input
 from poolnet_cli.outcome import CommandFailed
 from poolnet_cli.reporter import Reporter
 
@@ -33,14 +34,20 @@ class Recorder:
     async def note(self, text: str) -> None:
         self.seen.append(("note", text))
 
+    async def data(self, data: bytes) -> None:
+        self.seen.append(("data", data))
+
 
 class Commands:
     """The commands of these tests."""
 
     def __init__(self) -> None:
         self.was_cancelled = trio.Event()
+        self.taken = 0
+        self.may_take = trio.Event()
+        self.had_all = False
 
-    async def execute(self, name: str, params: dict[str, Any], reporter: Reporter, lines: AsyncIterator[str]) -> None:
+    async def execute(self, name: str, params: dict[str, Any], reporter: Reporter, given: Input) -> None:
         match name:
             case "report":
                 await reporter.record({"echo": params})
@@ -51,8 +58,18 @@ class Commands:
             case "crash":
                 raise ZeroDivisionError("oops")
             case "echo":
-                async for line in lines:
+                async for line in given.lines:
                     await reporter.record({"line": line})
+            case "copy":
+                await reporter.record({})
+                async for data in given.data:
+                    await reporter.data(data)
+            case "swallow":
+                await reporter.record({})
+                await self.may_take.wait()
+                async for data in given.data:
+                    self.taken += len(data)
+                self.had_all = True
             case "stay":
                 await reporter.record({})
                 try:
@@ -73,7 +90,28 @@ async def ask(home: Path, name: str, params: dict[str, Any], reporter: Recorder,
 
     stream = await connect_control(home)
     assert stream is not None
-    return await run_remotely(stream, name, params, reporter, typed())
+    return await run_remotely(stream, name, params, reporter, Input(lines=typed()))
+
+
+class Endless:
+    """Bytes without an end; counts what was read of them."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def __aiter__(self) -> "Endless":
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.read += 64 * 1024
+        return bytes(64 * 1024)
+
+
+async def pass_bytes(home: Path, name: str, data: AsyncIterator[bytes], reporter: Recorder) -> bool:
+    stream = await connect_control(home)
+    assert stream is not None
+    return await run_remotely(stream, name, {}, reporter, Input(data=data))
 
 
 async def test_a_command_runs_there_and_its_output_arrives_here_in_order(home: Path):
@@ -104,6 +142,49 @@ async def test_typed_lines_reach_the_command_until_their_end(home: Path):
     async with open_control_server(home, Commands().execute):
         assert await ask(home, "echo", {}, recorder, "one", "", "three")
     assert [record["line"] for _, record in recorder.seen] == ["one", "", "three"]
+
+
+async def test_bytes_go_both_ways_as_they_are(home: Path):
+    async def pieces() -> AsyncIterator[bytes]:
+        for data in (b"\0\xff\n", bytes(range(256)) * 1000, b"end"):
+            yield data
+
+    recorder = Recorder()
+    async with open_control_server(home, Commands().execute):
+        assert await pass_bytes(home, "copy", pieces(), recorder)
+    received = b"".join(data for word, data in recorder.seen if word == "data")
+    assert received == b"\0\xff\n" + bytes(range(256)) * 1000 + b"end"
+
+
+async def test_bytes_that_are_not_taken_are_not_read_either(home: Path):
+    commands, endless = Commands(), Endless()
+    async with open_control_server(home, commands.execute), trio.open_nursery() as nursery:
+        nursery.start_soon(pass_bytes, home, "swallow", endless, Recorder())
+        with trio.move_on_after(0.5):
+            while endless.read < 64 * 2**20:
+                await trio.lowlevel.checkpoint()
+        held = endless.read
+        assert 0 < held < 4 * 2**20
+        commands.may_take.set()
+        while endless.read < held + 2**20:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+
+
+async def test_half_of_the_bytes_of_a_client_that_is_killed_are_not_taken_for_all(home: Path):
+    commands = Commands()
+    async with open_control_server(home, commands.execute) as server:
+        stream = await connect_control(home)
+        assert stream is not None
+        async with stream:
+            await stream.send_all(b'{"command": "swallow"}\n{"data": "AAAA"}\n')
+            await stream.receive_some()
+            commands.may_take.set()
+            while not commands.taken:
+                await trio.lowlevel.checkpoint()
+        await server.wait_idle()
+    assert commands.taken == 3
+    assert not commands.had_all
 
 
 async def test_a_client_that_goes_away_cancels_its_command(home: Path):

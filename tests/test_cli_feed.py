@@ -23,6 +23,11 @@ from poolnet_cli.lines import MAX_LINE_BYTES, LineSplitter
         ("/offer a b c.txt", feed.OfferFile("a b c.txt")),
         ("/offer 'a b.txt'", feed.OfferFile("a b.txt")),
         ("/offer it's.txt", feed.OfferFile("it's.txt")),
+        ("/offer --media ~/a b.png", feed.OfferFile("~/a b.png", media=True)),
+        (
+            "/offer --name 'my trip' --exclude *.tmp --exclude 'a b' --hidden trip",
+            feed.OfferFile("trip", name="my trip", exclude=("*.tmp", "a b"), hidden=True),
+        ),
         ("/get big.bin", feed.GetFile("big.bin")),
         ("/get 'two words' out.bin", feed.GetFile("two words", "out.bin")),
         ("/older", feed.ShowOlder()),
@@ -38,7 +43,19 @@ def test_a_line_is_a_text_unless_it_begins_with_one_slash(line: str, typed: feed
 
 @pytest.mark.parametrize(
     "line",
-    ["/nonsense", "/offer", "/get", "/get a b c", "/", "/search ?", "/retract", "/retract a b", "/announce"],
+    [
+        "/nonsense",
+        "/offer",
+        "/offer --name x",
+        "/offer --nonsense x",
+        "/get",
+        "/get a b c",
+        "/",
+        "/search ?",
+        "/retract",
+        "/retract a b",
+        "/announce",
+    ],
 )
 def test_a_slash_command_that_is_wrong_says_what_to_type(line: str):
     with pytest.raises(ValueError, match=r"/(help|offer|get|search|retract|announce)"):

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 import poolnet_cli.cli
+import poolnet_cli.launch
 from poolnet_cli.options import Settings
+from poolnet_cli.settings import Limits
 
 Calls = list[tuple[Settings, str, dict[str, Any]]]
 
@@ -21,7 +23,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         seen.append((settings, name, params))
         return 0
 
-    monkeypatch.setattr(poolnet_cli.cli, "run_on_home", run_on_home)
+    monkeypatch.setattr(poolnet_cli.launch, "run_on_home", run_on_home)
     for variable in ("POOLNET_HOME", "POOLNET_JSON", "POOLNET_BIND", "POOLNET_INVITE"):
         monkeypatch.delenv(variable, raising=False)
     return seen
@@ -114,6 +116,54 @@ def test_what_is_asked_of_a_history_goes_together(run, calls: Calls, tmp_path: P
     assert (jsonl["export"], jsonl["format"]) == (str(tmp_path / "talk"), "jsonl")
 
 
+def test_limits_come_from_options_and_the_environment_and_what_is_not_said_is_not(
+    run, calls: Calls, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("POOLNET_GET_LIMIT_UP", "2M")
+    monkeypatch.setenv("POOLNET_JOIN_TCP", "0")
+    run("get", "garden", "x", "--limit-down", "none", "--cache", "1G", "--downloads", "3")
+    run("join", "garden")
+    run("offer", "garden", "x", "--tcp")
+    run("files", "garden")
+    limits = [settings.limits for settings, _, _ in calls]
+    assert limits == [
+        Limits(up=2 * 1024**2, down=0, cache=1024**3, downloads=3),
+        Limits(tcp=False),
+        Limits(tcp=True),
+        Limits(),
+    ]
+
+
+def test_a_change_of_a_download_names_it(run, calls: Calls):
+    run("downloads", "garden")
+    run("downloads", "garden", "--cancel", "big")
+    run("downloads", "garden", "--priority", "big", "-3")
+    run("downloads", "garden", "--forget")
+    asked = [(params["action"], params["file"], params["priority"]) for _, _, params in calls]
+    assert asked == [(None, None, None), ("cancel", "big", None), ("priority", "big", -3), ("forget", None, None)]
+
+
+def test_a_stream_has_the_name_of_its_file_unless_it_is_given_one(run, calls: Calls, tmp_path: Path):
+    (tmp_path / "talk.ogg").write_bytes(b"x")
+    run("stream", "garden", str(tmp_path / "talk.ogg"))
+    run("stream", "garden", "-", "--name", "radio")
+    assert [params["name"] for _, _, params in calls] == ["talk.ogg", "radio"]
+
+
+def test_a_setting_is_told_what_it_is_set_to(run, calls: Calls):
+    run("settings")
+    run("settings", "limit-up", "500K")
+    run("settings", "limit-up", "default")
+    run("settings", "tcp", "off")
+    asked = [(params["name"], params["is_change"], params["value"]) for _, _, params in calls]
+    assert asked == [
+        (None, False, None),
+        ("limit-up", True, 512_000),
+        ("limit-up", True, None),
+        ("tcp", True, False),
+    ]
+
+
 def test_a_feed_for_people_knows_the_rows_of_the_screen_and_one_for_programs_has_none(run, calls: Calls):
     run("join", "garden")
     run("join", "garden", "--json")
@@ -150,6 +200,23 @@ def test_a_feed_for_people_knows_the_rows_of_the_screen_and_one_for_programs_has
         ("keep", "garden", "--everything", "--for", "90d"),
         ("wait", "garden"),
         ("announce", "garden"),
+        ("get", "garden"),
+        ("get", "garden", "a", "--all"),
+        ("get", "garden", "a", "b", "--out", "/nowhere"),
+        ("get", "garden", "a", "b", "--only", "x"),
+        ("get", "garden", "a", "--limit-down", "fast"),
+        ("get", "garden", "a", "--downloads", "0"),
+        ("offer", "garden", "a", "b", "--name", "c"),
+        ("downloads", "garden", "--pause", "a", "--resume", "b"),
+        ("downloads", "garden", "--priority", "a", "high"),
+        ("save", "garden", "a"),
+        ("stream", "garden"),
+        ("stream", "garden", "/nowhere/at/all"),
+        ("watch", "garden"),
+        ("settings", "nonsense", "1"),
+        ("settings", "limit-up", "fast"),
+        ("settings", "downloads", "0"),
+        ("settings", "tcp", "maybe"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(

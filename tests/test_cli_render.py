@@ -290,6 +290,10 @@ def test_every_event_of_the_feed_has_a_text():
         ("send", {"id": "m" * 52}, "m" * 52 + "\n"),
         ("offer", {"file_id": FILE_ID, "name": "a\x1bb", "size": 1}, FILE_ID + "  a\\x1bb\n"),
         ("get", {"event": "complete", "file_id": FILE_ID, "path": "/x/y z"}, "/x/y z\n"),
+        ("save", {"event": "saved", "file_id": FILE_ID, "path": "/x/y"}, "/x/y\n"),
+        ("get", {"event": "download_failed", "file_id": FILE_ID, "code": "x", "reason": "y"}, ""),
+        ("stream", {"event": "streaming", "file_id": FILE_ID, "name": "radio"}, FILE_ID + "  radio\n"),
+        ("watch", {"event": "watching", "file_id": FILE_ID, "name": "radio"}, ""),
         ("leave", {"pool": "p", "name": "n"}, ""),
     ],
 )
@@ -299,17 +303,17 @@ def test_results_are_bare_lines_that_scripts_can_use(command: str, record: dict[
 
 
 def listed(**fields: object) -> dict[str, object]:
-    shared = {"file_id": FILE_ID, "name": "x", "size": 2048, "nodes": [ADA], "state": "offered", "path": None}
+    shared = {"file_id": FILE_ID, "name": "x", "size": 2048, "holders": 1, "state": "offered", "path": None}
     return {**shared, "kind": "file", "file_count": 1, "bytes": 512, **fields}
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"kind": "folder", "file_count": 2}, "folder of 2 files  2.0 KiB      1  -"),
-        ({"kind": "folder", "file_count": 1}, "folder of 1 file  2.0 KiB      1  -"),
-        ({"kind": "media"}, "picture  2.0 KiB      1  -"),
-        ({"kind": "stream", "size": 0}, "stream     -      1  -"),
+        ({"kind": "folder", "file_count": 2}, "folder of 2 files  2.0 KiB        1  -"),
+        ({"kind": "folder", "file_count": 1}, "folder of 1 file  2.0 KiB        1  -"),
+        ({"kind": "media"}, "picture  2.0 KiB        1  -"),
+        ({"kind": "stream", "size": 0}, "stream     -        1  -"),
         ({"state": "downloading"}, "25 %"),
         ({"state": "queued"}, "waits for its turn"),
         ({"state": "paused"}, "25 %, paused"),
@@ -327,7 +331,7 @@ def test_a_table_is_aligned_and_not_cut_off_outside_a_terminal():
     for name in ("short", "x" * 300):
         assert renderer.record(listed(name=name)) == ""
     heading, first, second = renderer.finish().splitlines()
-    assert heading.split() == ["FILE", "NAME", "KIND", "SIZE", "NODES", "HERE"]
+    assert heading.split() == ["FILE", "NAME", "KIND", "SIZE", "HOLDERS", "HERE"]
     assert first.split() == ["ffffffff", "short", "file", "2.0", "KiB", "1", "-"]
     assert "x" * 300 in second
 

@@ -12,6 +12,7 @@ from poolnet_cli.units import (
     format_rate,
     format_size,
     parse_duration,
+    parse_size,
     parse_time,
 )
 
@@ -131,3 +132,26 @@ def test_an_address_to_listen_on_may_lack_host_or_port(text: str, address: tuple
 def test_a_wrong_port_is_wrong_usage(text: str):
     with pytest.raises(click.BadParameter, match="HOST:PORT"):
         HostPort(7).convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("500K", 500 * 1024),
+        ("2m", 2 * 1024**2),
+        ("1.5G", 3 * 2**29),
+        ("2 MiB", 2 * 1024**2),
+        ("256MB", 2**28),
+        ("1M/s", 2**20),
+    ],
+)
+def test_a_size_is_a_number_and_a_unit(text: str, size: int):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "K", "-1K", "fast", "1X", "1e9", "nan", "9999999T"])
+def test_what_is_no_size_is_refused_with_an_example(text: str):
+    with pytest.raises(ValueError, match="write for example 500K"):
+        parse_size(text)

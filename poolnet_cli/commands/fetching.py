@@ -16,8 +16,8 @@ from poolnet import (
     OfferInfo,
     OutputExists,
     PoolEvent,
-    PoolnetError,
     PoolNet,
+    PoolnetError,
     Unreachable,
     encode_id,
 )
@@ -57,8 +57,8 @@ async def get(call: Call) -> None:
     """Fetch files and folders, several at once.
 
     Params: pool, files (names or beginnings of ids), all (whatever is not here), out (a path), only, priority,
-    background, timeout_s. `timeout_s` bounds the time in which nothing of any file comes that has not begun; of one that
-    has, only the swarm's own patience counts.
+    background, timeout_s. `timeout_s` bounds the time in which nothing comes of any file; one of which something has
+    come takes as long as it takes.
 
     Raises:
         UnknownFile: nobody offers it. Unreachable: nobody was reached, or nobody who has it, in time.

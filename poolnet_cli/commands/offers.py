@@ -93,16 +93,14 @@ async def offer(call: Call) -> None:
 async def hash_and_offer(
     net: PoolNet, path: str, reporter: Reporter, options: OfferOptions = OfferOptions()
 ) -> OfferInfo:
-    """Hash and offer a file, a picture or a folder, with progress where it may take long.
+    """Hash and offer a file, a picture or a folder, with progress.
 
     Raises:
         SourceUnavailable: it cannot be read, or changed meanwhile.
         LocalError: as a picture it is too large.
     """
     source = Path(path)
-    if options.media:
-        return await net.files.offer_media(source, name=options.name)
-    offer_it = net.files.offer
+    offer_it = net.files.offer_media if options.media else net.files.offer
     if await trio.to_thread.run_sync(source.is_dir):
         offer_it = partial(net.files.offer_folder, exclude=options.exclude, include_hidden=options.hidden)
     async with latest_progress(reporter) as post:
