@@ -16,7 +16,7 @@ import trio
 
 from poolnet.clock import Hlc, HybridClock, make_hlc
 from poolnet.errors import LocalError, Refused, StoreError, UnknownPool, Unreachable, WireError
-from poolnet.file_manager import OfferInfo, open_file_manager
+from poolnet.file_manager import FileManager, OfferInfo, open_file_manager
 from poolnet.identity.invite_link import SCHEME, InviteLink, ServerAddress, parse_invite_link_untrusted
 from poolnet.identity.keys import DeviceKey
 from poolnet.identity.membership import Membership, removal_keep
@@ -265,21 +265,33 @@ class Node:
         async with self.open_history(pool) as reader:
             return await (reader.latest(limit) if before is None else reader.before(before, limit))
 
+    @asynccontextmanager
+    async def open_files(self, pool: PoolInfo) -> AsyncIterator[FileManager]:
+        """Open the files of a pool on this device, joined or not; where it is not joined, nothing moves.
+
+        Raises:
+            UnknownPool: the pool is not on this device.
+            StoreError: they cannot be read.
+        """
+        joined = self._joined.get(pool.pool_id)
+        if joined is not None:
+            yield joined.files
+            return
+        record = self._record(pool.pool_id)
+        async with (
+            open_message_db(record.database, record.pool_id) as db,
+            open_file_manager(record.files_directory, rng=self._rng, cache_size_bytes=0, media_cache_bytes=0) as files,
+        ):
+            await replay_offers(db, files)
+            yield files
+
     async def offers(self, pool: PoolInfo) -> list[OfferInfo]:
         """Return the files on offer in a pool as far as this device knows; joined or not.
 
         Raises:
             UnknownPool: the pool is not on this device.
         """
-        joined = self._joined.get(pool.pool_id)
-        if joined is not None:
-            return joined.files.offers()
-        record = self._record(pool.pool_id)
-        async with (
-            open_message_db(record.database, record.pool_id) as db,
-            open_file_manager(record.files_directory, rng=self._rng) as files,
-        ):
-            await replay_offers(db, files)
+        async with self.open_files(pool) as files:
             return files.offers()
 
     # --- a joined pool ------------------------------------------------------------------------------------------

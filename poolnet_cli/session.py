@@ -89,6 +89,10 @@ class Session:
         Raises:
             StoreError: they cannot be read.
         """
+        net = self.joined(pool.pool_id)
+        if net is not None:
+            yield net.files
+            return
         async with self.node.open_files(pool) as files:
             yield files
 

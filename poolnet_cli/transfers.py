@@ -19,6 +19,8 @@ from poolnet_cli.units import format_duration, format_rate, format_size
 FIRST_TOLD_S: Final = 5.0
 TOLD_INTERVAL_S: Final = 10.0
 _BAR_CELLS: Final = 20
+#: A rate of less than this is not worth telling.
+_MIN_MEASURED_S: Final = 0.5
 #: Cells of a name: at least, and at most.
 _MIN_NAME: Final = 10
 _MAX_NAME: Final = 40
@@ -49,7 +51,7 @@ class _Transfer:
         rate = format_rate(self.rate) if self.rate else ""
         sources = f"{self.sources} source{'' if self.sources == 1 else 's'}" if self.sources else ""
         left = f"{format_duration((self.size - self.done) / self.rate)} left" if self.rate else ""
-        if self.is_fetched and not left:
+        if self.is_fetched and not self.rate and self.done < self.size:
             left = "waiting"
         return share, f"{format_size(self.done)} / {format_size(self.size)}", rate, sources, left
 
@@ -125,7 +127,7 @@ class Transfers:
     def _update_hashing(self, key: str, transfer: _Transfer) -> None:
         """Work out the rate, which nobody tells; take it away when it is done."""
         took_s = self._clock() - transfer.since
-        transfer.rate = transfer.done / took_s if took_s > 0 else 0.0
+        transfer.rate = transfer.done / took_s if took_s >= _MIN_MEASURED_S else 0.0
         if transfer.done >= transfer.size:
             del self._transfers[key]
 

@@ -338,7 +338,7 @@ async def test_a_server_that_lies_about_the_time_neither_stops_a_node_nor_moves_
 ) -> None:
     async with World(tmp_path).pool("ada", "bob") as (ada, bob):
         for unix_ms in (2**64 - 1, 0):
-            ada.pool.observed(Address(host="192.0.2.1", port=1), unix_ms)
+            ada.pool._placement.observed(Address(host="192.0.2.1", port=1), unix_ms)
             await ada.pool.send(f"at {unix_ms}")
             await bob.hears(f"at {unix_ms}")
         for entry in await ada.node.history(ada.node.find_pool("garden"), limit=10):
@@ -350,7 +350,7 @@ async def test_a_neighbour_outvotes_a_server_whose_time_is_a_day_off(tmp_path: P
         says = ada.pool._links.links[bob.node.device_id]._their_clock.says
         elapsed_ms = ada.node._time.elapsed_ms()
         says(ada.node._time.now_ms() + 5000, at_elapsed_ms=elapsed_ms)
-        ada.pool.observed(Address(host="192.0.2.1", port=1), now_ms() + 24 * 3600_000)
+        ada.pool._placement.observed(Address(host="192.0.2.1", port=1), now_ms() + 24 * 3600_000)
         assert round(ada.pool._time.clock.offset_ms, -2) == 5000
         says(ada.node._time.now_ms() + 9000, at_elapsed_ms=elapsed_ms)
         await ada.pool.send("corrected anew")

@@ -64,7 +64,8 @@ class Downloads:
         exchange: where their pieces come from.
         sources: takes those that are complete.
         publish: called with events.
-        changed: called with a file whose download begins or ends.
+        changed: called with a file when its download begins, whenever its pieces begin to be fetched (the exchange has
+            forgotten the route since the last time), and when it has ended.
 
     Attributes:
         running: those that are going on, by id.
@@ -261,6 +262,7 @@ class Downloads:
     ) -> bool:
         """Fetch what is wanted and not held; return False if another size should be tried."""
         file_id = download.record.file_id
+        self._changed(file_id)
         self._exchange.download(part, held.to_ranges(), download, priority=download.priority)
         if wanted is not None:
             self._exchange.select(file_id, wanted)

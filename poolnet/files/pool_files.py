@@ -72,14 +72,14 @@ class PoolFiles:
         self.book = OfferBook()
         self.sources = Sources(table, exchange, self._source_lost)
         self.downloads = Downloads(
-            table, exchange, self.sources, publish=events.publish, changed=self._download_changed
+            table, exchange, self.sources, publish=events.publish, changed=self._fetching_changed
         )
         self.list = OfferList(self.book, table, running=self.downloads.running, states=lambda: self.queue.list.states())
         self.queue = DownloadQueue(
             nursery=nursery, table=table, downloads=self.downloads, offers=self.list, publish=events.publish
         )
         self.announcer = Announcer(table, self.book)
-        self.routes = Routes(self.book, tell=exchange.route, fetched=lambda: self.downloads.running)
+        self.routes = Routes(self.book, tell=exchange.route, fetched=self._fetched)
         exchange.on_relays(wanted=self.routes.ask, unwanted=self.routes.forget, doubted=self.routes.size_doubted)
         self.folders = Folders(table.directory / "folders", table, self._fetch_list)
         self.downloads.contents["folder"] = self.sources.kinds["folder"] = self.folders
@@ -112,11 +112,13 @@ class PoolFiles:
             records: the downloads that were listed; they go on from `settle` on.
         """
         self.queue.list.restore(records)
+        await self.folders.tidy_up()
         await self.sources.restore()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.exchange.run_timer)
             nursery.start_soon(self.sources.run_checks)
             nursery.start_soon(self.queue.run)
+            await nursery.start(self.media.run)
             task_status.started()
 
     # --- streams ------------------------------------------------------------------------------------------------
@@ -173,6 +175,7 @@ class PoolFiles:
             publish=publish,
             offer_whole=self.offering.offer_stream,
             fetch_file=self._fetch_whole,
+            watching=self._fetching_changed,
         )
         for path in await self._streams.restore():
             logger.info("a stream that was cut off is kept as %s", path.name)
@@ -206,7 +209,7 @@ class PoolFiles:
             self.routes.offers_changed(changed)
             if changed in self.downloads.running:
                 self.downloads.running[changed].look_again()
-                self._update_holders()
+            self._holders_changed(changed)
         self.queue.offered()
         self._stream_news(offered, offer)
         if isinstance(body, MediaBody) and node != self._node:
@@ -233,6 +236,7 @@ class PoolFiles:
         is_gone = self.book.retracted(file_id, node, hlc)
         if earlier is not None:
             self.routes.offers_changed(file_id)
+            self._holders_changed(file_id)
             self._stream_news(file_id, earlier)
         if not is_gone:
             return
@@ -244,16 +248,28 @@ class PoolFiles:
         if file is not None and not file.is_own:
             self._nursery.start_soon(self._reporting, self.offering.forget, file)
 
-    def _download_changed(self, file_id: FileId) -> None:
-        """Take note that a download began or ended, or that others offer the file now."""
-        if file_id in self.downloads.running:
+    def _fetched(self) -> set[FileId]:
+        """Return what this device is fetching: downloads, and streams that are watched."""
+        watched = set() if self._streams is None else self._streams.watched
+        return self.downloads.running.keys() | watched
+
+    def _fetching_changed(self, file_id: FileId) -> None:
+        """Take note that a download or the watching of a stream begins, begins anew, or has ended."""
+        self.routes.ended(file_id)
+        if self._is_fetched(file_id):
             self.routes.refresh([file_id])
-        else:
-            self.routes.ended(file_id)
         self._update_holders()
 
+    def _is_fetched(self, file_id: FileId) -> bool:
+        return file_id in self.downloads.running or (self._streams is not None and file_id in self._streams.watched)
+
+    def _holders_changed(self, file_id: FileId) -> None:
+        """Take note that others offer a file now, or somebody does no more."""
+        if self._is_fetched(file_id):
+            self._update_holders()
+
     def _update_holders(self) -> None:
-        holders = frozenset(node for file_id in self.downloads.running for node in self.book.nodes(file_id))
+        holders = frozenset(node for file_id in self._fetched() for node in self.book.nodes(file_id))
         if holders != self._holders:
             self._holders = holders
             self._want_holders(holders)
@@ -279,7 +295,9 @@ class PoolFiles:
     async def _fetch_quietly(
         self, file_id: FileId, target: Path, kind: FileKind, sizes: Callable[[FileId], Sequence[int]]
     ) -> Path:
-        record = PartRecord(file_id=file_id, name=target.name, size_bytes=0, target=target, kind=kind)
+        best = self.book.best(file_id)
+        name = target.name if best is None else best.name
+        record = PartRecord(file_id=file_id, name=name, size_bytes=0, target=target, kind=kind)
         return await self.downloads.fetch(record, lambda: sizes(file_id), is_quiet=True)
 
     def _media_sizes(self, file_id: FileId) -> Sequence[int]:

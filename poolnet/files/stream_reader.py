@@ -199,11 +199,14 @@ class StreamReader:
                 self._position = 0
             return
         is_first, self._has_heard = not self._has_heard, True
-        if self._position is None or (is_first and end > _OLD_PIECES) or self._is_late(self._position, end, now):
+        if self._position is None or (is_first and end > _OLD_PIECES) or self._is_behind(self._position, end, now):
             self._jump = _Jump(self._position, now)
             self._position = end - 1
 
-    def _is_late(self, position: int, end: int, now: float) -> bool:
+    def _is_behind(self, position: int, end: int, now: float) -> bool:
+        """Return whether what comes next is old; also at first, if the first who was heard had only begun to watch."""
+        if now < self._began_at + _START_WAIT_S and end > position + WINDOW:
+            return True
         return position < end - 1 and now >= self._edge.late_at(position)
 
     def _move_window(self) -> None:

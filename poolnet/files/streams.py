@@ -8,7 +8,7 @@ in the directory, and offered like any other.
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
 from pathlib import Path
 from typing import Final
 
@@ -65,6 +65,7 @@ class Streams:
         publish: tells the pool of a stream, or that it was withdrawn.
         offer_whole: takes a finished stream as a file.
         fetch_file: returns where a file is, after it was fetched if need be; for streams that ended before.
+        watching: called with a stream of others when watching it begins and when that has ended.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Streams:
         publish: Publish,
         offer_whole: OfferWhole,
         fetch_file: FetchFile,
+        watching: Callable[[FileId], None] = lambda _stream_id: None,
     ) -> None:
         self._directory = directory
         self._table = table
@@ -91,8 +93,14 @@ class Streams:
         self._publish = publish
         self._offer_whole = offer_whole
         self._fetch_file = fetch_file
+        self._watching = watching
         self._own: dict[FileId, _OwnStream] = {}  # in the order of their beginning
         self._watched: dict[FileId, StreamReader] = {}
+
+    @property
+    def watched(self) -> Set[FileId]:
+        """The streams of others that are being watched."""
+        return self._watched.keys()
 
     async def restore(self) -> list[Path]:
         """Save what a crash left of streams of this device, as files that are not offered; return these.
@@ -170,11 +178,13 @@ class Streams:
         reader = self._reader(store, self._exchange, self._news, from_start=from_start)
         self._watched[stream_id] = reader
         self._exchange.follow_stream(store, 0, 0, reader)
+        self._watching(stream_id)
         try:
             yield reader
         finally:
             del self._watched[stream_id]
             self._exchange.stop_following(stream_id)
+            self._watching(stream_id)
 
     def statistics(self) -> StreamStatistics:
         """Return counts; costs nothing."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -88,7 +89,7 @@ async def _wanted(use: PoolUse, call: Call, give_up_at: float) -> list[OfferInfo
         return [item for item in use.net.files.offers() if item.kind != "stream" and item.state not in _HERE]
     items: dict[FileId, OfferInfo] = {}
     for text in call.params["files"]:
-        item = await wait_found(use, lambda text=text: use.net.files.find(text), give_up_at)  # type: ignore[misc]
+        item = await wait_found(use, partial(use.net.files.find, text), give_up_at)
         items[item.file_id] = item
     return list(items.values())
 
@@ -238,7 +239,7 @@ def _summary(failures: Sequence[tuple[OfferInfo, Outcome]], count: int) -> Outco
     return Outcome(
         exit_code=UNREACHABLE if is_unreachable else FAILED,
         code=outcomes[0].code,
-        message=f"{len(failures)} of {count} files were not fetched: {named}{others}; the same command tries again",
+        message=f"{len(failures)} of {count} files were not fetched: {named}{others}; see above why",
     )
 
 

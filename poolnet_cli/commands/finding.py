@@ -5,7 +5,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from poolnet import FileId, OfferInfo, PoolNet, UnknownFile, Unreachable, encode_id, safe_file_name, short_id
+from poolnet import FileId, PoolNet, UnknownFile, Unreachable, encode_id, safe_file_name, short_id
 from poolnet_cli.session import PoolUse
 
 T = TypeVar("T")
@@ -54,11 +54,11 @@ async def wait_caught_up(use: PoolUse, give_up_at: float) -> None:
         return  # it knows what it knows
 
 
-def find_stream(net: PoolNet, text: str) -> OfferInfo:
-    """Return the stream that is meant by its name, or the beginning of its id.
+def find_stream(net: PoolNet, text: str) -> tuple[FileId, str]:
+    """Return the stream that is meant by its name, or the beginning of its id: its id and its name.
 
     Raises:
-        UnknownFile: there is none, or there are several.
+        UnknownFile: there is none, or there are several; or it has ended, so that it is offered as a file only.
     """
     offers = net.files.offers()
     streams = [(item.file_id, item.name) for item in offers if item.kind == "stream"]
@@ -67,7 +67,7 @@ def find_stream(net: PoolNet, text: str) -> OfferInfo:
         if any(text == item.name for item in offers):
             raise UnknownFile(f"{text!r} is no stream (any more); poolnet get fetches it")
         raise UnknownFile(f"no stream {text!r} is offered here, by name or id; list the files to see what is")
-    return next(item for item in offers if item.file_id == file_id)
+    return next(stream for stream in streams if stream[0] == file_id)
 
 
 def meant(known: Iterable[tuple[FileId, str]], text: str) -> FileId | None:

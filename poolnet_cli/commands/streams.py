@@ -2,10 +2,11 @@
 
 import trio
 
-from poolnet import encode_id
+from poolnet import FileId, UnknownFile, WireError, decode_id_untrusted, encode_id
 from poolnet_cli.command import Call
 from poolnet_cli.commands.finding import find_stream, wait_found
 from poolnet_cli.patience import told_if_slow
+from poolnet_cli.session import PoolUse
 from poolnet_cli.units import format_size
 
 
@@ -44,10 +45,10 @@ async def watch(call: Call) -> None:
     give_up_at = trio.current_time() + call.params["timeout_s"]
     async with call.session.use_pool(info) as use:
         async with told_if_slow(call.reporter, "waiting until another member is there"):
-            item = await wait_found(use, lambda: find_stream(use.net, call.params["stream"]), give_up_at)
-        what = {"file_id": encode_id(item.file_id), "name": item.name}
+            stream_id, name = await _find(use, call.params["stream"], give_up_at)
+        what = {"file_id": encode_id(stream_id), "name": name}
         size = skipped = 0
-        async with use.net.files.watch(item.file_id, from_start=call.params["from_start"]) as reader:
+        async with use.net.files.watch(stream_id, from_start=call.params["from_start"]) as reader:
             await call.reporter.record({"event": "watching", **what})
             async for data in reader:
                 if reader.skipped_bytes > skipped:
@@ -57,3 +58,15 @@ async def watch(call: Call) -> None:
                 await call.reporter.data(data)
                 size += len(data)
         await call.reporter.record({"event": "stream_ended", **what, "bytes": size, "skipped": skipped})
+
+
+async def _find(use: PoolUse, text: str, give_up_at: float) -> tuple[FileId, str]:
+    """Return the stream that is meant. One that has ended is listed as a file, and is found by its whole id only."""
+    try:
+        return await wait_found(use, lambda: find_stream(use.net, text), give_up_at)
+    except UnknownFile:
+        try:
+            return FileId(decode_id_untrusted(text.lower())), text
+        except WireError:
+            pass
+        raise
