@@ -97,7 +97,7 @@ async def measure(count: int, size_mib: int, rate_mbit: float) -> dict[str, Any]
             for number in range(count)
         ]
         async with open_pool(Path(name), count, links=3, hosts=hosts) as members:
-            await trio.sleep(20)  # the rings settle: no more links than the rings ask for
+            await trio.sleep(15)  # the rings settle: no more links than the rings ask for
             for member in members:
                 await member.tell("wait_links", count=1)
                 member.linked = await member.hear("linked")

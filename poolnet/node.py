@@ -23,7 +23,7 @@ from poolnet.identity.membership import Membership, removal_keep
 from poolnet.identity.statements import Role, Statement, make_genesis, make_invite, make_join, make_removal
 from poolnet.identity.user import SignedAddDevice, decode_add_device_untrusted, encode_add_device, found_user
 from poolnet.ids import ID_SIZE, DeviceId, MsgId, PoolId
-from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_INVITE_LIFETIME_S, MAX_DATAGRAM_SIZE
+from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_INVITE_LIFETIME_S, MAX_DATAGRAM_SIZE, MEDIA_CACHE_SIZE
 from poolnet.message_db import open_message_db
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from poolnet.net.udp import OpenSocket, open_udp_socket
@@ -86,6 +86,7 @@ class Node:
         wall_clock: WallClock,
         time: SteadyTime,
         cache_size_bytes: int,
+        media_cache_bytes: int,
     ) -> None:
         self.home: Path = home.path
         self.device_id: DeviceId = key.device_id
@@ -106,6 +107,7 @@ class Node:
             time=time,
             rng=random.SystemRandom(),
             cache_size_bytes=cache_size_bytes,
+            media_cache_bytes=media_cache_bytes,
         )
         self._joined: dict[PoolId, PoolNet] = {}
         self._rng = random.SystemRandom()
@@ -441,6 +443,7 @@ async def open_node(
     max_datagram_size: int = MAX_DATAGRAM_SIZE,
     tcp: bool = True,
     cache_size_bytes: int = DEFAULT_CACHE_SIZE,
+    media_cache_bytes: int = MEDIA_CACHE_SIZE,
     open_socket: OpenSocket = open_udp_socket,
     wall_clock: WallClock | None = None,
 ) -> AsyncIterator[Node]:
@@ -452,6 +455,7 @@ async def open_node(
         max_datagram_size: never send larger ones, whatever a path carries; for paths that lie about it.
         tcp: whether chunks may travel over TCP where it can be had; everything else is QUIC always.
         cache_size_bytes: what each pool may hold on disk of files on their way to others; 0 relays nothing.
+        media_cache_bytes: what pictures of others may take in each pool; 0 fetches none by itself.
         open_socket: makes UDP sockets; that of a simulated network in tests.
         wall_clock: the system's clock; a wrong one in tests.
 
@@ -503,6 +507,7 @@ async def open_node(
                 wall_clock=wall_clock,
                 time=time,
                 cache_size_bytes=cache_size_bytes,
+                media_cache_bytes=media_cache_bytes,
             )
             made.append(node)
             nursery.start_soon(node._accept_links)

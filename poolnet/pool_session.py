@@ -37,6 +37,7 @@ class PoolSessions:
 
     Attributes:
         cache_size_bytes: of the chunks that are held for others, in each pool.
+        media_cache_bytes: of the pictures that are fetched for everyone to see, in each pool.
     """
 
     key: DeviceKey
@@ -47,6 +48,7 @@ class PoolSessions:
     time: SteadyTime
     rng: RandomSource
     cache_size_bytes: int
+    media_cache_bytes: int
 
     @asynccontextmanager
     async def open(
@@ -110,7 +112,11 @@ class PoolSessions:
             nursery = await stack.enter_async_context(open_service_nursery())
             files = await stack.enter_async_context(
                 open_file_manager(
-                    record.files_directory, rng=self.rng, events=events, cache_size_bytes=self.cache_size_bytes
+                    record.files_directory,
+                    rng=self.rng,
+                    events=events,
+                    cache_size_bytes=self.cache_size_bytes,
+                    media_cache_bytes=self.media_cache_bytes,
                 )
             )
             pool = PoolNet(

@@ -47,7 +47,8 @@ def frames(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
 
 
 def falsify(header: ChunkHeader, payload: bytes) -> bytes:
-    return payload[:-1] + bytes([payload[-1] ^ 1])
+    """Change what is sent, but for the root of the tree: that would cast doubt on the size."""
+    return payload[:-1] + bytes([payload[-1] ^ 1]) if header.piece else payload
 
 
 def sent_files(device: FileNode) -> float:
@@ -148,7 +149,9 @@ async def test_a_cache_that_is_smaller_than_the_file_does(
         assert sum(kept) <= 6 * CHUNK_SIZE
 
 
-async def test_folders_and_pictures_come_over_a_relay_too(pool: Overlay, source: Path, jumping_clock: MockClock) -> None:
+async def test_folders_and_pictures_come_over_a_relay_too(
+    pool: Overlay, source: Path, jumping_clock: MockClock
+) -> None:
     root = pool.tmp_path / "root"
     (root / "sub").mkdir(parents=True)
     for number in range(8):

@@ -6,6 +6,7 @@ a batch ahead of the sending (outgoing.py).
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Final, Protocol
@@ -91,6 +92,9 @@ class Exchange:
         self._route_wanted: Callable[[FileId], None] = lambda _file_id: None
         self._route_unwanted: Callable[[FileId], None] = lambda _file_id: None
         self._relay_doubted: Callable[[FileId], None] = lambda _file_id: None
+        self._relay_refused: Callable[[], None] = lambda: None
+        self._undone: deque[sw.SwarmEffect] = deque()
+        self._is_performing = False
 
     # --- files --------------------------------------------------------------------------------------------------
 
@@ -148,6 +152,16 @@ class Exchange:
             self._feed(sw.CancelDownload(file_id))
             self._feed(sw.StopServing(file_id))
 
+    def stop_relaying(self, file_id: FileId) -> None:
+        """Drop what is in the cache of a file, if it is only relayed."""
+        if isinstance(self._uses.get(file_id), Relayed):
+            self.stop(file_id)
+
+    def size_here(self, file_id: FileId) -> int | None:
+        """Return the size of a file of which pieces are here, verified: it is no claim any more; None for a stream."""
+        use = self._uses.get(file_id)
+        return use.store.shape.size_bytes if use is not None and self._swarm.held(file_id) else None
+
     def source_count(self, file_id: FileId) -> int:
         """Return how many linked peers hold something of a file that is being fetched, or relay it."""
         return self._swarm.source_count(file_id)
@@ -199,6 +213,7 @@ class Exchange:
         wanted: Callable[[FileId], None],
         unwanted: Callable[[FileId], None],
         doubted: Callable[[FileId], None],
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
         """Say who finds routes.
 
@@ -206,8 +221,10 @@ class Exchange:
             wanted: called with a file that a peer would like to have relayed; `route` is the answer, now or later.
             unwanted: called when nobody asks for it any more.
             doubted: called when pieces of a relayed file show that its size is not what `route` said.
+            refused: called when the cache takes nothing; the next routes are to say so.
         """
         self._route_wanted, self._route_unwanted, self._relay_doubted = wanted, unwanted, doubted
+        self._relay_refused = refused
 
     def route(self, file_id: FileId, size_bytes: int | None, hops: int | None) -> None:
         """Say how many links away a holder of a file is (None: no way), and what size it has (None: a stream)."""
@@ -301,6 +318,8 @@ class Exchange:
                     self._statistics.relayed_pieces += is_relayed
                 case sw.PieceRejected():
                     self._statistics.bad_pieces += 1
+                case sw.Route():
+                    self._relay_refused()
             self._feed(outcome)
 
     def _is_current(self, use: Use) -> bool:
@@ -355,10 +374,12 @@ class Exchange:
     def _relay(self, file_id: FileId, size_bytes: int | None) -> None:
         """Make room for pieces of a file that peers want."""
         self._resting.pop(file_id, None)
-        if file_id in self._uses:
-            return
+        use = self._uses.get(file_id)
+        if use is not None and not (isinstance(use, Relayed) and use.store.shape.size_bytes != size_bytes):
+            return  # with another size, it is left from when that was believed
         store = None if self._make_relay is None else self._make_relay(file_id, size_bytes)
         if store is None:
+            self._relay_refused()
             self._feed(sw.Route(file_id, size_bytes, None))
         else:
             self._uses[file_id] = Relayed(store)
@@ -380,24 +401,38 @@ class Exchange:
         self._timer.rearm()
 
     def _perform(self, effects: Iterable[sw.SwarmEffect], blame: DeviceId | None) -> None:
-        """Do what the machine says; a fault of `blame`, whose frame it was, is raised when all else is done."""
-        fault = None
-        for effect in effects:
-            match effect:
-                case sw.SendFrame(peer, frame):
-                    self._post(peer, frame)
-                case sw.SendPiece(peer, file_id, piece):
-                    self._queue(peer, file_id, piece)
-                case sw.CancelSend(peer, file_id, pieces):
-                    if peer in self._links:
-                        self._links[peer][1].cancel(file_id, RangeSet(pieces))
-                case sw.Misbehaved(peer, reason):
-                    logger.warning("a peer broke the rules: %s", reason)
-                    fault = reason if peer == blame else fault
-                case _:
-                    self._tell(effect)
+        """Do what the machine says; a fault of `blame`, whose frame it was, is raised when all else is done.
+
+        What follows from an effect is done after the effects that came with it: peers hear of everything in order.
+        """
+        self._undone.extend(effects)
+        if self._is_performing:
+            return
+        self._is_performing, fault = True, None
+        try:
+            while self._undone:
+                effect = self._undone.popleft()
+                self._do(effect)
+                if isinstance(effect, sw.Misbehaved) and effect.peer == blame:
+                    fault = effect.reason
+        finally:
+            self._is_performing = False
         if fault is not None:
             raise ProtocolError(fault)
+
+    def _do(self, effect: sw.SwarmEffect) -> None:
+        match effect:
+            case sw.SendFrame(peer, frame):
+                self._post(peer, frame)
+            case sw.SendPiece(peer, file_id, piece):
+                self._queue(peer, file_id, piece)
+            case sw.CancelSend(peer, file_id, pieces):
+                if peer in self._links:
+                    self._links[peer][1].cancel(file_id, RangeSet(pieces))
+            case sw.Misbehaved(_, reason):
+                logger.warning("a peer broke the rules: %s", reason)
+            case _:
+                self._tell(effect)
 
     def _tell(self, effect: sw.SwarmEffect) -> None:
         """Pass on what concerns whoever uses a file."""

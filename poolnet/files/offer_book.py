@@ -178,7 +178,9 @@ class OfferBook:
 
     def whole_of_stream(self, stream_id: FileId) -> FileId | None:
         """Return the file that the author of a stream offers as the whole of it; what others say does not count."""
-        for author in self._offers.get(stream_id, {}):
+        if not self.is_stream_offered(stream_id):
+            return None
+        for author in self.nodes(stream_id):
             if (file_id := self._wholes.get((author, stream_id))) is not None and author in self.nodes(file_id):
                 return file_id
         return None
@@ -191,8 +193,9 @@ class OfferBook:
         return sorted(offers, key=lambda offer: (-claims[offer.size_bytes], offer.hlc, offer.node))
 
     def _claims(self, file_id: FileId) -> Collection[NodeOffer]:
-        offers = self._offers.get(file_id) or self._lists.get(file_id) or {}
-        return offers.values()
+        offers = (self._offers.get(file_id) or self._lists.get(file_id) or {}).values()
+        # Only its author can offer a stream: its id says who that is. What others offer under that id is a lie.
+        return [offer for offer in offers if offer.kind == "stream"] or offers
 
     def _note_list(self, offer: NodeOffer) -> None:
         if offer.list_id is not None:

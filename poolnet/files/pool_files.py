@@ -79,8 +79,14 @@ class PoolFiles:
             nursery=nursery, table=table, downloads=self.downloads, offers=self.list, publish=events.publish
         )
         self.announcer = Announcer(table, self.book)
-        self.routes = Routes(self.book, tell=exchange.route, fetched=self._fetched)
-        exchange.on_relays(wanted=self.routes.ask, unwanted=self.routes.forget, doubted=self.routes.size_doubted)
+        self.routes = Routes(self.book, tell=exchange.route, fetched=self._fetched, size_here=exchange.size_here)
+        self._has_cache = ring.is_usable
+        exchange.on_relays(
+            wanted=self._relay_wanted,
+            unwanted=self.routes.forget,
+            doubted=self.routes.size_doubted,
+            refused=self.routes.refuse,
+        )
         self.folders = Folders(table.directory / "folders", table, self._fetch_list)
         self.downloads.contents["folder"] = self.sources.kinds["folder"] = self.folders
         self._media_directory = table.directory / "media"
@@ -118,6 +124,7 @@ class PoolFiles:
             nursery.start_soon(self.exchange.run_timer)
             nursery.start_soon(self.sources.run_checks)
             nursery.start_soon(self.queue.run)
+            nursery.start_soon(self.routes.run)
             await nursery.start(self.media.run)
             task_status.started()
 
@@ -133,6 +140,11 @@ class PoolFiles:
         if self._streams is None:
             raise LocalError("streams need a pool: join one first")
         return self._streams
+
+    def _relay_wanted(self, file_id: FileId) -> None:
+        """Take note that a peer asks for a file over this device; without a cache, it has what this device fetches."""
+        if self._has_cache or self._is_fetched(file_id):
+            self.routes.ask(file_id)
 
     def _make_relay(self, file_id: FileId, size_bytes: int | None) -> RelaySink | None:
         """See `RelayMaker`."""
@@ -243,6 +255,8 @@ class PoolFiles:
         self.events.publish(OfferRetracted(file_id=file_id, node=node))
         self.queue.withdrawn(file_id)
         self.downloads.withdrawn(file_id)
+        if earlier is not None and earlier.kind != "stream":  # the end of that may still be on its way to others
+            self.exchange.stop_relaying(file_id)
         self.media.withdrawn(file_id)
         file = self.table.files.get(file_id)
         if file is not None and not file.is_own:

@@ -6,10 +6,14 @@ The pool knows the distance (protocol/routes.py), the offers say who are the hol
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
+import trio
+
 from poolnet.ids import DeviceId, FileId
 
 #: Files that peers ask to be relayed, over all links; the longest known go first.
 _MAX_ASKED: Final = 10_000
+#: How long nothing is relayed after the cache took nothing: as long as that leaves a full disk alone, and a bit.
+_REST_S: Final = 6.0
 
 #: Returns how many links away the nearest of these nodes is, or None if there is no way to any.
 HopsTo = Callable[[Collection[DeviceId]], int | None]
@@ -32,6 +36,7 @@ class Routes:
         offers: who has what.
         tell: called with a file, its size (None: a stream, or unknown) and the links to a holder (None: no way).
         fetched: returns the files that this device is fetching.
+        size_here: returns the size of a file of which genuine pieces are here, which counts more than what offers say.
     """
 
     def __init__(
@@ -40,14 +45,18 @@ class Routes:
         *,
         tell: Callable[[FileId, int | None, int | None], None],
         fetched: Callable[[], Iterable[FileId]],
+        size_here: Callable[[FileId], int | None] = lambda _file_id: None,
     ) -> None:
         self._offers = offers
         self._tell = tell
         self._fetched = fetched
+        self._size_here = size_here
         self._asked: dict[FileId, None] = {}
         self._told: dict[FileId, tuple[int | None, int | None]] = {}
         self._doubted: dict[FileId, int] = {}
         self._hops_to: HopsTo = lambda _holders: None
+        self._rests_until: float | None = None
+        self._resting = trio.Event()
 
     def measure_by(self, hops_to: HopsTo) -> None:
         """Measure distances by this function from now on."""
@@ -68,6 +77,22 @@ class Routes:
         self._told.pop(file_id, None)
         self._doubted.pop(file_id, None)
 
+    def refuse(self) -> None:
+        """Take note that the cache takes nothing: for a while, there is no way over this device."""
+        self._rests_until = trio.current_time() + _REST_S
+        self._resting.set()
+        self.refresh(list(self._asked))
+
+    async def run(self) -> None:
+        """Let relaying go on when the cache has rested, until cancelled."""
+        while True:
+            await self._resting.wait()
+            self._resting = trio.Event()
+            while self._rests_until is not None and trio.current_time() < self._rests_until:
+                await trio.sleep_until(self._rests_until)
+            self._rests_until = None
+            self.refresh(list(self._asked))
+
     def size_doubted(self, file_id: FileId) -> None:
         """Take the next of the sizes that a relayed file may have: what came does not fit the last one."""
         self._doubted[file_id] = self._doubted.get(file_id, 0) + 1
@@ -85,11 +110,13 @@ class Routes:
             file_ids: which files may be nearer or farther now; None: all that matter.
         """
         measured: dict[frozenset[DeviceId], int | None] = {}
-        for file_id in list(dict.fromkeys([*self._fetched(), *self._asked]) if file_ids is None else file_ids):
+        fetched = set(self._fetched())
+        for file_id in list(dict.fromkeys([*fetched, *self._asked]) if file_ids is None else file_ids):
             holders = frozenset(self._offers.nodes(file_id))
             if holders not in measured:
                 measured[holders] = self._hops_to(holders) if holders else None
-            route = (self._size(file_id), measured[holders])
+            is_refused = self._rests_until is not None and file_id not in fetched
+            route = (self._size(file_id), None if is_refused else measured[holders])
             if self._told.get(file_id) != route:
                 self._told[file_id] = route
                 self._tell(file_id, *route)
@@ -100,5 +127,7 @@ class Routes:
             self._told.pop(file_id, None)
 
     def _size(self, file_id: FileId) -> int | None:
+        if (here := self._size_here(file_id)) is not None:
+            return here
         sizes = self._offers.sizes(file_id)
         return sizes[self._doubted.get(file_id, 0) % len(sizes)] if sizes else None

@@ -29,7 +29,7 @@ from poolnet.wire.pool_frames import (
     WantMessages,
     WantStatements,
 )
-from poolnet.wire.swarm_frames import Have, Interest, Promise, Unwant, Want, Withdraw
+from poolnet.wire.swarm_frames import Have, Interest, Promise, Relay, Unwant, Want, Withdraw
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class MemberLink:
                 Gossip() | GossipHave() | Graft() | Prune() | OpenComparison() | Compare() | WantMessages() | Messages()
             ):
                 await self._talk(frame)
-            case Interest() | Have() | Want() | Promise() | Withdraw() | Unwant():
+            case Interest() | Have() | Want() | Promise() | Withdraw() | Unwant() | Relay():
                 self._files.handle_frame(self._link.peer, frame)
             case StatementIds():
                 for reply in self._exchange.handle(frame).replies:
