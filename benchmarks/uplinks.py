@@ -1,6 +1,6 @@
 """A file from one member to eight others whose uplinks are slow: who needs how long, and what the seeder sends.
 
-    python -m benchmarks.uplinks [--size-mib 16] [--rate 20] [--receivers 8] [--slow 0] [--runs 3]
+    python -m benchmarks.uplinks [--size-mib 64] [--rate 20] [--receivers 8] [--slow 0] [--runs 3]
 
 Every member is on a host of its own (a network namespace) whose uplink is limited (``tc tbf``); needs root. The time is
 told in uploads: how long it takes to send the file once over one uplink. --slow of the receivers have a tenth of the
@@ -78,7 +78,7 @@ async def run(size_mib: int, rate_mbit: float, receivers: int, slow: int) -> dic
 def main() -> None:
     """Read the arguments, print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size-mib", type=int, default=16)
+    parser.add_argument("--size-mib", type=int, default=64)
     parser.add_argument("--rate", type=float, default=20, help="megabits a second")
     parser.add_argument("--receivers", type=int, default=8)
     parser.add_argument("--slow", type=int, default=0)

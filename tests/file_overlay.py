@@ -1,9 +1,10 @@
-"""Devices whose file managers share a pool and know how far they are from each other: counted along the links there are.
+"""Devices whose file managers share a pool and know how far they are from each other, along the links there are.
 
 Time jumps, and what normally runs in threads runs at once (`jumping_clock`), so nothing here waits for real.
 """
 
 import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
@@ -44,7 +45,7 @@ class Overlay(Pool):
     async def chain(self, *devices: FileNode) -> AsyncIterator[list[MemoryLink]]:
         """Link each device with the next; yields the ends of the earlier ones."""
         async with contextlib.AsyncExitStack() as stack:
-            pairs = zip(devices, devices[1:], strict=False)
+            pairs = itertools.pairwise(devices)
             yield [await stack.enter_async_context(self.linked(a, b)) for a, b in pairs]
 
     def cut(self, a: FileNode, b: FileNode, link: MemoryLink) -> None:
@@ -115,7 +116,7 @@ async def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
         TooSlowError: it is not, after that time on trio's clock.
     """
     with trio.fail_after(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - of things that tell nobody
             await trio.sleep(0.01)
 
 
@@ -134,3 +135,8 @@ def write_file(path: Path, size: int, seed: int = 1) -> Path:
 def look(root: Path) -> dict[str, bytes]:
     """Return what is in a directory."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def are_equal(one: Path, other: Path) -> bool:
+    """Return whether two files have the same content."""
+    return one.read_bytes() == other.read_bytes()

@@ -69,6 +69,22 @@ async def test_of_a_part_of_a_folder_no_more_is_fetched_and_the_rest_can_follow(
         assert look(await files_of(b).download(offer.file_id, pool.home(2) / "all")) == look(root)
 
 
+async def test_two_parts_of_a_folder_go_to_two_places_and_stay_apart(pool: Overlay, jumping_clock: MockClock) -> None:
+    root = make_folder(pool.tmp_path / "root")
+    async with pool.device(1, uplink=Uplink(MIB)) as a, pool.device(2) as b, pool.linked(a, b):
+        offer = await files_of(a).offer_folder(root)
+        await files_of(b).start_download(offer.file_id, pool.home(2) / "first", only=["large", "1"])
+        await until(lambda: files_of(b).downloads()[0].done_bytes > MIB)
+        await files_of(b).pause(offer.file_id)
+        with trio.fail_after(60):
+            path = await files_of(b).download(offer.file_id, pool.home(2) / "second", only=["2"])
+        assert look(path) == {name: data for name, data in look(root).items() if name[0] == "2"}
+        await files_of(b).resume(offer.file_id)
+        await until(lambda: {info.state for info in files_of(b).downloads()} == {"complete"})
+        expected = {name: data for name, data in look(root).items() if name[0] in "l1"}
+        assert look(pool.home(2) / "first") == expected
+
+
 async def test_of_a_folder_that_is_offered_again_only_what_changed_is_fetched(
     pool: Overlay, jumping_clock: MockClock
 ) -> None:
@@ -129,21 +145,43 @@ async def test_a_folder_that_changes_is_withdrawn_and_its_download_ends(
         assert files_of(a).offers() == files_of(b).offers() == []
 
 
-async def test_of_a_folder_that_is_withdrawn_nothing_is_kept_about_it(pool: Overlay, jumping_clock: MockClock) -> None:
+@pytest.mark.parametrize("is_whole", [False, True])
+async def test_of_a_folder_that_is_withdrawn_nothing_is_kept_about_it(
+    pool: Overlay, jumping_clock: MockClock, is_whole: bool
+) -> None:
     root = make_folder(pool.tmp_path / "root")
     async with pool.device(1) as a, pool.device(2) as b, pool.linked(a, b):
         offer = await files_of(a).offer_folder(root)
-        await files_of(b).download(offer.file_id, pool.home(2))
+        if is_whole:
+            await files_of(b).download(offer.file_id, pool.home(2))
         part = await files_of(b).download(offer.file_id, pool.home(2) / "part", only=["1"])
         await files_of(a).retract(offer.file_id)
         await until(lambda: not files_of(b).offers())
-        assert look(pool.home(2) / "root") == look(root)
-        assert part.exists()
+        assert not is_whole or look(pool.home(2) / "root") == look(root)
+        assert (part / "1" / "01").exists()
     for number in (1, 2):
         async with pool.device(number, is_settled=True) as device:
             assert files_of(device).offers() == []
         kept = {path for path in look(pool.home(number) / "manager") if path.split("/")[0] in ("trees", "folders")}
         assert kept == set(), number
+
+
+async def test_a_cancelled_offer_of_a_folder_leaves_nothing_behind(pool: Overlay, jumping_clock: MockClock) -> None:
+    root = make_folder(pool.tmp_path / "root")
+    for checkpoints in range(0, 30, 3):
+        async with pool.device(1, is_settled=True) as a:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(files_of(a).offer_folder, root)
+                    for _ in range(checkpoints):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+            for info in files_of(a).offers():
+                await files_of(a).retract(info.file_id)
+        async with pool.device(1, is_settled=True) as a:
+            assert files_of(a).statistics().served == 0, checkpoints
+        kept = {path for path in look(pool.home(1) / "manager") if path.split("/")[0] in ("trees", "folders")}
+        assert kept == set(), checkpoints
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
@@ -405,7 +443,8 @@ async def test_a_finished_stream_becomes_an_offered_file_that_can_be_read_as_a_s
             nursery.start_soon(author.run)
             await trio.sleep(5)
             author.is_to_end.set()
-        assert isinstance(offer := pool.published[-1], OfferBody)
+        offer = pool.published[-1]
+        assert isinstance(offer, OfferBody)
         (shown,) = files_of(b).offers()
         assert (shown.kind, shown.name, shown.size_bytes) == ("file", "film", len(author.content))
         path = await files_of(b).download(offer.file_id, pool.home(2))

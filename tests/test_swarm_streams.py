@@ -105,10 +105,17 @@ def test_an_empty_window_only_listens() -> None:
     node = Node(LinkUp(ANN), LinkUp(BOB), Follow(FILE, 0, 0))
     assert StreamGrew(FILE, 7) in node.hear(ANN, have(((0, 7),)))
     assert StreamGrew(FILE, 8) in node.hear(BOB, have(((2, 8),)))
-    effects = node.hear(ANN, have(((7, 8),)))
+    assert StreamGrew(FILE, 8) in node.hear(ANN, have(((7, 8),)))
+    effects = node.hear(BOB, have(((0, 2),)))
     assert not [effect for effect in effects if isinstance(effect, StreamGrew)]
     assert sorted(node.swarm.stream_ends(FILE)) == [8, 8]
     assert frames(node.do(Follow(FILE, 6, 8)), Want) == [want(((6, 7),)), want(((7, 8),))]
+
+
+def test_who_claims_that_a_stream_is_longer_than_it_is_hides_nobody_else() -> None:
+    node = Node(LinkUp(ANN), LinkUp(BOB), Follow(FILE, 0, 0))
+    assert StreamGrew(FILE, 1000) in node.hear(ANN, have(((999, 1000),)))
+    assert StreamGrew(FILE, 7) in node.hear(BOB, have(((0, 7),)))
 
 
 def test_the_file_of_another_shape_is_refused() -> None:

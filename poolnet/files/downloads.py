@@ -284,6 +284,8 @@ class Downloads:
             if written is not None:
                 await self._list(record)
                 return await self._verify(part, written)
+            if earlier.part_path == record.part_path:
+                await run_on_disk(_put_aside, record.part_path)
         return await self._begin_part(record, part)
 
     def _discard(self, record: PartRecord) -> None:
@@ -381,6 +383,14 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _put_aside(part: Path) -> None:
+    """Make way for a new part where one is that a crash, or somebody, gave another size: whoever's it is, it stays."""
+    aside = part.with_name(part.name + ".damaged")
+    if part.is_file() and not os.path.lexists(aside):
+        with store_errors("move", part):
+            part.rename(aside)
 
 
 def _move_part(earlier: Path, part: Path) -> None:

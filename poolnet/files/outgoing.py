@@ -1,11 +1,11 @@
-"""Pieces on their way out, on one link: read and verified a batch ahead, then sent in the order that the machine says.
+"""Pieces on their way out, on one link: read and verified a batch ahead, then sent.
 
-What was called off meanwhile is not sent. Whoever limits the upload rate makes the sending wait, never the reading.
+Of one file they go in the order that the machine says, and files take turns. What was called off meanwhile is not sent.
+Whoever limits the upload rate makes the sending wait, never the reading.
 """
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import groupby
 from typing import Final
 
 import attrs
@@ -60,17 +60,17 @@ class Outgoing:
         self._sent = sent
         self._wait = wait
         self._unsent: dict[_Sending, None] = {}  # asked for and neither sent nor cancelled, in order
-        self._unread: deque[_Sending] = deque()
+        self._unread: dict[FileId, deque[_Sending]] = {}  # in the order of their turns
         self._wake = trio.Event()
 
     def __len__(self) -> int:
         return len(self._unsent)
 
     def put(self, file_id: FileId, piece: int) -> None:
-        """Send a piece after all others."""
+        """Send a piece after all others of its file."""
         sending = _Sending(file_id, piece)
         self._unsent[sending] = None
-        self._unread.append(sending)
+        self._unread.setdefault(file_id, deque()).append(sending)
         self._wake.set()
 
     def cancel(self, file_id: FileId, pieces: RangeSet) -> None:
@@ -88,23 +88,24 @@ class Outgoing:
             nursery.cancel_scope.cancel()
 
     async def _take(self) -> list[_Sending]:
-        """Return the next pieces to read, at least one."""
+        """Return the next pieces to read, at least one, all of one file; its next turn comes after the others."""
         while True:
-            while self._unread and self._unread[0].is_cancelled:
-                self._unread.popleft()
-            if self._unread:
-                return [self._unread.popleft() for _ in range(min(_READ_BATCH, len(self._unread)))]
+            while self._unread:
+                file_id = next(iter(self._unread))
+                queue = self._unread.pop(file_id)
+                taken = [queue.popleft() for _ in range(min(_READ_BATCH, len(queue)))]
+                if queue:
+                    self._unread[file_id] = queue
+                if taken := [sending for sending in taken if not sending.is_cancelled]:
+                    return taken
             self._wake = trio.Event()
             await self._wake.wait()
 
     async def _read_ahead(self, to_send: trio.MemorySendChannel[_Batch]) -> None:
         while True:
-            ready: _Batch = []
-            for file_id, group in groupby(await self._take(), key=lambda sending: sending.file_id):
-                wanted = [sending for sending in group if not sending.is_cancelled]
-                found = await self._read(file_id, [sending.piece for sending in wanted]) if wanted else ()
-                ready.extend(zip(wanted, found, strict=False))
-            await to_send.send(ready)
+            wanted = await self._take()
+            found = await self._read(wanted[0].file_id, [sending.piece for sending in wanted])
+            await to_send.send(list(zip(wanted, found, strict=False)))
 
     async def _send(self, batches: trio.MemoryReceiveChannel[_Batch]) -> None:
         async for batch in batches:

@@ -53,10 +53,10 @@ class Routes:
         self._size_here = size_here
         self._asked: dict[FileId, None] = {}
         self._told: dict[FileId, tuple[int | None, int | None]] = {}
-        self._doubted: dict[FileId, int] = {}
+        self._doubted: dict[FileId, set[int]] = {}  # of these sizes nothing genuine came; also when nobody asks now
         self._hops_to: HopsTo = lambda _holders: None
-        self._rests_until: float | None = None
-        self._resting = trio.Event()
+        self._is_resting = False
+        self._refused = trio.Event()
 
     def measure_by(self, hops_to: HopsTo) -> None:
         """Measure distances by this function from now on."""
@@ -75,27 +75,31 @@ class Routes:
         """Take note that nobody asks for a file to be relayed any more."""
         self._asked.pop(file_id, None)
         self._told.pop(file_id, None)
-        self._doubted.pop(file_id, None)
 
     def refuse(self) -> None:
         """Take note that the cache takes nothing: for a while, there is no way over this device."""
-        self._rests_until = trio.current_time() + _REST_S
-        self._resting.set()
+        self._is_resting = True
+        self._refused.set()
         self.refresh(list(self._asked))
 
     async def run(self) -> None:
         """Let relaying go on when the cache has rested, until cancelled."""
         while True:
-            await self._resting.wait()
-            self._resting = trio.Event()
-            while self._rests_until is not None and trio.current_time() < self._rests_until:
-                await trio.sleep_until(self._rests_until)
-            self._rests_until = None
-            self.refresh(list(self._asked))
+            await self._refused.wait()
+            self._refused = trio.Event()
+            await trio.sleep(_REST_S)
+            if not self._refused.is_set():
+                self._is_resting = False
+                self.refresh(list(self._asked))
 
     def size_doubted(self, file_id: FileId) -> None:
         """Take the next of the sizes that a relayed file may have: what came does not fit the last one."""
-        self._doubted[file_id] = self._doubted.get(file_id, 0) + 1
+        doubted = self._doubted.pop(file_id, set())
+        size, _ = self._told.get(file_id, (None, None))
+        if size is not None:
+            self._doubted[file_id] = doubted | {size}
+        if len(self._doubted) > _MAX_ASKED:
+            del self._doubted[next(iter(self._doubted))]
         self.refresh([file_id])
 
     def offers_changed(self, file_id: FileId) -> None:
@@ -115,7 +119,7 @@ class Routes:
             holders = frozenset(self._offers.nodes(file_id))
             if holders not in measured:
                 measured[holders] = self._hops_to(holders) if holders else None
-            is_refused = self._rests_until is not None and file_id not in fetched
+            is_refused = self._is_resting and file_id not in fetched
             route = (self._size(file_id), None if is_refused else measured[holders])
             if self._told.get(file_id) != route:
                 self._told[file_id] = route
@@ -129,5 +133,8 @@ class Routes:
     def _size(self, file_id: FileId) -> int | None:
         if (here := self._size_here(file_id)) is not None:
             return here
-        sizes = self._offers.sizes(file_id)
-        return sizes[self._doubted.get(file_id, 0) % len(sizes)] if sizes else None
+        sizes, doubted = self._offers.sizes(file_id), self._doubted.get(file_id, set())
+        if doubted.issuperset(sizes):  # one of the doubts was a lie; all over again
+            self._doubted.pop(file_id, None)
+            doubted = set()
+        return next((size for size in sizes if size not in doubted), None)

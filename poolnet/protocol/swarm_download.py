@@ -68,7 +68,6 @@ class FileDownload:
         self.route: int | None = None  # links to the nearest holder
         self.window = (0, 0)  # what is followed of a stream
         self.end: int | None = None  # how many pieces a stream has that has ended
-        self.told_count = 0  # how many pieces a stream has, as was told last
         self.told_sources = 0
         self.sources: dict[DeviceId, Source] = {}
         self.arrived: set[int] = set()

@@ -244,7 +244,7 @@ class SourcesChanged:
 
 @attrs.frozen
 class StreamGrew:
-    """A followed stream has at least so many pieces, as one peer says; nothing of that is verified."""
+    """A followed stream has at least so many pieces, as one peer says that said less before; nothing is verified."""
 
     stream_id: FileId
     count: int

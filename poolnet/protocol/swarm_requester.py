@@ -158,15 +158,18 @@ class Requester:
         self._ask_all(download, now)
 
     def _tell_sources(self, download: FileDownload) -> None:
-        """Tell how many sources there are, if that has changed, and how far a stream is."""
+        """Tell how many sources there are, if that has changed, and how far a stream is by what each of them says."""
         if not download.is_own:
             return
         if (count := download.source_count()) != download.told_sources:
             download.told_sources = count
             self._effects.append(SourcesChanged(download.file_id, count))
-        if download.shape.size_bytes is None and (count := download.known_count()) > download.told_count:
-            download.told_count = count
-            self._effects.append(StreamGrew(download.file_id, count))
+        if download.shape.size_bytes is not None:
+            return
+        for source in download.sources.values():  # each for itself: one that lies hides none of the others
+            if source.end > source.told_end:
+                source.told_end = source.end
+                self._effects.append(StreamGrew(download.file_id, source.end))
 
     def _ban(self, link: _Link, download: FileDownload, now: float) -> None:
         """Never ask this link for this file again, unless its size turns out to be another.

@@ -32,6 +32,7 @@ class Source:
         "relay_rest_until",
         "relayed",
         "rest_until",
+        "told_end",
         "top",
         "useful",
     )
@@ -41,6 +42,7 @@ class Source:
         self.pace = pace
         self.has = RangeSet()
         self.top = 0  # one more than the last piece that it ever had
+        self.told_end = 0  # `end`, as it was told last
         self.useful = RangeSet()
         self.is_origin = False
         self.is_counted = False  # in the download's `holders`
