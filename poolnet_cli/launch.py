@@ -145,11 +145,13 @@ def tell_usage(error: click.ClickException, settings: Settings) -> int:
         write_text_now(
             STDOUT, json_line(failure_record(Outcome(exit_code=USAGE, code="usage", message=error.format_message())))
         )
-    if isinstance(error, click.UsageError) and error.ctx is not None and error.message != error.ctx.get_help():
-        hint = f" ({error.ctx.command_path} --help shows what can be typed)"
-        write_text_now(STDERR, f"poolnet: {printable(error.format_message())}{hint}\n")
-    else:  # nothing was typed: the help itself
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None and error.message == context.get_help():  # nothing was typed: the help itself
         error.show()
+        return USAGE
+    path = "poolnet" if context is None else context.command_path  # the parser of click does not always know
+    hint = f" ({path} --help shows what can be typed)"
+    write_text_now(STDERR, f"poolnet: {printable(error.format_message())}{hint}\n")
     return USAGE
 
 

@@ -495,3 +495,55 @@ async def test_whoever_gets_a_file_otherwise_while_it_is_fetched_fetches_no_more
         await trio.sleep(10)
         assert a.uplink.sent_bytes - sent < 30 * CHUNK_SIZE
         assert files_of(b).find("mine").state == "seeding"
+
+
+# --- withdrawn on the way ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+async def test_a_newer_version_can_be_fetched_to_where_the_earlier_one_was_going(
+    pool: Overlay, jumping_clock: MockClock, kind: str
+) -> None:
+    source = make_source(pool, kind)
+    async with (
+        pool.device(1, uplink=Uplink(MIB)) as a,
+        pool.device(2) as b,
+        hearing(b) as heard,
+        pool.linked(a, b),
+    ):
+        earlier = await offer(files_of(a), source)
+        await files_of(b).start_download(earlier, pool.home(2))
+        await until(lambda: files_of(b).downloads()[0].done_bytes > MIB)
+        write_file(source / "sub" / "new" if kind == "folder" else source, SIZE, 77)
+        later = await offer(files_of(a), source)
+        assert later != earlier
+        await files_of(a).retract(earlier)
+        assert (await heard.first(DownloadFailed)).code == "unknown_file"
+        await files_of(b).start_download(later, pool.home(2))
+        await heard.first(DownloadComplete)
+        assert content(pool.home(2) / "thing") == content(source)
+        assert {path.name for path in pool.home(2).iterdir()} == {"manager", "thing"}
+
+
+@pytest.mark.parametrize("end", ["retract", "cancel", "pause"])
+async def test_a_folder_whose_list_is_not_here_yet_can_be_withdrawn_cancelled_and_paused(
+    pool: Overlay, jumping_clock: MockClock, end: str
+) -> None:
+    source = make_source(pool, "folder")
+    async with pool.device(1) as a, pool.device(2) as b:
+        file_id = await offer(files_of(a), source)
+        await files_of(b).start_download(file_id, pool.home(2))
+        await trio.sleep(5)
+        if end == "retract":
+            await files_of(a).retract(file_id)
+        else:
+            await getattr(files_of(b), end)(file_id)
+        state = "paused" if end == "pause" else "failed"
+        await until(lambda: files_of(b).downloads()[0].state == state)
+        async with pool.linked(a, b):
+            await trio.sleep(10)
+            assert a.uplink.sent_bytes == 0
+            if end != "retract":
+                await files_of(b).resume(file_id)
+                await until(lambda: files_of(b).downloads()[0].state == "complete")
+                assert look(pool.home(2) / "thing") == look(source)

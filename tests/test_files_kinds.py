@@ -6,17 +6,22 @@ from pathlib import Path
 import pytest
 import trio
 from file_overlay import Heard, Overlay, files_of, hearing, look, until, write_file
+from file_pool import POOL_ID
 from trio.testing import MockClock
 
+from poolnet.clock import Hlc
 from poolnet.errors import OutputExists, StreamAborted, UnknownFile
 from poolnet.events import DownloadComplete, FileOffered, MediaReceived, OfferRetracted, SourceLost
-from poolnet.file_manager import FileManager
-from poolnet.ids import FileId, encode_id
+from poolnet.file_manager import FileManager, open_file_manager
+from poolnet.identity.keys import DeviceKey
+from poolnet.ids import DeviceId, FileId, MsgId, encode_id
 from poolnet.limits import CHUNK_SIZE, KIB, MIB
+from poolnet.protocol.stream_pieces import stream_id_of
 from poolnet.testing.chunk_links import Uplink
-from poolnet.wire.bodies import OfferBody, RetractOfferBody
+from poolnet.wire.bodies import Body, OfferBody, RetractOfferBody, StreamBody
 
 pytestmark = pytest.mark.timeout(30)
+SOMEBODY = DeviceId(bytes([77]) * 32)
 
 
 @pytest.fixture
@@ -388,14 +393,14 @@ async def test_a_stream_is_watched_from_its_start_and_live_one_behind_the_other(
         author = Author(files_of(a))
         nursery.start_soon(author.run)
         await author.began.wait()
-        await trio.sleep(20)
+        await trio.sleep(12)
         assert files_of(c).find("film").kind == "stream"
         before = len(author.content)
         early = Watcher(files_of(b), author.stream_id, from_start=True)
         live = Watcher(files_of(c), author.stream_id, from_start=False)
         for watcher in (early, live):
             nursery.start_soon(watcher.run)
-        await trio.sleep(20)
+        await trio.sleep(6)
         author.is_to_end.set()
         with trio.fail_after(60):
             await early.is_over.wait()
@@ -423,7 +428,7 @@ async def test_a_stream_is_watched_through_a_relay_that_does_not_watch(pool: Ove
         watchers = [Watcher(files_of(device), author.stream_id, from_start=True) for device in (c, d)]
         for watcher in watchers:
             nursery.start_soon(watcher.run)
-        await trio.sleep(15)
+        await trio.sleep(8)
         for watcher in watchers:
             assert len(watcher.got) > len(author.content) - MIB, "it comes as it is sent"
         author.is_to_end.set()
@@ -556,3 +561,32 @@ async def test_a_download_of_a_stream_that_was_watched_is_a_copy_if_it_was_read_
         assert a.uplink.sent_bytes == sent
         cached = pool.home(2) / "manager" / "streams" / encode_id(shown.file_id)
         assert cached.exists()
+
+
+async def test_the_pool_is_asked_for_links_to_those_who_have_what_is_fetched_or_watched(
+    pool: Overlay, jumping_clock: MockClock
+) -> None:
+    wanted: list[frozenset[DeviceId]] = []
+
+    async def publish(body: Body) -> MsgId:
+        raise AssertionError("nothing is offered")
+
+    nonce = bytes(16)
+    stream_id = stream_id_of(SOMEBODY, POOL_ID, nonce)
+    async with open_file_manager(pool.home(1), rng=random.Random(1)) as files:
+        await files.bind(DeviceKey(bytes(32)), POOL_ID, publish, want_holders=wanted.append)
+        files.learned_offer(SOMEBODY, StreamBody(nonce=nonce, name="radio"), Hlc(1), file_id=stream_id)
+        async with files.watch(stream_id):
+            assert wanted == [frozenset({SOMEBODY})]
+        assert wanted[1:] == [frozenset()]
+        file_id = FileId(bytes([9]) * 32)
+        for number in (1, 2):
+            body = OfferBody(file_id=file_id, name="x", size=5)
+            files.learned_offer(DeviceId(bytes([number]) * 32), body, Hlc(1))
+        await files.start_download(file_id, pool.tmp_path)
+        await trio.sleep(1)
+        assert {node[0] for node in wanted[-1]} == {1, 2}
+        files.learned_retraction(DeviceId(bytes([1]) * 32), file_id, Hlc(2))
+        assert {node[0] for node in wanted[-1]} == {2}
+        await files.cancel(file_id)
+        assert wanted[-1] == frozenset()

@@ -6,7 +6,6 @@ A file that is here already is copied, not fetched. Which download runs when is 
 """
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ import trio
 from poolnet.errors import OutputExists, SourceUnavailable, StoreError, UnknownFile
 from poolnet.events import DownloadComplete, PoolEvent
 from poolnet.files.contents import Content, FileContent, PartStore, batches
+from poolnet.files.part_paths import move_part, put_part_aside, remove_part
 from poolnet.files.progress import Download
 from poolnet.files.size_claims import SizeClaims
 from poolnet.files.sources import Sources
@@ -26,7 +26,6 @@ from poolnet.files.uses import DownloadWatcher, PieceSink
 from poolnet.ids import FileId
 from poolnet.protocol.hash_tree import TreeShape
 from poolnet.ranges import Ranges, RangeSet
-from poolnet.storage.durable import store_errors
 from poolnet.storage.file_table import FileKind, FileTable, LocalFile, PartRecord
 from poolnet.storage.files import run_on_disk
 
@@ -145,8 +144,9 @@ class Downloads:
         try:
             await self._run(download, sizes)
         finally:
-            if file_id not in self._table.files:
+            if download.is_exchanged:
                 self._exchange.stop(file_id)
+                self._sources.serve_again(file_id)
             del self.running[file_id]
             self._changed(file_id)
 
@@ -160,8 +160,8 @@ class Downloads:
             record = self._table.parts.get(file_id)
             if record is None:
                 return
-            await run_on_disk(_remove, record.part_path)
-            await run_on_disk(_remove, self._table.journal_path(file_id))
+            await run_on_disk(remove_part, record.part_path)
+            await run_on_disk(remove_part, self._table.journal_path(file_id))
             await self._unlist(record)
             if file_id not in self._table.files:
                 await run_on_disk(self._table.remove_tree, file_id)
@@ -176,6 +176,11 @@ class Downloads:
         """End the download of a file that nobody offers any more."""
         if file_id in self.running:
             self.running[file_id].failed(UnknownFile("the file was withdrawn by everybody who offered it"))
+
+    def found_here(self, file_id: FileId) -> None:
+        """Take note that a file is served from here now; a download of it goes on with a copy."""
+        if file_id in self.running:
+            self.running[file_id].found_here()
 
     async def _recognise(self, record: PartRecord) -> None:
         """See whether what is at the target is the file: another download, or one that was interrupted, put it there.
@@ -216,13 +221,15 @@ class Downloads:
     async def _run(self, download: Download, sizes: SizeClaims) -> None:
         part: PartStore | None = None
         while part is None:
-            download.record = attrs.evolve(download.record, size_bytes=sizes.choose())
+            here = self._table.files.get(download.record.file_id)
+            size_bytes = sizes.choose() if here is None else here.size_bytes
+            download.record = attrs.evolve(download.record, size_bytes=size_bytes)
             part = await self._fetch_pieces(download, sizes)
         with trio.CancelScope(shield=True):  # a few calls to the disk; half of it would be no use
             await self._finish(download.record, part)
 
     async def _fetch_pieces(self, download: Download, sizes: SizeClaims) -> PartStore | None:
-        """Fetch the file, of the size in the record; return None if another size should be tried."""
+        """Fetch the file, of the size in the record; return None if another size, or a copy, should be tried."""
         record = download.record
         content = self.contents[record.kind]
         part = await content.open_part(record)
@@ -250,7 +257,7 @@ class Downloads:
     async def _fetch_nodes(
         self, download: Download, sizes: SizeClaims, part: PartStore, held: RangeSet, chunks: RangeSet
     ) -> bool:
-        """Fetch the tree nodes above some chunks; return False if another size should be tried."""
+        """Fetch the tree nodes above some chunks; return False if another size, or a copy, should be tried."""
         nodes = part.shape.with_ancestors(chunks).difference(chunks).difference(held)
         if nodes and not await self._fetch_missing(download, sizes, part, held, nodes.to_ranges()):
             return False
@@ -260,15 +267,18 @@ class Downloads:
     async def _fetch_missing(
         self, download: Download, sizes: SizeClaims, part: PartStore, held: RangeSet, wanted: Ranges | None
     ) -> bool:
-        """Fetch what is wanted and not held; return False if another size should be tried."""
+        """Fetch what is wanted and not held; return False if another size, or a copy, should be tried."""
         file_id = download.record.file_id
         self._changed(file_id)
+        download.is_exchanged = True
         self._exchange.download(part, held.to_ranges(), download, priority=download.priority)
         if wanted is not None:
             self._exchange.select(file_id, wanted)
         if await download.wait(sizes):
             return True
-        self._exchange.stop(file_id)
+        if download.is_exchanged:
+            self._exchange.stop(file_id)
+            download.is_exchanged = False
         return False
 
     # --- the part file ------------------------------------------------------------------------------------------
@@ -279,24 +289,34 @@ class Downloads:
         if earlier is not None and not _is_same(earlier, record):
             await run_on_disk(self._discard, earlier)
         elif earlier is not None:
-            await run_on_disk(_move_part, earlier.part_path, record.part_path)
+            await run_on_disk(move_part, earlier.part_path, record.part_path)
             written = await run_on_disk(part.reopen)
             if written is not None:
                 await self._list(record)
                 return await self._verify(part, written)
             if earlier.part_path == record.part_path:
-                await run_on_disk(_put_aside, record.part_path)
+                await run_on_disk(put_part_aside, record.part_path)
         return await self._begin_part(record, part)
 
     def _discard(self, record: PartRecord) -> None:
         """Remove a part that is of no use."""
         if record.kind == "folder":
-            _remove(record.part_path)
-            _remove(self._table.journal_path(record.file_id))
+            remove_part(record.part_path)
+            remove_part(self._table.journal_path(record.file_id))
         else:
             self._table.part(record).discard()
 
+    async def _supersede(self, record: PartRecord) -> None:
+        """Remove what is left of another download that went to the same place: of an earlier version, mostly."""
+        for left in [left for left in self._table.parts.values() if left.part_path == record.part_path]:
+            if left.file_id != record.file_id and left.file_id not in self.running:
+                await run_on_disk(self._discard, left)
+                await self._unlist(left)
+                if left.file_id not in self._table.files:
+                    await run_on_disk(self._table.remove_tree, left.file_id)
+
     async def _begin_part(self, record: PartRecord, part: PartStore) -> RangeSet:
+        await self._supersede(record)
         await self._list(record)
         try:
             await run_on_disk(part.create)
@@ -374,33 +394,3 @@ def _chunk_bytes(shape: TreeShape, pieces: RangeSet) -> int:
     if not chunks or last not in pieces:
         return chunks * shape.piece_size(shape.node_count) if chunks else 0
     return (chunks - 1) * shape.piece_size(shape.node_count) + shape.piece_size(last)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a directory, if it is there."""
-    with store_errors("remove", path):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _put_aside(part: Path) -> None:
-    """Make way for a new part where one is that a crash, or somebody, gave another size: whoever's it is, it stays."""
-    aside = part.with_name(part.name + ".damaged")
-    if part.is_file() and not os.path.lexists(aside):
-        with store_errors("move", part):
-            part.rename(aside)
-
-
-def _move_part(earlier: Path, part: Path) -> None:
-    """Bring the part of an interrupted download to another place, if that can be done without copying."""
-    if earlier == part or not earlier.exists():
-        return
-    with store_errors("move", earlier):
-        if part.exists():
-            raise OutputExists(f"{part} is there already; move it away, or choose another place")
-        try:
-            earlier.rename(part)
-        except OSError:  # another disk: begin anew there
-            _remove(earlier)

@@ -65,11 +65,19 @@ class Folders:
         self._stamps: dict[FileId, FolderStamps] = {}
 
     async def tidy_up(self) -> None:
-        """Remove lists and stamps of folders that are not listed any more. To be called first.
+        """Remove lists and stamps of folders that are neither here nor on their way any more. To be called first.
 
         Raises:
             StoreError: the directory cannot be made or read.
         """
+        needed = {file.list_id for file in self._table.files.values()}
+        needed |= {part.list_id for part in self._table.parts.values()}
+        for file in list(self._table.files.values()):
+            if (
+                file.kind == "list" and file.file_id not in needed
+            ):  # of a folder that was fetched in part, or not at all
+                del self._table.files[file.file_id]
+                await run_on_disk(self._table.remove_tree, file.file_id)
         known = {encode_id(file_id) for file_id in [*self._table.files, *self._table.parts]}
         await run_on_disk(_remove_strays, self._directory, known)
 

@@ -70,7 +70,9 @@ class PoolFiles:
         self.exchange = exchange = Exchange(rng, self._make_relay)
         self.events = events
         self.book = OfferBook()
-        self.sources = Sources(table, exchange, self._source_lost)
+        self.sources = Sources(
+            table, exchange, self._source_lost, served=lambda file_id: self.downloads.found_here(file_id)
+        )
         self.downloads = Downloads(
             table, exchange, self.sources, publish=events.publish, changed=self._fetching_changed
         )

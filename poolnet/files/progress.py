@@ -33,6 +33,7 @@ class Download:
         done_bytes: verified bytes that are here.
         has_begun: whether it is known what was there already.
         news_at: when bytes came last (trio's clock).
+        is_exchanged: whether the exchange fetches it, or did, and gives what is here to others.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class Download:
         self.priority = priority
         self.done_bytes = 0
         self.has_begun = False
+        self.is_exchanged = False
         self.count_sources = count_sources
         self.news_at = trio.current_time()
         self._publish = publish
         self._news = trio.lowlevel.ParkingLot()
-        self._is_complete = self._is_proven = self._is_doubted = False
+        self._is_complete = self._is_proven = self._is_doubted = self._is_here = False
         self._error: PoolnetError | None = None
         self._shown_at = trio.current_time()
         self._shown_bytes = 0
@@ -63,15 +65,17 @@ class Download:
         return self._rate if trio.current_time() - self.news_at < _RATE_LASTS_S else 0.0
 
     async def wait(self, sizes: SizeClaims) -> bool:
-        """Wait until every piece is written and return True, or until another size should be tried.
+        """Wait until every piece is written and return True, or until another size, or a copy, should be tried.
 
         Raises:
             StoreError: the disk does not take it.
             UnknownFile: it was withdrawn by all who offered it.
         """
-        self._is_complete = False
+        self._is_complete = self._is_here = False
         give_up_at = trio.current_time() + sizes.patience_s()
         while not self._is_complete and self._error is None:
+            if self._is_here:
+                return False
             is_waiting = self._is_proven or not sizes.has_others()
             is_late = trio.current_time() >= give_up_at
             if not is_waiting and (is_late or sizes.is_hopeless(is_doubted=self._is_doubted)):
@@ -91,6 +95,11 @@ class Download:
 
     def look_again(self) -> None:
         """Take note that there may be other claims about the size."""
+        self._news.unpark_all()
+
+    def found_here(self) -> None:
+        """Take note that this device has the file by now; the exchange fetches it no more."""
+        self._is_here, self.is_exchanged = True, False
         self._news.unpark_all()
 
     def size_doubted(self) -> None:

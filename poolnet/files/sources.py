@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: Files looked at in one thread hop: a few milliseconds.
 _FILES_PER_HOP: Final = 500
+#: In the place of a modification time: to be hashed again before it is served.
+_UNVERIFIED: Final = -1
 
 #: Called with bytes done and bytes in all.
 ProgressCallback = Callable[[int, int], None]
@@ -49,15 +51,23 @@ class Sources:
         exchange: where they are served.
         lost: called, once and with a reason, with a file that is not what it was. It is no longer served or listed
             in memory; `tidy_up` makes that durable.
+        served: called with a file that is served from now on.
 
     Attributes:
         kinds: who knows about kinds that are no plain files.
     """
 
-    def __init__(self, table: FileTable, exchange: Exchange, lost: Callable[[LocalFile, str], None]) -> None:
+    def __init__(
+        self,
+        table: FileTable,
+        exchange: Exchange,
+        lost: Callable[[LocalFile, str], None],
+        served: Callable[[FileId], None],
+    ) -> None:
         self._table = table
         self._exchange = exchange
         self._lost = lost
+        self._served = served
         self.kinds: dict[FileKind, SourceKind] = {}
 
     async def restore(self) -> None:
@@ -71,7 +81,7 @@ class Sources:
                 elif file.kind in self.kinds:
                     self._give_up(file, f"what poolnet keeps about {file.path} is damaged; offer it again")
                 elif file.file_id in incomplete:  # to be hashed again
-                    self._table.files[file.file_id] = attrs.evolve(file, mtime_ns=-1)
+                    self._table.files[file.file_id] = attrs.evolve(file, mtime_ns=_UNVERIFIED)
 
     async def hash(self, path: Path, name: str, on_progress: ProgressCallback | None = None) -> LocalFile:
         """Find the id of a file and keep its tree; cancelling leaves nothing behind.
@@ -164,6 +174,12 @@ class Sources:
                             self._give_up(file, reason)
             await trio.sleep(SOURCE_CHECK_INTERVAL_S)
 
+    def serve_again(self, file_id: FileId) -> None:
+        """Serve a file that is listed, after its pieces were fetched, for nothing or for a copy."""
+        file = self._table.files.get(file_id)
+        if file is not None and file.mtime_ns != _UNVERIFIED:
+            self._serve(file)
+
     def give_up(self, file_id: FileId, reason: str) -> None:
         """Take note that a file was found to be not what it was."""
         file = self._table.files.get(file_id)
@@ -210,6 +226,7 @@ class Sources:
         kind = self.kinds.get(file.kind)
         source = self._table.source(file) if kind is None else kind.source(file)
         self._exchange.serve(source, lambda reason: self._give_up(file, reason))
+        self._served(file.file_id)
 
     def _give_up(self, file: LocalFile, reason: str) -> None:
         """Serve a file no more, because it is not what it was."""
