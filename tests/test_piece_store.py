@@ -222,3 +222,41 @@ async def test_a_list_that_is_not_ours_is_a_store_error(tmp_path: Path, content:
     (tmp_path / "offers.json").write_text(content)
     with pytest.raises(StoreError, match=r"offers\.json"):
         await FileTable(tmp_path).load()
+
+
+def make_sparse_source(tmp_path: Path) -> FileSource:
+    """Eight chunks; the first and the sixth are no zeros."""
+    path = tmp_path / "source.bin"
+    path.write_bytes(b"x" * CHUNK_SIZE + bytes(4 * CHUNK_SIZE) + b"y" * CHUNK_SIZE + bytes(2 * CHUNK_SIZE - 5))
+    file_id, size = hash_file(path, tmp_path / "source.tree")
+    return FileSource(path, TreeFile(tmp_path / "source.tree", file_id, TreeShape(size), NodeCache(max_nodes=8)))
+
+
+def test_what_the_tree_says_is_zeros_is_not_fetched_while_it_is_a_hole(tmp_path: Path) -> None:
+    source = make_sparse_source(tmp_path)
+    part = make_part(tmp_path, source)
+    part.create()
+    chunks = RangeSet([(source.shape.node_count, source.shape.piece_count)])
+    assert not part.find_holes(chunks), "nothing is known before the tree is here"
+    part.write_pieces(all_pieces(source)[: source.shape.node_count])
+    first = source.shape.node_count
+    assert part.find_holes(chunks).to_ranges() == ((first + 1, first + 5), (first + 6, first + 7)), (
+        "the last is no whole"
+    )
+    assert part.find_holes(RangeSet([(first + 2, first + 4)])).to_ranges() == ((first + 2, first + 4),)
+    assert part.reopen() == RangeSet([(first + 1, first + 5), (first + 6, first + 7)]), "that survives a crash"
+
+
+def test_where_something_is_there_is_no_hole(tmp_path: Path) -> None:
+    source = make_sparse_source(tmp_path)
+    part = make_part(tmp_path, source)
+    part.create()
+    part.write_pieces(all_pieces(source)[: source.shape.node_count])
+    with part.path.open("r+b") as file:
+        file.seek(2 * CHUNK_SIZE + 100)
+        file.write(b"left over")
+    first = source.shape.node_count
+    holes = part.find_holes(RangeSet([(first, source.shape.piece_count)]))
+    assert first + 2 not in holes
+    assert first + 1 in holes
+    assert part.verify(list(holes)) == list(holes)

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from poolnet.errors import DiskFull, SourceUnavailable
 from poolnet.files.uses import PieceSink, PieceStore
 from poolnet.ids import FileId
+from poolnet.limits import MIB
 from poolnet.protocol.hash_tree import TreeShape
 from poolnet.ranges import Ranges, RangeSet
 from poolnet.storage.copying import copy_range
@@ -24,6 +25,8 @@ from poolnet.storage.tree_file import TreeFile
 
 #: Chunks verified or copied in one thread hop: 4 MiB.
 _CHUNKS_PER_HOP: Final = 16
+#: From this size on it pays to look for holes before anything is fetched.
+_MIN_SIZE_WITH_HOLES: Final = 256 * MIB
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 #: Called with chunks that were written and are genuine.
@@ -62,6 +65,9 @@ class PartStore(PieceSink, Protocol):
     def note_written(self, pieces: RangeSet) -> None:
         """Note down that these chunks are there, for after a crash."""
 
+    def find_holes(self, missing: RangeSet) -> RangeSet:
+        """Return those of these chunks that are zeros, by the tree and on the disk, and note them down as there."""
+
     def begin_journal(self, pieces: RangeSet) -> None:
         """Note down that just these chunks are there."""
 
@@ -80,13 +86,10 @@ class PartStore(PieceSink, Protocol):
 
 
 class Content(Protocol):
-    """One kind of offer on disk.
+    """One kind of offer on disk."""
 
-    Attributes:
-        needs_tree: whether `copy_here` comes after the tree nodes of what is missing, which are fetched for it.
-    """
-
-    needs_tree: bool
+    def needs_tree(self, part: PartStore) -> bool:
+        """Return whether `copy_here` comes after the tree nodes of what is missing, which are fetched for it."""
 
     async def open_part(self, record: PartRecord) -> PartStore:
         """Return where a download is kept. May fetch first what describes it (the list of a folder).
@@ -117,11 +120,13 @@ class FileContent:
         give_up: called with a listed file that turns out not to be what it was, and the reason.
     """
 
-    needs_tree = False
-
     def __init__(self, table: FileTable, give_up: Callable[[FileId, str], None]) -> None:
         self._table = table
         self._give_up = give_up
+
+    def needs_tree(self, part: PartStore) -> bool:
+        """See `Content`: a large file may have large holes."""
+        return part.shape.size_bytes >= _MIN_SIZE_WITH_HOLES
 
     async def open_part(self, record: PartRecord) -> PartStore:
         """See `Content`."""
@@ -132,7 +137,10 @@ class FileContent:
         return None
 
     async def copy_here(self, record: PartRecord, part: PartStore, missing: RangeSet, stored: Stored) -> None:
-        """See `Content`; blocks are shared where the file system can."""
+        """See `Content`; blocks are shared where the file system can, and holes stay holes."""
+        if self.needs_tree(part) and (holes := await run_on_disk(part.find_holes, missing)):
+            stored(holes)
+            missing = missing.difference(holes)
         source = self._table.files.get(record.file_id)
         if source is None or source.kind == "folder" or not await run_on_disk(part.tree.is_complete):
             return

@@ -242,7 +242,7 @@ class Downloads:
         download.begin(_chunk_bytes(part.shape, held), is_proven=bool(held))
         wanted = content.wanted(record, part)
         missing = _missing(part.shape, held, wanted)
-        if missing and content.needs_tree and not await self._fetch_nodes(download, sizes, part, held, missing):
+        if missing and content.needs_tree(part) and not await self._fetch_nodes(download, sizes, part, held, missing):
             return None
         if missing:
             await content.copy_here(record, part, missing.copy(), lambda pieces: _take(download, part, held, pieces))

@@ -56,8 +56,6 @@ class Folders:
         fetch_list: fetches a list that is not here.
     """
 
-    needs_tree = True
-
     def __init__(self, directory: Path, table: FileTable, fetch_list: FetchList) -> None:
         self._directory = directory
         self._table = table
@@ -160,6 +158,10 @@ class Folders:
         layout = await run_on_disk(self._open_layout, record)
         tree = self._table.tree(record.file_id, record.size_bytes)
         return PartFile(record.part_path, tree, self._table.journal_path(record.file_id), layout)
+
+    def needs_tree(self, part: PartStore) -> bool:
+        """See `Content`: what is copied has no tree of its own."""
+        return True
 
     def wanted(self, record: PartRecord, part: PartStore) -> Ranges | None:
         """See `Content`."""

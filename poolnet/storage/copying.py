@@ -57,7 +57,7 @@ def copy_range(source_fd: int, source_offset: int, target_fd: int, target_offset
     available = os.fstat(source_fd).st_size - source_offset
     size = max(0, min(size_bytes, available))
     if size and not _clone(source_fd, source_offset, target_fd, target_offset, size):
-        for start, stop, has_data in _segments(source_fd, source_offset, source_offset + size):
+        for start, stop, has_data in segments(source_fd, source_offset, source_offset + size):
             place = start - source_offset + target_offset
             if not has_data:
                 _copy_hole(target_fd, place, stop - start)
@@ -100,7 +100,7 @@ def _clone(source_fd: int, source_offset: int, target_fd: int, target_offset: in
     return True
 
 
-def _segments(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
+def segments(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
     """Yield where there is data and where holes are, as ``(start, stop, has_data)`` without gaps."""
     while start < stop:
         data = min(_seek(descriptor, start, os.SEEK_DATA, at_end=stop), stop)
@@ -161,7 +161,7 @@ def _copy_by_hand(source_fd: int, source_offset: int, target_fd: int, target_off
 def _copy_hole(target_fd: int, offset: int, size: int) -> None:
     """Make a part of the target read as zeros, without filling it where nothing is."""
     length = os.fstat(target_fd).st_size
-    for start, stop, has_data in _segments(target_fd, offset, min(offset + size, length)):
+    for start, stop, has_data in segments(target_fd, offset, min(offset + size, length)):
         if has_data:
             _write_zeros(target_fd, start, stop - start)
     if offset + size > length:

@@ -105,6 +105,10 @@ class FolderLayout:
         """See `Layout`."""
         path.mkdir()
 
+    def holes(self, path: Path, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """See `Layout`: none are known."""
+        return iter(())
+
     def missing_bytes(self, path: Path, written_bytes: int) -> int | None:
         """See `Layout`."""
         if not path.is_dir():

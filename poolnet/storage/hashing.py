@@ -26,7 +26,8 @@ BUFFER_SIZE: Final = 1 * MIB
 STEP_SIZE: Final = 16 * MIB
 #: ... and in holes, where a chunk costs a microsecond.
 HOLE_STEP_SIZE: Final = 2048 * MIB
-_ZERO_HASH: Final = hash_chunk(bytes(CHUNK_SIZE))
+#: The hash of a chunk of zeros.
+ZERO_CHUNK_HASH: Final = hash_chunk(bytes(CHUNK_SIZE))
 _ZEROS: Final = memoryview(bytes(CHUNK_SIZE))
 
 
@@ -61,7 +62,7 @@ class ChunkHasher:
         while start < size:
             stop = min(size, start + CHUNK_SIZE - self._begun_size)
             if stop - start == CHUNK_SIZE:
-                nodes += self._builder.add(_ZERO_HASH if data is None else hash_chunk(data[start:stop]))
+                nodes += self._builder.add(ZERO_CHUNK_HASH if data is None else hash_chunk(data[start:stop]))
             else:
                 nodes += self._feed_part(_ZEROS[: stop - start] if data is None else data[start:stop])
             start = stop
@@ -202,7 +203,7 @@ def read_portion(
         SourceUnavailable: it cannot be read, or was cut meanwhile.
     """
     try:
-        hole = _hole_size(source.fileno(), offset, end)
+        hole = hole_size(source.fileno(), offset, end)
         if hole >= CHUNK_SIZE:
             return min(hole, HOLE_STEP_SIZE), None
         part = buffer[: end - offset]
@@ -215,7 +216,7 @@ def read_portion(
     return got, part
 
 
-def _hole_size(descriptor: int, offset: int, end: int) -> int:
+def hole_size(descriptor: int, offset: int, end: int) -> int:
     """Return how many bytes from `offset` on are known to be zeros without looking: 0 where the system cannot tell."""
     if os.fstat(descriptor).st_size < end:
         return 0  # it was cut, which is no hole

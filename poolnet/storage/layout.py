@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from poolnet.errors import SourceUnavailable
+from poolnet.storage.copying import segments
 from poolnet.storage.files import publish_without_overwrite
 from poolnet.storage.tree_file import write_at
 
@@ -55,6 +56,9 @@ class Layout(Protocol):
 
     def create(self, path: Path) -> None:
         """Begin an unfinished download; `FileExistsError` if something is there."""
+
+    def holes(self, path: Path, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield from where to where an unfinished download has holes between two offsets, as far as that is known."""
 
     def missing_bytes(self, path: Path, written_bytes: int) -> int | None:
         """Return how much room an unfinished download still takes, or None if what is there is none of this layout.
@@ -108,6 +112,11 @@ class OneFile:
         """See `Layout`."""
         with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as new:
             os.ftruncate(new, self.needed_bytes)
+
+    def holes(self, path: Path, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """See `Layout`."""
+        with opened(path, os.O_RDONLY) as descriptor:
+            yield from ((first, last) for first, last, has_data in segments(descriptor, start, stop) if not has_data)
 
     def missing_bytes(self, path: Path, written_bytes: int) -> int | None:
         """See `Layout`; the file system knows best how much of a sparse file is there."""

@@ -19,10 +19,11 @@ from typing import Final
 from poolnet.errors import OutputExists, StoreError
 from poolnet.ids import FileId
 from poolnet.limits import CHUNK_SIZE
-from poolnet.protocol.hash_tree import TreeShape
+from poolnet.protocol.hash_tree import HASH_SIZE, TreeShape
 from poolnet.ranges import RangeSet
 from poolnet.storage.durable import store_errors, write_durably
 from poolnet.storage.files import check_free_space
+from poolnet.storage.hashing import ZERO_CHUNK_HASH
 from poolnet.storage.layout import Layout, OneFile, OpenFiles, SourceChanged, opened
 from poolnet.storage.tree_file import TreeFile
 
@@ -172,6 +173,23 @@ class PartFile:
         with store_errors("read", self.path), self.layout.reading(self.path, is_complete=False) as files:
             return [piece for piece in pieces if self.tree.is_genuine(piece, _read_chunk(files, self.shape, piece))]
 
+    def find_holes(self, missing: RangeSet) -> RangeSet:
+        """Return those of these chunks that are zeros by the tree, and holes here: nothing has to be fetched.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        zeros = missing.intersection(_zero_chunks(self.tree).to_ranges())
+        holes = RangeSet()
+        with store_errors("read", self.path):
+            for start, stop in zeros.ranges():
+                offset = self.shape.chunk_offset(self.shape.chunk_index(start))
+                for first, last in self.layout.holes(self.path, offset, offset + (stop - start) * CHUNK_SIZE):
+                    holes.add_range(start + -(-(first - offset) // CHUNK_SIZE), start + (last - offset) // CHUNK_SIZE)
+        if holes:
+            self.note_written(holes)
+        return holes
+
     def write_pieces(self, pieces: Sequence[tuple[int, bytes]]) -> list[bool]:
         """Verify and write pieces; return for each whether it was genuine (the others are not written).
 
@@ -305,6 +323,20 @@ class PartFile:
         return RangeSet(_JOURNAL_ENTRY.iter_unpack(content[:whole])).intersection(
             ((self.shape.node_count, self.shape.piece_count),)
         )
+
+
+def _zero_chunks(tree: TreeFile) -> RangeSet:
+    """Return the whole chunks that are zeros, as far as the tree is here."""
+    zeros = RangeSet()
+    for node in range(tree.shape.node_count):
+        chunks = tree.shape.children(node)
+        data = tree.node(node) if chunks and tree.shape.is_chunk(chunks[0]) else None
+        if data is None or ZERO_CHUNK_HASH not in data:
+            continue
+        for slot, chunk in enumerate(chunks):
+            if data[slot * HASH_SIZE : (slot + 1) * HASH_SIZE] == ZERO_CHUNK_HASH:
+                zeros.add(chunk)
+    return zeros
 
 
 def _read_chunk(files: OpenFiles, shape: TreeShape, piece: int) -> bytes:
