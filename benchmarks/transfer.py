@@ -103,6 +103,9 @@ async def transfer(size_mib: int, receivers: int, *, is_apart: bool = False, **o
         hosts = stack.enter_context(open_hosts(receivers + 1)) if is_apart else []
         async with open_pool(Path(name), receivers + 1, links=min(receivers, 2), hosts=hosts, **options) as members:
             await trio.sleep(1)  # what carries the chunks of a link is settled after the link is up
+            for member in members:
+                await member.tell("wait_links", count=1)
+                member.linked = await member.hear("linked")
             return await pass_on(members, source)
 
 

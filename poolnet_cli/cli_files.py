@@ -191,6 +191,8 @@ def stream(settings: Settings, pool: str, file: str, name: str | None) -> int:
         raise click.UsageError("say by --name what others watch")
     if path is not None and not path.exists():
         raise click.UsageError(f"{file} is not there")
+    if path is not None and path.is_dir():
+        raise click.UsageError(f"{file} is a folder; poolnet offer takes those")
     params = {"pool": pool, "name": name or (path.name if path is not None else "")}
     end = _NoticesEnd()
     return launch.run_on_home(

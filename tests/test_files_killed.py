@@ -13,7 +13,7 @@ import pytest
 import trio
 from cli_harness import Cli, PoolnetProcess, Record, open_cli
 from small_disks import can_mount, small_disk
-from test_end_to_end import MIB, offer, write_file
+from test_end_to_end import MIB, offer, say, write_file
 
 from poolnet.testing.namespaces import Network, can_make_namespaces, can_translate, open_network
 
@@ -165,6 +165,26 @@ async def chain(cli: Cli, network: Network) -> list[PoolnetProcess]:
     joined = [await cli.join(name, "garden" if name == "ada" else invite) for name in ("ada", "bob", "cyd")]
     await cli.linked("bob", "garden", count=2)
     return joined
+
+
+@needs_walls
+async def test_a_relay_that_is_linked_to_the_giver_only_after_it_was_asked_is_used(tmp_path: Path) -> None:
+    with open_network() as network:
+        async with open_cli(tmp_path) as cli:
+            _, bob, cyd = await chain(cli, network)
+            source, target = write_file(tmp_path / "f.bin", MIB), tmp_path / "g.bin"
+            file_id = await offer(cli, "ada", "garden", source)
+            await bob.event("offer", file_id=file_id)
+            await bob.kill()
+            network.run("bob", "nft", "-f", "-", stdin=_WALL.format(address="10.77.0.2"))
+            bob = await cli.join("bob", "garden")
+            await cli.linked("bob", "garden", count=1)
+            await begin_get(cyd, file_id, target)
+            await say(cyd, "who has it?", [bob])  # by then bob was asked, and knows no way
+            network.run("bob", "nft", "delete", "table", "ip", "wall")
+            await cli.linked("bob", "garden", count=2)
+            await cyd.event("complete", file_id=file_id, within_s=20)
+            check_arrived(source, target, cyd.home)
 
 
 async def linked_names(cli: Cli, name: str) -> set[str]:

@@ -13,7 +13,7 @@ from poolnet.net.link import Link
 from poolnet.testing.memory_udp import MemoryNetwork
 from poolnet.wire.link_frames import Credit, Purpose
 from poolnet.wire.pool_frames import GossipHave, Prune
-from poolnet.wire.swarm_frames import ChunkHeader
+from poolnet.wire.swarm_frames import ChunkHeader, Have, Promise
 from poolnet.wire.sync_frames import Attach
 
 
@@ -89,6 +89,28 @@ async def test_gossip_leaves_at_once_and_what_follows_it_closely_leaves_together
         assert alone < 0.012
         assert len(set(together)) == 1
         assert 0.02 <= together[0] < 0.025
+
+
+async def test_an_announcement_of_scattered_pieces_goes_with_what_follows_and_waits_only_a_moment_for_it(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    scattered = Have(file_id=FILE, pieces=((0, 1), (3, 4), (8, 9)))
+    promise = Promise(file_id=FILE, pieces=((2, 3),))
+    async with open_world(MemoryNetwork(1, latency_s=0.01)) as world:
+        dialled, accepted = await world.pair()
+        await trio.sleep(0.5)
+        before, start = accepted.statistics().frames_in, trio.current_time()
+        dialled.post_frame(scattered)
+        await trio.sleep(0.02)
+        assert accepted.statistics().frames_in == before
+        dialled.post_frame(promise)
+        assert [await accepted.receive_frame(), await accepted.receive_frame()] == [scattered, promise]
+        assert trio.current_time() - start < 0.035
+        await trio.sleep(0.5)
+        start = trio.current_time()
+        dialled.post_frame(scattered)
+        assert await accepted.receive_frame() == scattered
+        assert 0.05 <= trio.current_time() - start < 0.055
 
 
 async def test_other_frames_and_goodbye_do_not_overtake_gathered_gossip(autojump_clock: trio.abc.Clock) -> None:

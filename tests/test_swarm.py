@@ -647,6 +647,18 @@ def test_a_window_is_what_a_link_delivers_in_a_turn_and_a_tenth_of_a_second(
     assert pace.window == pytest.approx(expected, rel=0.15)
 
 
+@pytest.mark.parametrize(("rate", "least"), [(25, 8), (6, 2), (1, 1)])
+def test_where_others_are_fast_a_link_is_asked_for_several_at_once_unless_they_take_long_there(
+    rate: float, least: int
+) -> None:
+    pace = Pace()
+    run_pace(pace, rate=rate, delay=0.005, seconds=30)
+    pace.promised_count = pace.asked_count = 0
+    assert pace.room(8) == max(pace.window, least)
+    pace.promised_count = max(pace.window, least) - least + 1
+    assert pace.room(8) == (0 if least > 1 else max(pace.window, least) - pace.promised_count)
+
+
 def test_a_stall_brings_the_window_down_and_makes_more_patient_up_to_a_limit() -> None:
     pace = Pace()
     run_pace(pace, rate=1000, delay=0.01, seconds=5)

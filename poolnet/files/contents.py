@@ -74,6 +74,9 @@ class PartStore(PieceSink, Protocol):
     def discard(self) -> None:
         """Remove what was begun."""
 
+    def write_back(self) -> None:
+        """Bring what was written so far to the disk, so that little is left for `sync`. Beside other calls."""
+
     def sync(self) -> None:
         """Bring everything written to the disk."""
 

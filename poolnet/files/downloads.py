@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 import attrs
@@ -24,11 +24,15 @@ from poolnet.files.size_claims import SizeClaims
 from poolnet.files.sources import Sources
 from poolnet.files.uses import DownloadWatcher, PieceSink
 from poolnet.ids import FileId
+from poolnet.limits import MIB
 from poolnet.protocol.hash_tree import TreeShape
 from poolnet.ranges import Ranges, RangeSet
+from poolnet.service import open_service_nursery
 from poolnet.storage.file_table import FileKind, FileTable, LocalFile, PartRecord
 from poolnet.storage.files import run_on_disk
 
+#: Written and not on the disk: no disk takes long for it, and calls are few.
+_WRITE_BACK_SIZE: Final = 64 * MIB
 #: Returns the sizes that a file may have, the most believable first.
 ClaimedSizes = Callable[[], Sequence[int]]
 
@@ -274,12 +278,13 @@ class Downloads:
         self._exchange.download(part, held.to_ranges(), download, priority=download.priority)
         if wanted is not None:
             self._exchange.select(file_id, wanted)
-        if await download.wait(sizes):
-            return True
-        if download.is_exchanged:
+        async with open_service_nursery() as nursery:
+            nursery.start_soon(_write_back, download, part)
+            is_complete = await download.wait(sizes)
+        if not is_complete and download.is_exchanged:
             self._exchange.stop(file_id)
             download.is_exchanged = False
-        return False
+        return is_complete
 
     # --- the part file ------------------------------------------------------------------------------------------
 
@@ -362,6 +367,17 @@ class Downloads:
                 )
             )
         await self._unlist(record)
+
+
+async def _write_back(download: Download, part: PartStore) -> None:
+    """Keep what is not on the disk yet so little that the end is not a long wait for it."""
+    while True:
+        await download.wait_for_growth(_WRITE_BACK_SIZE)
+        try:
+            await run_on_disk(part.write_back)
+        except StoreError as exc:
+            download.failed(exc)
+            return
 
 
 def _take(download: Download, part: PartStore, held: RangeSet, pieces: RangeSet) -> None:

@@ -296,8 +296,10 @@ class Exchange:
         while True:
             received = await link.receive_chunks()
             expected = [piece for piece in received if self._arrived(link.peer, piece)]
-            for file_id, pieces in groupby(expected, key=lambda piece: piece.header.file_id):
-                await self._store(link.peer, file_id, [(piece.header.piece, piece.payload) for piece in pieces])
+            self._timer.rearm()
+            with trio.CancelScope(shield=True):  # the link may end: what arrived is fetched from nobody else
+                for file_id, pieces in groupby(expected, key=lambda piece: piece.header.file_id):
+                    await self._store(link.peer, file_id, [(piece.header.piece, piece.payload) for piece in pieces])
             size = sum(len(piece.payload) for piece in received)
             await wait_for(self._down, size)
 
@@ -308,7 +310,7 @@ class Exchange:
         if not self._swarm.expects(peer, file_id, piece):
             self._statistics.unexpected_pieces += 1
             return False
-        self._feed(sw.PieceArrived(peer, file_id, piece))
+        self._take_up(sw.PieceArrived(peer, file_id, piece))
         return True
 
     async def _store(self, peer: DeviceId, file_id: FileId, pieces: list[tuple[int, bytes]]) -> None:
@@ -323,7 +325,8 @@ class Exchange:
                     self._statistics.bad_pieces += 1
                 case sw.Route():
                     self._relay_refused()
-            self._feed(outcome)
+            self._take_up(outcome)
+        self._timer.rearm()
 
     def _is_current(self, use: Use) -> bool:
         """Return whether a file is still what it was before a wait: not stopped, not complete since."""
@@ -331,8 +334,8 @@ class Exchange:
 
     # --- pieces out ---------------------------------------------------------------------------------------------
 
-    async def _read(self, file_id: FileId, pieces: Sequence[int]) -> Sequence[bytes]:
-        """Read and verify pieces of one file; nothing if it cannot be served any more."""
+    async def _read(self, file_id: FileId, pieces: Sequence[int]) -> Sequence[bytes | None]:
+        """Read and verify pieces of one file: None for those that are damaged, nothing if it cannot be served."""
         use = self._uses.get(file_id)
         if use is None:
             return ()
@@ -341,7 +344,12 @@ class Exchange:
         except (StoreError, SourceUnavailable) as exc:
             if self._is_current(use):
                 self._cannot_read(use, exc)
+            damaged = exc.pieces if isinstance(exc, PiecesDamaged) else pieces
+        intact = [piece for piece in pieces if piece not in damaged]
+        if not intact or len(intact) == len(pieces):
             return ()
+        found = dict(zip(intact, await self._read(file_id, intact), strict=False))
+        return [found.get(piece) for piece in pieces]
 
     def _cannot_read(self, use: Use, error: StoreError | SourceUnavailable) -> None:
         file_id = use.store.file_id
@@ -398,10 +406,14 @@ class Exchange:
     # --- the machine --------------------------------------------------------------------------------------------
 
     def _feed(self, event: sw.SwarmEvent, *, blame: DeviceId | None = None) -> None:
+        self._take_up(event, blame)
+        self._timer.rearm()
+
+    def _take_up(self, event: sw.SwarmEvent, blame: DeviceId | None = None) -> None:
+        """Feed an event; whoever has fed the last one of several rearms the timer."""
         effects = self._swarm.handle(event, trio.current_time())
         if effects:
             self._perform(effects, blame)
-        self._timer.rearm()
 
     def _perform(self, effects: Iterable[sw.SwarmEffect], blame: DeviceId | None) -> None:
         """Do what the machine says; a fault of `blame`, whose frame it was, is raised when all else is done.

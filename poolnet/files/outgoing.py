@@ -19,11 +19,12 @@ from poolnet.ranges import RangeSet
 from poolnet.service import open_service_nursery
 from poolnet.wire.swarm_frames import ChunkHeader
 
-#: Pieces read in one thread hop; as many again wait to be sent: 2 MiB a link.
-_READ_BATCH: Final = 4
+#: Pieces read in one thread hop, which costs about as much as reading one; as many again are being sent: 4 MiB a link.
+_READ_BATCH: Final = 8
 
-#: Returns pieces of one file, in that order and verified; fewer, from the end, if it cannot be served any more.
-Read = Callable[[FileId, Sequence[int]], Awaitable[Sequence[bytes]]]
+#: Returns pieces of one file, in that order and verified, None for one that is damaged; fewer, from the end, if the
+#: file cannot be served any more.
+Read = Callable[[FileId, Sequence[int]], Awaitable[Sequence[bytes | None]]]
 
 
 @attrs.define(eq=False)
@@ -82,7 +83,7 @@ class Outgoing:
     async def run(self) -> None:
         """Read and send until the link closes or this is cancelled."""
         async with open_service_nursery() as nursery:
-            to_send, batches = trio.open_memory_channel[_Batch](1)
+            to_send, batches = trio.open_memory_channel[_Batch](0)
             nursery.start_soon(self._read_ahead, to_send)
             await self._send(batches)
             nursery.cancel_scope.cancel()
@@ -105,7 +106,7 @@ class Outgoing:
         while True:
             wanted = await self._take()
             found = await self._read(wanted[0].file_id, [sending.piece for sending in wanted])
-            await to_send.send(list(zip(wanted, found, strict=False)))
+            await to_send.send([(each, data) for each, data in zip(wanted, found, strict=False) if data is not None])
 
     async def _send(self, batches: trio.MemoryReceiveChannel[_Batch]) -> None:
         async for batch in batches:

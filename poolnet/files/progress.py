@@ -53,6 +53,8 @@ class Download:
         self.news_at = trio.current_time()
         self._publish = publish
         self._news = trio.lowlevel.ParkingLot()
+        self._grown = trio.lowlevel.ParkingLot()
+        self._grown_at = 0
         self._is_complete = self._is_proven = self._is_doubted = self._is_here = False
         self._error: PoolnetError | None = None
         self._shown_at = trio.current_time()
@@ -86,6 +88,11 @@ class Download:
             raise self._error
         return True
 
+    async def wait_for_growth(self, size_bytes: int) -> None:
+        """Wait until so much more is here."""
+        self._grown_at = self.done_bytes + size_bytes
+        await self._grown.park()
+
     def begin(self, done_bytes: int, *, is_proven: bool) -> None:
         """Take note of what was there already, and whether that proves the size."""
         self._is_proven, self._is_doubted, self.has_begun = is_proven, False, True
@@ -112,6 +119,8 @@ class Download:
         self._is_proven = True
         self.done_bytes += chunk_bytes
         self.news_at = trio.current_time()
+        if self.done_bytes >= self._grown_at:
+            self._grown.unpark_all()
         if self.news_at - self._shown_at >= 1 / MAX_PROGRESS_RATE:
             self._measure()
             self._show()

@@ -24,6 +24,7 @@ from poolnet.limits import (
     MAX_UNACCEPTED_LINKS,
     MIN_DATAGRAM_SIZE,
 )
+from poolnet.memory import keep_freed_memory
 from poolnet.net.addresses import SocketAddress, host_addresses, resolve
 from poolnet.net.admission import Admission, Admit, Reply
 from poolnet.net.bounded_quic import BoundedQuicConnection
@@ -95,6 +96,7 @@ async def open_endpoint(
         AddressInUse: another program has that port.
         InvalidAddress: not an address of this host.
     """
+    keep_freed_memory()
     socket = open_socket(listen)
     try:
         async with open_service_nursery() as nursery:

@@ -1,7 +1,8 @@
 """The sending side of a control stream: frames that count against the other side's credit, and those that do not.
 
 Gossip after gossip within a moment is gathered, and leaves together at its end: a single message never waits, and
-hundreds a second travel, are decrypted, stored and acknowledged several at a time. Nothing overtakes what is gathered.
+hundreds a second travel, are decrypted, stored and acknowledged several at a time. So do announcements of pieces; one
+of scattered pieces even waits for a want or a promise to go with. Nothing overtakes what is gathered.
 """
 
 import math
@@ -13,10 +14,15 @@ from poolnet.limits import MAX_UNACKNOWLEDGED_CONTROL
 from poolnet.protocol.flow_credit import SendCredit
 from poolnet.wire.framing import Frame, encode_frame
 from poolnet.wire.pool_frames import Gossip, GossipHave
+from poolnet.wire.swarm_frames import Have, Unwant
 
 #: What is gathered, and how long that takes.
-_GATHERED = frozenset({Gossip, GossipHave})
+_GATHERED = frozenset({Gossip, GossipHave, Have, Unwant})
 _GATHER_S = 0.01
+#: How long an announcement of more runs of pieces than so many may wait: they come fast, from several, and the other
+#: side knows of others.
+_ANNOUNCE_S = 0.04
+_FEW_RUNS = 2
 
 
 class ControlWriter(Protocol):
@@ -42,7 +48,8 @@ class FrameOutlet:
         self.frames = 0
         self._writer = writer
         self._gathered: list[bytes] = []
-        self._gather_until = now
+        self._leave_at = math.inf
+        self._moment_ends = now
 
     def send(self, data: bytes) -> None:
         """Send an encoded frame for which there is credit, at once."""
@@ -59,12 +66,12 @@ class FrameOutlet:
         self.credit.take(len(data))
         self.frames += 1
         now = trio.current_time()
-        if now >= self._gather_until and not self._gathered:
-            self._gather_until = now + _GATHER_S
-            self._writer.write_control(data)
-            return
+        leave_at = now + _ANNOUNCE_S if _is_patient(frame) else self._moment_ends
         self._gathered.append(data)
-        if len(self._gathered) == 1:
+        if leave_at <= now:
+            self.flush()
+        elif leave_at < self._leave_at:
+            self._leave_at = leave_at
             self._writer.rearm()
 
     def send_uncounted(self, frame: Frame) -> None:
@@ -78,14 +85,19 @@ class FrameOutlet:
         if self._gathered:
             data = b"".join(self._gathered)
             self._gathered.clear()
-            self._gather_until = trio.current_time() + _GATHER_S
+            self._leave_at = math.inf
+            self._moment_ends = trio.current_time() + _GATHER_S
             self._writer.write_control(data)
 
     def next_deadline(self) -> float:
         """Return when `tick` wants to be called."""
-        return self._gather_until if self._gathered else math.inf
+        return self._leave_at
 
     def tick(self, now: float) -> None:
         """Send what was gathered, if it is time."""
-        if now >= self._gather_until:
+        if now >= self._leave_at:
             self.flush()
+
+
+def _is_patient(frame: Frame) -> bool:
+    return type(frame) is Have and len(frame.pieces) > _FEW_RUNS

@@ -24,6 +24,8 @@ _SAMPLE_S = 0.05
 _SAMPLE_PIECES = 4
 #: Weight of a new sample against what was measured before.
 _WEIGHT = 0.3
+#: What is asked for together takes no longer than this.
+_BATCH_S = 0.4
 #: A link that stalled is asked again after this.
 _RETRY_S = 1.0
 #: A link may be silent for this many times what it last took for a piece.
@@ -83,11 +85,17 @@ class Pace:
         """Pieces promised, and the most that asks on their way can bring."""
         return self.promised_count + self.asked_count
 
-    def room(self) -> int:
-        """Return how many pieces to ask for now: 0 while what is outstanding lasts long enough."""
+    def room(self, batch: int = 1) -> int:
+        """Return how many pieces to ask for now: 0 while what is outstanding lasts long enough.
+
+        Args:
+            batch: fewer are not worth a want, because others bring pieces fast; unless these would take long here.
+        """
         outstanding = self.promised_count + self.asked_count
-        free = self.window - outstanding
-        return free if free >= self._refill or not outstanding else 0
+        if batch > 1 and self.rate is not None:
+            batch = max(1, min(batch, int(_BATCH_S * self.rate)))
+        free = max(self.window, batch) - outstanding
+        return free if free >= max(self._refill, batch) or not outstanding else 0
 
     def surplus(self, *, is_laggard: bool) -> int:
         """Return how many promised pieces are better asked of others: the window fell, and they would take long.

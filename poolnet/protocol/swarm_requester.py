@@ -38,6 +38,12 @@ _ORIGIN_REST_S = 1.0
 _OVERDUE_S = 0.5
 _ORIGIN_OVERDUE_S = 2.0
 _MAX_LATE = 256
+#: A want asks for what all links together bring in this time, but not for more than so many pieces: a want and its
+#: answer cost as much work as a piece, and where pieces come fast they can wait for each other.
+_BATCH_S = 0.04
+_MAX_BATCH = 8
+#: That rate is measured over so much time, and forgotten by half with each measurement.
+_METER_S = 0.1
 
 
 class _Link:
@@ -66,6 +72,10 @@ class Requester:
         self._downloads: dict[FileId, FileDownload] = {}
         self._ending: dict[FileId, float] = {}  # downloads in the end game → when to look at them
         self._is_ranked = False  # some downloads come before others
+        self._batch = 1  # pieces worth a want
+        self._rate = 0.0  # pieces a second, over all links
+        self._metered_at = 0.0
+        self._metered_count = 0
         self.wants_sent = 0
         self.promises_dropped = 0
         self.pieces_arrived = 0
@@ -285,6 +295,8 @@ class Requester:
             self.pieces_unexpected += 1
             return
         self.pieces_arrived += 1
+        if now >= self._metered_at + _METER_S:
+            self._meter(now)
         was_stalled = link.pace.is_stalled
         self._call_off(download, download.arrive(source, piece, now), piece, now)
         if was_stalled:
@@ -295,6 +307,13 @@ class Requester:
         self._ask(link, now)
         if not download.open:
             self._look_at_end(download, now)
+
+    def _meter(self, now: float) -> None:
+        """Measure how fast pieces come."""
+        count = self.pieces_arrived - self._metered_count
+        self._rate = (self._rate + count / (now - self._metered_at)) / 2
+        self._metered_at, self._metered_count = now, self.pieces_arrived
+        self._batch = max(1, min(int(_BATCH_S * self._rate), _MAX_BATCH))
 
     def _give_back(self, download: FileDownload, source: Source, count: int, now: float) -> None:
         """Call off the newest promises of a peer that turned out to be slow; what is under way is still welcome."""
@@ -365,13 +384,13 @@ class Requester:
     # --- asking -------------------------------------------------------------------------------------------------
 
     def _ask_all(self, download: FileDownload, now: float) -> None:
-        links = [self._links[peer] for peer in download.sources if self._links[peer].pace.room()]
+        links = [self._links[peer] for peer in download.sources if self._links[peer].pace.room(self._batch)]
         for link in sorted(links, key=lambda link: link.pace.outstanding / link.pace.window):
             self._ask(link, now)
 
     def _ask(self, link: _Link, now: float) -> None:
         """Ask a peer for as much as its window has room for, each file in turn."""
-        room = link.pace.room()
+        room = link.pace.room(self._batch)
         if not room or not link.sources:
             return
         if now < link.pace.resting_until:

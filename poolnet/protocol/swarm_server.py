@@ -28,10 +28,13 @@ _HOLD_BACK_PIECES = 8
 _MAX_HOLD_BACK_S = 10.0
 #: ... nor are the pieces of smaller files: there a quarter of a second is worth more than a few uploads.
 _MIN_HOLD_BACK_CHUNKS = 16
-#: So few pieces since the last announcement: the next waits only for this. That is at most a frame a piece, and
+#: So few pieces since the last announcement: the next waits only for this. That is about a frame a piece, and
 #: where pieces are slow, an uplink would stand idle until the others know what they could ask it for.
-_FEW_NEWS = 4
+_FEW_NEWS = 2
 _SOON_S = 0.4 * HAVE_INTERVAL_S
+#: So many: the next waits for this. An announcement to every neighbour costs as much work as a few pieces do.
+_MANY_NEWS = 6
+_LATER_S = 2 * HAVE_INTERVAL_S
 _INFINITE = float("inf")
 
 
@@ -332,13 +335,13 @@ class PieceServer:
             file.fresh = RangeSet()
         if not file.fresh or not interested:
             self._to_announce.pop(file_id, None)
-        elif now < file.announced_at + file.announce_after_s:
+        elif now < file.announced_at + file.announce_after_s and len(file.held) < file.piece_count:
             self._to_announce[file_id] = file.announced_at + file.announce_after_s
         else:
             for ranges in _frames_of(file.fresh):
                 have = Have(file_id=file_id, pieces=ranges)
                 self._effects.extend(SendFrame(peer, have) for peer in interested)
-            file.announce_after_s = _SOON_S if len(file.fresh) <= _FEW_NEWS else HAVE_INTERVAL_S
+            file.announce_after_s = _announce_after_s(len(file.fresh))
             file.fresh = RangeSet()
             file.announced_at = now
             self._to_announce.pop(file_id, None)
@@ -375,6 +378,13 @@ class PieceServer:
             file = self._files.get(file_id)
             if file is not None and file.recent.get(piece, (None, _INFINITE))[1] <= now:
                 del file.recent[piece]
+
+
+def _announce_after_s(news: int) -> float:
+    """Return how long what is new has to wait after an announcement of so many pieces."""
+    if news <= _FEW_NEWS:
+        return _SOON_S
+    return HAVE_INTERVAL_S if news < _MANY_NEWS else _LATER_S
 
 
 def _each(runs: Iterable[Run]) -> Iterator[int]:

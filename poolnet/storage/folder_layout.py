@@ -137,6 +137,9 @@ class FolderLayout:
             raise
         return descriptor
 
+    def write_back(self, path: Path) -> None:
+        """See `Layout`: nothing, since each file is synced alone, and most are small."""
+
     def settle(self, path: Path, position: int) -> int | None:
         """See `Layout`: make what no byte came for, bring everything to the disk, and ask of every file if it is."""
         count = len(self.index)

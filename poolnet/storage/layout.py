@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from poolnet.errors import SourceUnavailable
 from poolnet.storage.copying import segments
+from poolnet.storage.durable import sync_file
 from poolnet.storage.files import publish_without_overwrite
 from poolnet.storage.tree_file import write_at
 
@@ -67,6 +68,9 @@ class Layout(Protocol):
             path: where it lies.
             written_bytes: how much of it was written.
         """
+
+    def write_back(self, path: Path) -> None:
+        """Bring what was written so far to the disk, if that leaves less to do for `settle`."""
 
     def settle(self, path: Path, position: int) -> int | None:
         """Do a part of what is left to do when all is written; return the position to go on from, or None at the end.
@@ -128,10 +132,13 @@ class OneFile:
             return None
         return self.needed_bytes - found.st_blocks * _BLOCK_SIZE
 
+    def write_back(self, path: Path) -> None:
+        """See `Layout`."""
+        sync_file(path)
+
     def settle(self, path: Path, position: int) -> None:
         """See `Layout`: there is one step."""
-        with opened(path, os.O_RDONLY) as descriptor:
-            os.fsync(descriptor)
+        sync_file(path)
 
     def publish(self, part: Path, target: Path) -> None:
         """See `Layout`."""

@@ -255,6 +255,15 @@ class PartFile:
             self.layout.discard(self.path)
             self._journal_path.unlink(missing_ok=True)
 
+    def write_back(self) -> None:
+        """Bring what was written so far to the disk, so that little is left for `sync`. Beside other calls.
+
+        Raises:
+            StoreError: it failed; what was written may be lost.
+        """
+        with store_errors("write", self.path):
+            self.layout.write_back(self.path)
+
     def settle(self) -> bool:
         """Do a part of what `sync` does; return whether more is left. Of a folder with many files that takes a while.
 

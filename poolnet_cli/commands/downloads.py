@@ -23,7 +23,7 @@ async def downloads(call: Call) -> None:
     Where the pool is not joined, what is stored is changed: that counts when it is joined next.
 
     Raises:
-        UnknownFile: there is no such download, or several are meant.
+        UnknownFile: there is no such download, several are meant, or it is over.
     """
     action = call.params["action"]
     info = call.session.node.find_pool(call.params["pool"])
@@ -33,6 +33,7 @@ async def downloads(call: Call) -> None:
             return
         chosen = None if action is None else _find(files, call.params["file"])
         if chosen is not None:
+            _check_not_over(files, chosen)
             await _change(files, chosen, action, call.params["priority"])
         listed = [info for info in files.downloads() if chosen in (None, info.file_id)]
         for item in listed:
@@ -49,6 +50,13 @@ async def _change(files: FileManager, file_id: FileId, action: str, priority: in
         files.prioritise(file_id, priority)
     else:
         await _ACTIONS[action](files, file_id)
+
+
+def _check_not_over(files: FileManager, file_id: FileId) -> None:
+    """Raise UnknownFile if there is nothing to change about the downloads of a file, because they are complete."""
+    infos = [info for info in files.downloads() if info.file_id == file_id]
+    if all(info.state == "complete" for info in infos):
+        raise UnknownFile(f"{infos[-1].name} is complete: {infos[-1].path}; --forget takes it off the list")
 
 
 async def _forget(call: Call, files: FileManager) -> None:

@@ -14,6 +14,7 @@ from poolnet import (
     DownloadProgress,
     EventsDropped,
     FileId,
+    LocalError,
     OfferInfo,
     OutputExists,
     PoolEvent,
@@ -63,7 +64,7 @@ async def get(call: Call) -> None:
 
     Raises:
         UnknownFile: nobody offers it. Unreachable: nobody was reached, or nobody who has it, in time.
-        OutputExists: the target is there.
+        OutputExists: the target is there. LocalError: it is a stream.
         CommandFailed: of several files some were not fetched.
     """
     params = call.params
@@ -90,6 +91,8 @@ async def _wanted(use: PoolUse, call: Call, give_up_at: float) -> list[OfferInfo
     items: dict[FileId, OfferInfo] = {}
     for text in call.params["files"]:
         item = await wait_found(use, partial(use.net.files.find, text), give_up_at)
+        if item.kind == "stream":
+            raise LocalError(f"{item.name} is a stream that has not ended; poolnet watch reads it")
         items[item.file_id] = item
     return list(items.values())
 

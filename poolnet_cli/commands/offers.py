@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -72,14 +72,25 @@ def check_source(path: str, options: OfferOptions = OfferOptions()) -> None:
         raise SourceUnavailable(f"{path} cannot be offered: {exc.strerror}") from exc
 
 
+def check_sources(paths: Sequence[str], options: OfferOptions) -> None:
+    """Make sure that all paths can be offered. Of several, the options for folders are about the folders among them.
+
+    Raises:
+        SourceUnavailable: one cannot, or the options are not for it.
+    """
+    has_folder = any(os.path.isdir(path) for path in paths)
+    of_files = attrs.evolve(options, exclude=(), hidden=False) if has_folder else options
+    for path in paths:
+        check_source(path, options if os.path.isdir(path) else of_files)
+
+
 async def offer(call: Call) -> None:
     """Hash and offer files and folders. Params: pool, paths, and those of `OfferOptions`.
 
     Where the pool is joined already, that process goes on seeding. Otherwise this stays and seeds until interrupted.
     """
     options = OfferOptions.of(call.params)
-    for path in call.params["paths"]:
-        await trio.to_thread.run_sync(check_source, path, options)
+    await trio.to_thread.run_sync(check_sources, call.params["paths"], options)
     info = call.session.node.find_pool(call.params["pool"])
     async with call.session.use_pool(info) as use:
         for path in call.params["paths"]:
