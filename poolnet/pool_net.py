@@ -174,6 +174,7 @@ class PoolNet:
             signal=self._signal,
             serve=self._serve,
             unreachable=self._unreachable,
+            changed=files.routes_changed,
             corrected_ms=self._time.corrected_ms,
         )
         self._placement = Placement(

@@ -36,6 +36,7 @@ def keeper(membership: Membership, now_ms: int) -> LinkKeeper:
         signal=unused,
         serve=unused,
         unreachable=unused,
+        changed=lambda: None,
         corrected_ms=lambda: now_ms,
     )
 

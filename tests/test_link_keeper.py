@@ -77,6 +77,7 @@ async def open_keeper() -> AsyncIterator[World]:
             signal=lambda peer, _body: sent.append(peer),
             serve=serve,
             unreachable=lambda _peer: None,
+            changed=lambda: None,
             corrected_ms=lambda: pool.now_ms,
         )
         yield World(keeper, endpoint, sent)

@@ -43,6 +43,7 @@ class LinkKeeper:
         signal: sends a signal body to a member, by whatever way there is.
         serve: runs a link until it closes; raises LinkClosed, ProtocolError or WireError when it does.
         unreachable: called with a peer to which no link comes up.
+        changed: called when a link has come up or gone.
         corrected_ms: returns what time it is by all that is known.
     """
 
@@ -57,6 +58,7 @@ class LinkKeeper:
         signal: Callable[[DeviceId, bytes], None],
         serve: Callable[[Link], Awaitable[None]],
         unreachable: Callable[[DeviceId], None],
+        changed: Callable[[], None],
         corrected_ms: Callable[[], int],
     ) -> None:
         self.links: dict[DeviceId, Link] = {}
@@ -69,6 +71,7 @@ class LinkKeeper:
         self._signal = signal
         self._serve = serve
         self._unreachable = unreachable
+        self._links_changed = changed
         self._corrected_ms = corrected_ms
         self._since: dict[DeviceId, float] = {}
         self._direct: set[DeviceId] = set()
@@ -142,6 +145,7 @@ class LinkKeeper:
         self.links[link.peer] = link
         self._since[link.peer] = trio.current_time()
         self.feed(mesh.LinkUp(link.peer, link.is_dialler))
+        self._links_changed()
         try:
             await self._notify()
             await self._serve(link)
@@ -155,6 +159,7 @@ class LinkKeeper:
             if self.links.get(link.peer) is link:
                 del self.links[link.peer]
                 self.feed(mesh.LinkDown(link.peer))
+                self._links_changed()
 
     def _loser(self, existing: Link, new: Link) -> Link:
         """Both sides dialled at once: keep what the smaller id dialled. Long after, the old link is a dead one."""
