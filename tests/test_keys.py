@@ -63,7 +63,7 @@ def test_a_certificate_that_names_the_pinned_device_but_lacks_its_signature_is_r
     from poolnet.identity import certificate
 
     forged = certificate._builder(
-        subject="poolnet link", issuer=encode_id(ALICE.device_id), public_key=ALICE.public_key
+        "poolnet link", issuer=encode_id(ALICE.device_id), public_key=private_key_of(ALICE).public_key()
     ).sign(private_key_of(BOB), algorithm=None)
     with pytest.raises(AlertBadCertificate):
         check(forged, pinned=ALICE)
