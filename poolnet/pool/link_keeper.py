@@ -137,7 +137,7 @@ class LinkKeeper:
     async def adopt(self, link: Link) -> None:
         """Serve a link, dialled or accepted, until it closes. Of two links to one peer, one is kept."""
         existing = self.links.get(link.peer)
-        if existing is not None:
+        if existing is not None and not existing.is_closed:
             loser = self._loser(existing, link)
             loser.close_now(code="duplicate", reason="another link between us is up")
             if loser is link:
@@ -162,8 +162,12 @@ class LinkKeeper:
                 self._links_changed()
 
     def _loser(self, existing: Link, new: Link) -> Link:
-        """Both sides dialled at once: keep what the smaller id dialled. Long after, the old link is a dead one."""
-        if trio.current_time() - self._since[new.peer] > DIAL_TIMEOUT_S:
+        """Both sides dialled at once: keep what the smaller id dialled.
+
+        Long after, or if the same side dialled both, the old link is a dead one: nobody dials whom it is linked to.
+        """
+        is_late = trio.current_time() - self._since[new.peer] > DIAL_TIMEOUT_S
+        if is_late or existing.is_dialler == new.is_dialler:
             return existing
         smaller_dials = min(self._self_id, new.peer) == self._self_id
         return existing if new.is_dialler == smaller_dials else new
