@@ -74,6 +74,18 @@ def test_what_a_node_says_before_its_name_is_known_comes_with_the_name_after_its
     assert presence.said(text(ADA, "four", "Ada"), 1.0) == [text(ADA, "four", "Ada")]
 
 
+def test_a_node_that_speaks_when_its_arrival_is_nearly_due_still_gets_its_name() -> None:
+    presence = Presence(self_id=ME)
+    presence.came([ADA], 0.0)
+    assert presence.said(text(ADA, "hello", "?"), NAME_GRACE_S - 0.1) == []
+    assert presence.tick(NAME_GRACE_S) == []
+    presence.set_name(ADA, "Ada", key(1), NAME_GRACE_S + 0.2)
+    assert presence.tick(NAME_GRACE_S + 0.2 + NAME_SETTLE_S) == [
+        NodeJoined(node=ADA, name="Ada"),
+        text(ADA, "hello", "Ada"),
+    ]
+
+
 def test_of_the_names_that_a_node_once_had_a_newcomer_hears_only_the_last() -> None:
     presence = Presence(self_id=ME)
     presence.came([ADA], 0.0)

@@ -190,9 +190,7 @@ class MessageFlow:
         return sign_message(self._key, pool_id=self._membership.pool_id, hlc=hlc, body=body)
 
     def _push(self, message: Message) -> None:
-        for effect in self._feed(gossip.Publish(message.msg_id, encode_message(message))):
-            if isinstance(effect, gossip.SendFrame) and (link := self._links.get(effect.peer)) is not None:
-                self._book.sent(link, message.msg_id)
+        self._feed(gossip.Publish(message.msg_id, encode_message(message)))
 
     # --- agreement ----------------------------------------------------------------------------------------------
 
@@ -304,6 +302,8 @@ class MessageFlow:
                     link.post_frame(effect.frame)
                 except LinkClosed:
                     continue  # its own task notices and reports it
+                if effect.msg_id is not None:
+                    self._book.sent(link, effect.msg_id)
 
     def _took(self, message: Message) -> None:
         """Do what follows from a message that is in the history now."""

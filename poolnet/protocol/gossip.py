@@ -112,10 +112,14 @@ class Found:
 
 @attrs.frozen
 class SendFrame:
-    """Send a frame. The same object goes to several peers where it can, so that it need be encoded only once."""
+    """Send a frame. The same object goes to several peers where it can, so that it need be encoded only once.
+
+    `msg_id` is of the message in it, if there is one.
+    """
 
     peer: DeviceId
     frame: GossipFrame
+    msg_id: MsgId | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen
@@ -220,7 +224,7 @@ class Gossip:
             case Found(peer, messages):
                 if peer not in self._peers:
                     return []
-                return [_push(peer, message, 0) for _, message in messages]
+                return [_push(peer, msg_id, message, 0) for msg_id, message in messages]
             case _:
                 assert_never(event)
 
@@ -361,7 +365,7 @@ class Gossip:
             self._peers[peer].to_announce.pop(msg_id, None)
             cached = self._cache.get(msg_id)
             if cached is not None:
-                effects.append(_push(peer, *cached))
+                effects.append(_push(peer, msg_id, *cached))
             elif msg_id in self._seen:
                 elsewhere.append(msg_id)
         if elsewhere:
@@ -385,7 +389,7 @@ class Gossip:
         for peer in peers:
             state = self._peers[peer]
             if state.is_eager:
-                effects.append(SendFrame(peer, frame))
+                effects.append(SendFrame(peer, frame, msg_id))
                 continue
             state.to_announce[msg_id] = None
             if len(state.to_announce) >= MAX_IDS_PER_FRAME:
@@ -426,5 +430,5 @@ class Gossip:
             self._seen.popitem(last=False)
 
 
-def _push(peer: DeviceId, message: bytes, hops: int) -> SendFrame:
-    return SendFrame(peer, frames.Gossip(hops=min(hops + 1, _MAX_HOPS), message=message))
+def _push(peer: DeviceId, msg_id: MsgId, message: bytes, hops: int) -> SendFrame:
+    return SendFrame(peer, frames.Gossip(hops=min(hops + 1, _MAX_HOPS), message=message), msg_id)

@@ -1,7 +1,8 @@
 """Who is here, by name: turns roster changes and profile messages into arrivals and departures.
 
 The roster says at once that a node came; its name arrives a moment later, in a message of the pool. An arrival is
-therefore held until the name is known, but never longer than `NAME_GRACE_S`; so is what the node says meanwhile. A node
+therefore held until the name is known, but never longer than `NAME_GRACE_S`; so is what the node says meanwhile, and its arrival
+with it: the first thing it says comes over a link, and over that its name is on its way. A node
 that goes before it was announced is never mentioned; one that is only moved on the rings, or is still there after a
 server restart, neither.
 
@@ -81,9 +82,17 @@ class Presence:
         node = message.node
         if node == self._self_id or (node in self._names and node not in self._waiting and node not in self._held):
             return [*self._tell_renamed(node), message]
-        _, messages = self._held.setdefault(node, (self._waiting.get(node, now + NAME_GRACE_S), []))
+        if node not in self._held:
+            self._hold(node, now)
+        _, messages = self._held[node]
         messages.append(message)
         return self._release(node) if len(messages) >= MAX_HELD_TEXTS else []
+
+    def _hold(self, node: DeviceId, now: float) -> None:
+        """Begin to hold what a node says."""
+        if node not in self._names and node in self._waiting:
+            self._waiting[node] = now + NAME_GRACE_S
+        self._held[node] = (self._waiting.get(node, now + NAME_GRACE_S), [])
 
     def retracted(self, msg_id: MsgId) -> None:
         """Forget what a message said that was taken back before it was told."""
