@@ -1,10 +1,10 @@
 """Who is here, by name: turns roster changes and profile messages into arrivals and departures.
 
 The roster says at once that a node came; its name arrives a moment later, in a message of the pool. An arrival is
-therefore held until the name is known, but never longer than `NAME_GRACE_S`; so is what the node says meanwhile, and its arrival
-with it: the first thing it says comes over a link, and over that its name is on its way. A node
-that goes before it was announced is never mentioned; one that is only moved on the rings, or is still there after a
-server restart, neither.
+therefore held until the name is known, but never longer than `NAME_GRACE_S`; so is what the node says meanwhile, and
+its arrival with it: the first thing it says comes over a link, and over that its name is on its way. A node that goes
+before it was announced is never mentioned; one that is only moved on the rings, or is still there after a server
+restart, neither.
 
 When histories are compared, all names come that a node ever had, in any order and over several frames. A name is
 therefore told only after it has stood for `NAME_SETTLE_S`, or before the next thing that its node says: of many only
