@@ -195,6 +195,22 @@ async def test_what_was_said_in_an_earlier_session_is_delivered_in_a_later_one(
             await after.pool.delivered(10.0)
 
 
+async def test_what_a_neighbour_has_from_an_earlier_session_is_delivered_though_this_device_lacks_what_came_since(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    async with world.server() as server, world.node("ada") as ada_node, world.node("bob") as bob_node:
+        invite = await ada_node.create_pool("garden", server=server.address)
+        async with enter(ada_node, "garden", "ada") as ada:
+            async with enter(bob_node, invite, "bob") as bob:
+                await bob.pool.send("see you")
+                await ada.hears("see you")
+            await ada.pool.send("come back")
+            async with enter(bob_node, "garden", "bob") as bob:
+                await bob.hears("come back")
+                await bob.pool.delivered(5.0)
+
+
 async def test_members_go_on_without_the_server_and_meet_it_again(tmp_path: Path, jumping_clock: MockClock) -> None:
     world = World(tmp_path)
     end = trio.Event()

@@ -32,6 +32,9 @@ from poolnet.wire.pool_frames import HISTORY, STANDING, Compare, Messages, OpenC
 
 logger = logging.getLogger(__name__)
 
+#: By then neighbours that are there have said what they consumed.
+_CONSUMPTION_S = 0.5
+
 AgreementFrame = OpenComparison | Compare | WantMessages | Messages
 
 
@@ -142,6 +145,17 @@ class AgreementKeeper:
             if self._links
             else f"no other member was there within {round(timeout_s, 1):g} s; try again when somebody is online"
         )
+
+    async def keep_checking(self) -> None:
+        """Compare with the neighbours now and then, as long as somebody waits to hear that they have what is here.
+
+        What they consume of this session's frames is known sooner. But what an earlier session sent, and what came
+        while this device lacked something else, only a comparison tells. Runs until cancelled.
+        """
+        while not self._has_ended:
+            await trio.sleep(_CONSUMPTION_S)
+            await self._linked.wait()
+            await self._ask(HISTORY, lambda request: agreement.Check(request, HIGHEST))
 
     async def _ask(self, scope: int, event: Callable[[int], agreement.AgreementEvent]) -> bool:
         if self._has_ended:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 import trio
 
-from poolnet.errors import LinkClosed, Unreachable
+from poolnet.errors import LinkClosed
 from poolnet.ids import MsgId
 from poolnet.net.link import Link
 from poolnet.wire.claims import Bound
@@ -58,22 +58,12 @@ class DeliveryBook:
         found = ((msg_id, self._unconfirmed.get(msg_id)) for msg_id in compared)
         self._settle([msg_id for msg_id, key in found if key is not None and key < upper])
 
-    async def delivered(self, timeout_s: float) -> None:
-        """Wait until some neighbour has each message added so far.
-
-        Raises:
-            Unreachable: not within `timeout_s`.
-        """
+    async def delivered(self) -> None:
+        """Wait until some neighbour has each message added so far."""
         awaited = self.unconfirmed()
-        with trio.move_on_after(timeout_s):
-            await trio.lowlevel.checkpoint()
-            while not awaited.isdisjoint(self._unconfirmed):
-                await self._changed.wait()
-            return
-        raise Unreachable(
-            f"no other member confirmed the message within {round(timeout_s, 1):g} s; "
-            "it is kept and goes out when one is there"
-        )
+        await trio.lowlevel.checkpoint()
+        while not awaited.isdisjoint(self._unconfirmed):
+            await self._changed.wait()
 
     async def _await_consumption(self, link: Link) -> None:
         pending = self._sent[link]

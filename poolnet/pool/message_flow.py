@@ -12,7 +12,7 @@ from functools import partial
 import attrs
 import trio
 
-from poolnet.errors import LinkClosed, PoolnetError, ProtocolError, StoreError
+from poolnet.errors import LinkClosed, PoolnetError, ProtocolError, StoreError, Unreachable
 from poolnet.identity.authorship import sign_message
 from poolnet.identity.keys import DeviceKey
 from poolnet.identity.membership import Membership
@@ -183,7 +183,16 @@ class MessageFlow:
         Raises:
             Unreachable: not within `timeout_s`.
         """
-        await self._book.delivered(timeout_s)
+        with trio.move_on_after(timeout_s):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._agreement.keep_checking)
+                await self._book.delivered()
+                nursery.cancel_scope.cancel()
+            return
+        raise Unreachable(
+            f"no other member confirmed the message within {round(timeout_s, 1):g} s; "
+            "it is kept and goes out when one is there"
+        )
 
     def _sign(self, body: Body) -> Message:
         hlc = self._time.clock.tick(self._time.unix_ms())
