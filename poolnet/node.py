@@ -1,7 +1,7 @@
 """This device: its key, its UDP socket, and the pools it is in.
 
 `open_node` holds a home directory (one process at a time) and one endpoint. Pools are made with `create_pool`, entered
-with `join`, and share the endpoint: an incoming link says in its first frame which pool it is for.
+with `join`, and share the endpoint (joined_pools.py).
 """
 
 import logging
@@ -14,21 +14,23 @@ from pathlib import Path
 import attrs
 import trio
 
-from poolnet.clock import Hlc, HybridClock, make_hlc
+from poolnet.clock import Hlc
 from poolnet.errors import LocalError, Refused, StoreError, UnknownPool, Unreachable, WireError
 from poolnet.file_manager import FileManager, OfferInfo, open_file_manager
 from poolnet.identity.invite_link import SCHEME, InviteLink, ServerAddress, parse_invite_link_untrusted
 from poolnet.identity.keys import DeviceKey
-from poolnet.identity.membership import Membership, removal_keep
-from poolnet.identity.statements import Role, Statement, make_genesis, make_invite, make_join, make_removal
+from poolnet.identity.membership import Membership
+from poolnet.identity.statements import Role, Statement
 from poolnet.identity.user import SignedAddDevice, decode_add_device_untrusted, encode_add_device, found_user
 from poolnet.ids import ID_SIZE, DeviceId, MsgId, PoolId
+from poolnet.joined_pools import JoinedPools
 from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_INVITE_LIFETIME_S, MAX_DATAGRAM_SIZE, MEDIA_CACHE_SIZE
 from poolnet.message_db import open_message_db
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from poolnet.net.udp import OpenSocket, open_udp_socket
 from poolnet.pool.history import replay_offers
 from poolnet.pool.hosting import choose_hosting
+from poolnet.pool.own_statements import OwnStatements
 from poolnet.pool.records import PoolRecord, PoolRecords
 from poolnet.pool_net import PoolNet, check_display_name
 from poolnet.pool_session import PoolSessions, device_name
@@ -37,7 +39,6 @@ from poolnet.steady_time import SteadyTime, WallClock
 from poolnet.storage.home import Home, open_home
 from poolnet.views.entries import HistoryEntry
 from poolnet.views.reader import HistoryReader
-from poolnet.wire.link_frames import Hello, Purpose
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Node:
         key: DeviceKey,
         user: SignedAddDevice,
         endpoint: Endpoint,
+        joined: JoinedPools,
         listen_host: str,
         open_socket: OpenSocket,
         wall_clock: WallClock,
@@ -91,9 +93,9 @@ class Node:
         self.home: Path = home.path
         self.device_id: DeviceId = key.device_id
         self._home = home
-        self._key = key
-        self._user = user
+        self._own = OwnStatements(key=key, user=user)
         self._endpoint = endpoint
+        self._joined = joined
         self._listen_host = listen_host
         self._open_socket = open_socket
         self._time = time
@@ -109,7 +111,6 @@ class Node:
             cache_size_bytes=cache_size_bytes,
             media_cache_bytes=media_cache_bytes,
         )
-        self._joined: dict[PoolId, PoolNet] = {}
         self._rng = random.SystemRandom()
 
     # --- pools of this device -----------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ class Node:
         name = name.strip()
         if any(record.name == name for record in self._records.all()):
             raise LocalError(f"there is a pool {name!r} on this device already; choose another name, or leave that one")
-        genesis = make_genesis(self._key, name=name, nonce=secrets.token_bytes(16), hlc=make_hlc(self._time.now_ms()))
+        genesis = self._own.genesis(name, unix_ms=self._time.now_ms())
         membership = Membership(genesis.pool_id)
         membership.add(genesis)
         directory = self._home.pool_directory(genesis.pool_id)
@@ -163,7 +164,7 @@ class Node:
                 record = attrs.evolve(record, servers=(server,))
             await self._records.save(record, membership)
             return await self.invite(self._info(record))
-        except BaseException:
+        except BaseException:  # cancelled as well: a pool that nobody was told of is not to stay
             with trio.CancelScope(shield=True):
                 await self._home.forget_pool(record.pool_id)
             raise
@@ -187,16 +188,8 @@ class Node:
         record = self._record(pool.pool_id)
         secret = secrets.token_bytes(ID_SIZE)
         link = InviteLink(servers=record.servers, pool_id=record.pool_id, secret=secret)
-        time_ms = self._now_ms(record)
-        statement = make_invite(
-            self._key,
-            pool_id=record.pool_id,
-            invite_key=link.invite_key().public_key,
-            role=Role.MEMBER,
-            expires_unix_ms=time_ms + int(expires_s * 1000),
-            uses=uses,
-            hlc=self._stamp(record, time_ms),
-        )
+        membership = self._records.membership(record)
+        statement = self._own.invite(membership, link, uses=uses, expires_s=expires_s, unix_ms=self._now_ms(record))
         await self._add_statement(record, statement)
         return link
 
@@ -219,14 +212,9 @@ class Node:
         await self._home.forget_pool(record.pool_id)
 
     async def _state_leaving(self, record: PoolRecord) -> None:
-        membership = self._records.membership(record)
-        keep = removal_keep(membership, self.device_id)
         last = await self._last_hlc(record)
-        member = membership.members().get(self.device_id)
-        clock = HybridClock(last=last if member is None else max(last, member.joined_hlc))
-        # after everything that this device said, or that would count as said after it left
-        hlc = clock.tick(self._now_ms(record))
-        statement = make_removal(self._key, pool_id=record.pool_id, device=self.device_id, keep=keep, hlc=hlc)
+        membership = self._records.membership(record)
+        statement = self._own.leaving(membership, last=last, unix_ms=self._now_ms(record))
         try:
             await self._add_statement(record, statement)
         except (Unreachable, Refused) as exc:
@@ -353,13 +341,8 @@ class Node:
         membership = self._records.membership(record)
         join = None
         if isinstance(target, InviteLink) and not membership.is_member(self.device_id):
-            join = self._make_join(target)
+            join = self._own.join(target, unix_ms=self._time.now_ms())
         return record, membership, join
-
-    def _make_join(self, invite: InviteLink) -> Statement:
-        return make_join(
-            self._key, invite.invite_key(), pool_id=invite.pool_id, user=self._user, hlc=make_hlc(self._time.now_ms())
-        )
 
     @asynccontextmanager
     async def _open_pool(
@@ -371,11 +354,8 @@ class Node:
         display_name: str | None = None,
     ) -> AsyncIterator[PoolNet]:
         async with self._sessions.open(record, membership, join=join, display_name=display_name) as pool:
-            self._joined[pool.pool_id] = pool
-            try:
+            with self._joined.entered(pool):
                 yield pool
-            finally:
-                del self._joined[pool.pool_id]
 
     async def _add_statement(self, record: PoolRecord, statement: Statement) -> None:
         """Put a statement of this device into a pool, joined or not."""
@@ -397,11 +377,6 @@ class Node:
         joined = self._joined.get(record.pool_id)
         return self._time.now_ms() if joined is None else joined.unix_ms
 
-    def _stamp(self, record: PoolRecord, time_ms: int) -> Hlc:
-        """Return a stamp for a statement of this device: after the one by which it came in, maybe by a wrong clock."""
-        member = self._records.membership(record).members().get(self.device_id)
-        return HybridClock(last=Hlc(0) if member is None else member.joined_hlc).tick(time_ms)
-
     def _record(self, pool_id: PoolId) -> PoolRecord:
         record = self._records.get(pool_id)
         if record is None:
@@ -418,21 +393,6 @@ class Node:
             servers=record.servers,
             hosts_server=record.hosted is not None,
         )
-
-    def _authorise(self, hello: Hello) -> tuple[bytes, ...]:
-        pool = self._joined.get(hello.pool_id)
-        if hello.purpose != Purpose.POOL or pool is None:
-            raise Refused("this device is not in that pool", code="unknown_pool")
-        return pool.authorise(hello)
-
-    async def _accept_links(self) -> None:
-        while True:
-            link = await self._endpoint.accept()
-            pool = self._joined.get(link.pool_id)
-            if pool is None:  # left meanwhile
-                link.close_now(code="unknown_pool", reason="this device is not in that pool any more")
-            else:
-                pool.adopt(link)
 
 
 @asynccontextmanager
@@ -479,17 +439,13 @@ async def open_node(
         key = DeviceKey.from_seed(opened.seed)
         time = SteadyTime(wall_clock)
         user = await _load_user(opened, key, time)
-        made: list[Node] = []
-
-        def authorise(hello: Hello) -> tuple[bytes, ...]:
-            return made[0]._authorise(hello)  # the endpoint is there before the node, but answers only after it
-
+        joined = JoinedPools()
         async with (
             open_service_nursery() as nursery,
             open_endpoint(
                 key=key,
                 listen=listen,
-                authorise=authorise,
+                authorise=joined.authorise,
                 rng=random.SystemRandom(),
                 max_datagram_size=max_datagram_size,
                 tcp=tcp,
@@ -502,6 +458,7 @@ async def open_node(
                 key=key,
                 user=user,
                 endpoint=endpoint,
+                joined=joined,
                 listen_host=listen[0],
                 open_socket=open_socket,
                 wall_clock=wall_clock,
@@ -509,8 +466,7 @@ async def open_node(
                 cache_size_bytes=cache_size_bytes,
                 media_cache_bytes=media_cache_bytes,
             )
-            made.append(node)
-            nursery.start_soon(node._accept_links)
+            nursery.start_soon(joined.accept_links, endpoint)
             yield node
 
 

@@ -4,7 +4,6 @@
 database → `MessageEffects` → subscribers; a chunk goes from the link to the `FileManager` without passing here.
 """
 
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -28,12 +27,12 @@ from poolnet.identity.statements import Role, Statement, encode_statement
 from poolnet.ids import DeviceId, MsgId, PoolId
 from poolnet.limits import MAX_APP_SIZE, MAX_NAME_CHARS, MAX_TEXT_CHARS
 from poolnet.message_db import MessageDB
-from poolnet.net.addresses import format_address
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
 from poolnet.pool.clock_keeper import ClockKeeper
 from poolnet.pool.link_keeper import LinkKeeper
 from poolnet.pool.member_link import MemberLink
+from poolnet.pool.member_list import MemberInfo, MemberList
 from poolnet.pool.message_effects import MessageEffects
 from poolnet.pool.message_flow import MessageFlow, MessageStatistics
 from poolnet.pool.placement import Placement
@@ -57,28 +56,7 @@ from poolnet.wire.bodies import (
 from poolnet.wire.link_frames import Hello
 from poolnet.wire.message import Message
 
-logger = logging.getLogger(__name__)
-
-
-@attrs.frozen(kw_only=True)
-class MemberInfo:
-    """A member of the pool, and the link to it if there is one. Rates are bytes a second, over the last seconds.
-
-    `carrier` is what carries chunks: "tcp" or "quic".
-    """
-
-    node: DeviceId
-    name: str
-    role: str
-    is_self: bool
-    online: bool
-    linked: bool
-    address: str | None = None
-    rtt_s: float | None = None
-    datagram_size: int | None = None
-    carrier: str | None = None
-    rate_in: float = 0.0
-    rate_out: float = 0.0
+__all__ = ["MemberInfo", "PoolNet", "PoolStatistics", "check_display_name"]
 
 
 @attrs.frozen(kw_only=True)
@@ -141,66 +119,27 @@ class PoolNet:
         self._key = key
         self._membership = membership
         self._events = events
-        self._time = ClockKeeper(
-            time,
-            neighbours=lambda: [link.clock_offset_ms for link in self._links.links.values()],
-            server=lambda: self._server.clock_offset_ms,
-            changed=lambda: self._flow.clock_changed(),
-            warn=lambda ahead_s: self._events.publish(ClockWrong(ahead_s=ahead_s)),
-        )
-        self._roster = Roster()
         self._nursery = nursery
+        self._save_statements = statements_changed
+        self._roster = Roster()
+        self._time = self._make_clock(time)
         self._effects = MessageEffects(
             self_id=self.node_id, membership=membership, files=files, publish=self._events.publish
         )
-        self._flow = MessageFlow(
-            nursery=nursery,
-            key=key,
-            membership=membership,
-            db=db,
-            time=self._time,
-            rng=rng,
-            apply=self._effects.apply,
-            apply_ephemeral=self._apply_ephemeral,
-            report=self.report,
-            room=self._events.room,
-        )
-        self._links = LinkKeeper(
-            nursery=nursery,
-            endpoint=endpoint,
-            membership=membership,
-            self_id=self.node_id,
-            machine=mesh.Mesh(self.node_id, self._roster, rng),
-            signal=self._signal,
-            serve=self._serve,
-            unreachable=self._unreachable,
-            changed=files.routes_changed,
-            corrected_ms=self._time.corrected_ms,
-        )
-        self._placement = Placement(
-            self_id=self.node_id,
-            roster=self._roster,
-            links=self._links,
-            effects=self._effects,
-            time=self._time,
-            events=events,
-            take_statements=lambda encoded: self._statements.from_server(encoded),
-            ask_for_roster=lambda: self._server.roster_lost(),
-            routes_changed=files.routes_changed,
-        )
-        self._server = ServerKeeper(
-            endpoint=endpoint,
-            membership=membership,
-            self_id=self.node_id,
-            servers=servers,
-            credentials=() if join is None else (encode_statement(join),),
-            rng=rng,
-            listener=self._placement,
-        )
+        self._flow = self._make_flow(rng)
+        self._links = self._make_links(endpoint, rng)
+        self._placement = self._make_placement()
+        self._server = self._make_server(endpoint, rng, servers, join)
         self._statements = StatementKeeper(
             membership=membership, server=self._server, links=self._links.links, changed=self._statements_changed
         )
-        self._save_statements = statements_changed
+        self._members = MemberList(
+            self_id=self.node_id,
+            membership=membership,
+            roster=self._roster,
+            links=self._links.links,
+            name_of=self.name_of,
+        )
 
     # --- for applications ---------------------------------------------------------------------------------------
 
@@ -322,8 +261,7 @@ class PoolNet:
 
     def members(self) -> list[MemberInfo]:
         """Return all members of the pool, online or not, by name."""
-        found = [self._member_info(device, member.role) for device, member in self._membership.members().items()]
-        return sorted(found, key=lambda info: (not info.online, info.name.casefold(), info.node))
+        return self._members.all()
 
     def name_of(self, node: DeviceId) -> str:
         """Return a member's display name, or a short form of its id."""
@@ -359,24 +297,6 @@ class PoolNet:
             links=len(self._links.links),
             attached=self.is_attached,
             messages=self._flow.statistics(),
-        )
-
-    def _member_info(self, device: DeviceId, role: Role) -> MemberInfo:
-        link = self._links.links.get(device)
-        traffic = None if link is None else link.statistics()
-        return MemberInfo(
-            node=device,
-            name=self.name_of(device),
-            role=role.name.lower(),
-            is_self=device == self.node_id,
-            online=device == self.node_id or device in self._roster or link is not None,
-            linked=link is not None,
-            address=None if link is None else format_address(link.remote_address),
-            rtt_s=None if link is None else link.rtt_s,
-            datagram_size=None if link is None else link.datagram_size,
-            carrier=None if link is None else link.carrier,
-            rate_in=0.0 if traffic is None else traffic.rate_in,
-            rate_out=0.0 if traffic is None else traffic.rate_out,
         )
 
     @property
@@ -477,6 +397,71 @@ class PoolNet:
         body = decode_body_untrusted(message.content.kind, message.content.body)
         if isinstance(body, SignalBody) and body.to == self.node_id and message.author != self.node_id:
             self._links.signal_received(message.author, body.signal)
+
+    # --- parts, each of which hears of what happens in others -----------------------------------------------------
+
+    def _make_clock(self, time: SteadyTime) -> ClockKeeper:
+        return ClockKeeper(
+            time,
+            neighbours=lambda: [link.clock_offset_ms for link in self._links.links.values()],
+            server=lambda: self._server.clock_offset_ms,
+            changed=lambda: self._flow.clock_changed(),
+            warn=lambda ahead_s: self._events.publish(ClockWrong(ahead_s=ahead_s)),
+        )
+
+    def _make_flow(self, rng: RandomSource) -> MessageFlow:
+        return MessageFlow(
+            nursery=self._nursery,
+            key=self._key,
+            membership=self._membership,
+            db=self.messages,
+            time=self._time,
+            rng=rng,
+            apply=self._effects.apply,
+            apply_ephemeral=self._apply_ephemeral,
+            report=self.report,
+            room=self._events.room,
+        )
+
+    def _make_links(self, endpoint: Endpoint, rng: RandomSource) -> LinkKeeper:
+        return LinkKeeper(
+            nursery=self._nursery,
+            endpoint=endpoint,
+            membership=self._membership,
+            self_id=self.node_id,
+            machine=mesh.Mesh(self.node_id, self._roster, rng),
+            signal=self._signal,
+            serve=self._serve,
+            unreachable=self._unreachable,
+            changed=self.files.routes_changed,
+            corrected_ms=self._time.corrected_ms,
+        )
+
+    def _make_placement(self) -> Placement:
+        return Placement(
+            self_id=self.node_id,
+            roster=self._roster,
+            links=self._links,
+            effects=self._effects,
+            time=self._time,
+            events=self._events,
+            take_statements=lambda encoded: self._statements.from_server(encoded),
+            ask_for_roster=lambda: self._server.roster_lost(),
+            routes_changed=self.files.routes_changed,
+        )
+
+    def _make_server(
+        self, endpoint: Endpoint, rng: RandomSource, servers: Sequence[ServerAddress], join: Statement | None
+    ) -> ServerKeeper:
+        return ServerKeeper(
+            endpoint=endpoint,
+            membership=self._membership,
+            self_id=self.node_id,
+            servers=servers,
+            credentials=() if join is None else (encode_statement(join),),
+            rng=rng,
+            listener=self._placement,
+        )
 
 
 def _check_text(text: str) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
@@ -15,8 +15,9 @@ from poolnet.file_manager import open_file_manager
 from poolnet.identity.keys import DeviceKey
 from poolnet.identity.membership import Membership
 from poolnet.identity.statements import Statement
+from poolnet.ids import MsgId
 from poolnet.limits import MAX_NAME_CHARS
-from poolnet.message_db import open_message_db
+from poolnet.message_db import MessageDB, open_message_db
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.udp import OpenSocket
 from poolnet.pool.hosting import open_servers
@@ -27,6 +28,7 @@ from poolnet.service import open_service_nursery
 from poolnet.steady_time import SteadyTime, WallClock
 from poolnet.storage.durable import was_kept_aside
 from poolnet.wire.claims import LOWEST
+from poolnet.wire.message import Message
 
 logger = logging.getLogger(__name__)
 
@@ -100,15 +102,8 @@ class PoolSessions:
                 open_servers(record, open_socket=self.open_socket, wall_clock=self.wall_clock)
             )
             db = await stack.enter_async_context(
-                open_message_db(
-                    record.database,
-                    record.pool_id,
-                    was_admin=membership.was_admin,
-                    retracted=lambda *what: pool.retracted(*what),
-                )
+                _open_history(record, membership, retracted=lambda *what: pool.retracted(*what))
             )
-            if await db.known_from() is None and was_kept_aside(record.database):
-                await db.set_known_from(LOWEST)  # a newcomer would ask for less
             nursery = await stack.enter_async_context(open_service_nursery())
             files = await stack.enter_async_context(
                 open_file_manager(
@@ -144,6 +139,18 @@ class PoolSessions:
                 events.close()
                 with trio.CancelScope(shield=True):
                     await saver.flush()
+
+
+@asynccontextmanager
+async def _open_history(
+    record: PoolRecord, membership: Membership, *, retracted: Callable[[MsgId, Message], None]
+) -> AsyncIterator[MessageDB]:
+    async with open_message_db(
+        record.database, record.pool_id, was_admin=membership.was_admin, retracted=retracted
+    ) as db:
+        if await db.known_from() is None and was_kept_aside(record.database):
+            await db.set_known_from(LOWEST)  # a newcomer would ask for less
+        yield db
 
 
 def device_name() -> str:

@@ -39,15 +39,17 @@ class LinkWorld:
         self.network = network
         self._nursery = nursery
 
-    async def open(self, number: int, *, authorise: Authorise = admit_all) -> Endpoint:
+    async def open(self, number: int, *, authorise: Authorise = admit_all, port: int = 1000) -> Endpoint:
         """Open the endpoint of device `number`, at 10.0.0.number."""
-        endpoint: Endpoint = await self._nursery.start(self._run, number, authorise)
+        endpoint: Endpoint = await self._nursery.start(self._run, number, authorise, port)
         return endpoint
 
-    async def _run(self, number: int, authorise: Authorise, *, task_status: trio.TaskStatus[Endpoint]) -> None:
+    async def _run(
+        self, number: int, authorise: Authorise, port: int, *, task_status: trio.TaskStatus[Endpoint]
+    ) -> None:
         async with open_endpoint(
             key=device(number),
-            listen=(f"10.0.0.{number}", 1000),
+            listen=(f"10.0.0.{number}", port),
             authorise=authorise,
             rng=random.Random(number),
             open_socket=self.network.open_socket,

@@ -573,7 +573,7 @@ def test_what_stands_is_compared_as_a_whole() -> None:
     keys = make_keys(range(300), oldest_s=900 * DAY_S, step_s=100_000)
     world, a, b = pair(keys[:30], keys[20:])
     for node in (a, b):
-        node.machine._is_whole = True
+        node.machine._start.is_whole = True
     world.link(a, b)
     world.run_for(2.0)
     world.assert_all_have(keys)

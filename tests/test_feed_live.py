@@ -44,7 +44,7 @@ class Watcher:
     async def say_late(self, text: str, *, minutes: int) -> None:
         """Say something as if it had been on its way for a while."""
         message = sign_message(
-            self.node._key,
+            self.node._own.key,
             pool_id=self.pool.pool_id,
             hlc=make_hlc(self.pool.unix_ms - minutes * 60_000),
             body=TextBody(text=text),

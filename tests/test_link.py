@@ -11,7 +11,7 @@ from poolnet.limits import IDLE_TIMEOUT_S, MAX_CHUNKS_IN_TRANSIT, MAX_UNACKNOWLE
 from poolnet.net.connection import Connection
 from poolnet.net.link import Link
 from poolnet.testing.memory_udp import MemoryNetwork
-from poolnet.wire.link_frames import Credit, Purpose
+from poolnet.wire.link_frames import INCARNATION_SIZE, Credit, Purpose
 from poolnet.wire.pool_frames import GossipHave, Prune
 from poolnet.wire.swarm_frames import ChunkHeader, Have, Promise
 from poolnet.wire.sync_frames import Attach
@@ -27,6 +27,20 @@ async def test_both_ends_know_each_other(autojump_clock: trio.abc.Clock) -> None
         assert (dialled.peer_credentials, accepted.peer_credentials) == ((b"our credentials",), (b"my credentials",))
         assert dialled.remote_address == ("10.0.0.2", 1000)
         assert accepted.remote_address == ("10.0.0.1", 1000)
+
+
+async def test_a_device_is_known_as_the_same_on_all_links_until_it_is_opened_again(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with open_world(MemoryNetwork(1)) as world:
+        here, there = await world.open(1), await world.open(2)
+        dialled = [await world.dial(here, there, key=2) for _ in range(2)]
+        await world.dial(there, here, key=1)
+        shown = {link.peer_incarnation for link in (*dialled, await here.accept())}
+        again = await world.dial(here, await world.open(2, port=1001), key=2)
+        assert len(shown) == 1
+        assert len(again.peer_incarnation) == INCARNATION_SIZE
+        assert again.peer_incarnation not in shown
 
 
 async def test_frames_arrive_in_order_both_ways(autojump_clock: trio.abc.Clock) -> None:

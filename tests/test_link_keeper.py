@@ -1,18 +1,18 @@
-"""The keeper of links against members and servers that send signals as they like."""
+"""The keeper of links: which of two to one peer it keeps, and members and servers that send signals as they like."""
 
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import attrs
 import pytest
 import trio
 import trio.testing
-from link_world import open_world
+from link_world import LinkWorld, device, open_world
 from pool_builder import Pool, key_of
 
-from poolnet.errors import Unreachable
+from poolnet.errors import LinkClosed, Unreachable
 from poolnet.ids import DeviceId
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
@@ -53,6 +53,30 @@ class World:
         self.keeper.signal_received(key_of(sender).device_id, encode_signal(signal))
 
 
+async def serve(link: Link) -> None:
+    """Do nothing on a link until it closes."""
+    await link.wait_closed()
+    raise LinkClosed("closed")
+
+
+def keeper_of(
+    self_id: DeviceId, nursery: trio.Nursery, endpoint: Any, *, pool: Pool, sent: list[DeviceId] | None = None
+) -> LinkKeeper:
+    """A member's keeper; to whom it signals is noted in `sent`."""
+    return LinkKeeper(
+        nursery=nursery,
+        endpoint=endpoint,
+        membership=pool.membership,
+        self_id=self_id,
+        machine=Mesh(self_id, Roster(), random.Random(1)),
+        signal=lambda peer, _body: None if sent is None else sent.append(peer),
+        serve=serve,
+        unreachable=lambda _peer: None,
+        changed=lambda: None,
+        corrected_ms=lambda: pool.now_ms,
+    )
+
+
 @asynccontextmanager
 async def open_keeper() -> AsyncIterator[World]:
     """A member's keeper whose endpoint finds nobody."""
@@ -60,28 +84,84 @@ async def open_keeper() -> AsyncIterator[World]:
     members = ["ann", "bob", "cid", "dee", "eve"]
     for name in members:
         pool.bring(name)
-    self_id = key_of("founder").device_id
     sent: list[DeviceId] = []
-
-    async def serve(_link: Link) -> None:
-        raise AssertionError("no link comes up")
-
     endpoint = ProbingEndpoint()
     async with trio.open_nursery() as nursery:
-        keeper = LinkKeeper(
-            nursery=nursery,
-            endpoint=cast("Any", endpoint),
-            membership=pool.membership,
-            self_id=self_id,
-            machine=Mesh(self_id, Roster(), random.Random(1)),
-            signal=lambda peer, _body: sent.append(peer),
-            serve=serve,
-            unreachable=lambda _peer: None,
-            changed=lambda: None,
-            corrected_ms=lambda: pool.now_ms,
-        )
+        keeper = keeper_of(key_of("founder").device_id, nursery, endpoint, pool=pool, sent=sent)
         yield World(keeper, endpoint, sent)
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_pair() -> AsyncIterator[tuple[LinkWorld, "Side", "Side"]]:
+    """Two devices that can be reached; the first has the smaller id."""
+    first, second = sorted((1, 2), key=lambda number: device(number).device_id)
+    async with open_world(MemoryNetwork(1)) as world, trio.open_nursery() as nursery:
+        yield world, await open_side(world, first, nursery), await open_side(world, second, nursery)
+        nursery.cancel_scope.cancel()
+
+
+@attrs.define
+class Side:
+    """A device, and the keeper of its links."""
+
+    number: int
+    endpoint: Endpoint
+    keeper: LinkKeeper
+    nursery: trio.Nursery
+
+    def link(self, other: int) -> Link:
+        """The link to a device that is kept now."""
+        return self.keeper.links[device(other).device_id]
+
+    def adopt(self, link: Link) -> None:
+        """Have a link kept or closed."""
+        self.nursery.start_soon(self.keeper.adopt, link)
+
+
+async def open_side(world: LinkWorld, number: int, nursery: trio.Nursery, *, port: int = 1000) -> Side:
+    """Open a device."""
+    endpoint = await world.open(number, port=port)
+    return Side(number, endpoint, keeper_of(device(number).device_id, nursery, endpoint, pool=Pool()), nursery)
+
+
+async def connect(world: LinkWorld, dialler: Side, acceptor: Side) -> tuple[Link, Link]:
+    """Return both ends of a link, of which no keeper knows yet."""
+    dialled = await world.dial(dialler.endpoint, acceptor.endpoint, key=acceptor.number)
+    return dialled, await acceptor.endpoint.accept()
+
+
+@pytest.mark.parametrize("is_first_first", [(True, True), (True, False), (False, True), (False, False)])
+async def test_of_two_links_dialled_at_once_both_sides_keep_the_same_in_whatever_order_they_hear_of_them(
+    is_first_first: tuple[bool, bool], autojump_clock: trio.abc.Clock
+) -> None:
+    async with open_pair() as (world, one, other):
+        by_one, at_other = await connect(world, one, other)
+        by_other, at_one = await connect(world, other, one)
+        for side, links, in_order in ((one, [by_one, at_one], 0), (other, [at_other, by_other], 1)):
+            for link in links if is_first_first[in_order] else reversed(links):
+                side.adopt(link)
+                await trio.lowlevel.checkpoint()
+        await trio.sleep(1)
+        assert (one.link(other.number), other.link(one.number)) == (by_one, at_other)
+        assert (by_one.close_reason, at_other.close_reason) == (None, None)
+        assert by_other.close_reason == at_one.close_reason == "duplicate: another link between us is up"
+
+
+async def test_a_peer_that_was_started_anew_gets_a_link_whoever_dialled_the_one_that_died(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with open_pair() as (world, one, other):
+        dead, _ = await connect(world, one, other)
+        one.adopt(dead)
+        await trio.sleep(1)
+        world.network.silence(other.endpoint.address)
+        back = await open_side(world, other.number, one.nursery, port=1001)
+        _, alive = await connect(world, back, one)
+        one.adopt(alive)
+        await trio.sleep(1)
+        assert one.link(other.number) is alive
+        assert (dead.is_closed, alive.is_closed) == (True, False)
 
 
 async def test_a_repeated_signal_is_answered_once(autojump_clock: trio.abc.Clock) -> None:

@@ -13,7 +13,7 @@ from poolnet.clock import make_hlc
 from poolnet.identity.authorship import sign_message
 from poolnet.identity.keys import DeviceKey
 from poolnet.identity.statements import make_removal
-from poolnet.limits import MAX_TEXT_CHARS
+from poolnet.limits import GLARE_WAIT_S, MAX_TEXT_CHARS
 from poolnet.node import Node
 from poolnet.pool_net import PoolNet
 from poolnet.protocol.gossip import Verdict
@@ -257,11 +257,33 @@ async def test_a_silent_node_is_noticed_and_reported_as_gone(tmp_path: Path, jum
         assert left == poolnet.NodeLeft(node=bob.node.device_id, name="bob")
 
 
+async def test_a_neighbour_that_was_killed_and_is_back_before_its_silence_is_noticed_is_linked_again_at_once(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world = World(tmp_path)
+    ids = {}
+    for name in ("ada", "bob"):
+        async with world.node(name) as node:
+            ids[name] = node.device_id
+    dialler, killed = sorted(ids, key=lambda name: ids[name])  # the one that is killed has to dial this time
+    async with world.server() as server, world.node(dialler) as node:
+        invite = await node.create_pool("garden", server=server.address)
+        async with enter(node, invite, dialler) as here:
+            async with world.node(killed) as before, enter(before, invite, killed):
+                await here.linked(1)
+                world.network.silence(before._endpoint.address)
+            async with world.node(killed) as after, enter(after, "garden", killed) as back:
+                with trio.fail_after(GLARE_WAIT_S + 1):
+                    await back.linked(1)
+                await here.pool.send("welcome back")
+                await back.hears("welcome back", within_s=2)
+
+
 async def test_a_removed_member_is_cut_off_and_cannot_come_back(tmp_path: Path, jumping_clock: MockClock) -> None:
     world = World(tmp_path)
     async with world.pool("ada", "bob", "cyd") as (ada, bob, cyd):
         statement = make_removal(
-            ada.node._key,
+            ada.node._own.key,
             pool_id=ada.pool.pool_id,
             device=bob.node.device_id,
             keep=(),
@@ -363,7 +385,7 @@ async def test_a_server_that_lies_about_the_time_neither_stops_a_node_nor_moves_
 
 async def test_a_neighbour_outvotes_a_server_whose_time_is_a_day_off(tmp_path: Path, jumping_clock: MockClock) -> None:
     async with World(tmp_path).pool("ada", "bob") as (ada, bob):
-        says = ada.pool._links.links[bob.node.device_id]._their_clock.says
+        says = ada.pool._links.links[bob.node.device_id]._pings._their_clock.says
         elapsed_ms = ada.node._time.elapsed_ms()
         says(ada.node._time.now_ms() + 5000, at_elapsed_ms=elapsed_ms)
         ada.pool._placement.observed(Address(host="192.0.2.1", port=1), now_ms() + 24 * 3600_000)
@@ -380,10 +402,10 @@ async def test_what_a_removed_member_says_after_it_costs_nobody_a_link(
     async with World(tmp_path).pool("ada", "bob", "cyd") as (ada, bob, cyd):
         before, hlc, after = (ada.pool._time.clock.tick(now_ms()) for _ in range(3))
         old, new = (
-            sign_message(bob.node._key, pool_id=ada.pool.pool_id, hlc=at, body=TextBody(text="hi"))
+            sign_message(bob.node._own.key, pool_id=ada.pool.pool_id, hlc=at, body=TextBody(text="hi"))
             for at in (before, after)
         )
-        removal = make_removal(ada.node._key, pool_id=ada.pool.pool_id, device=bob.node.device_id, keep=(), hlc=hlc)
+        removal = make_removal(ada.node._own.key, pool_id=ada.pool.pool_id, device=bob.node.device_id, keep=(), hlc=hlc)
         ada.pool._membership.add(removal)
         assert ada.pool._flow._inbox.judge(new.msg_id, encode_message(new)) is Verdict.DROP
         assert ada.pool._flow._inbox.judge(old.msg_id, encode_message(old)) is Verdict.ACCEPT

@@ -39,7 +39,7 @@ def written_long_ago(member: Member, count: int, *, days: int) -> list[Message]:
     start_ms = member.pool.unix_ms - days * DAY_MS
     return [
         sign_message(
-            member.node._key,
+            member.node._own.key,
             pool_id=member.pool.pool_id,
             hlc=make_hlc(start_ms + number * 60_000),
             body=TextBody(text=f"old {number}"),
@@ -259,7 +259,7 @@ async def test_a_kind_of_a_newer_version_is_stored_and_passed_on_and_shown_as_su
     tmp_path: Path, jumping_clock: MockClock
 ) -> None:
     async with World(tmp_path).pool("ada", "bob") as (ada, bob):
-        key = ada.node._key
+        key = ada.node._own.key
         content = MessageContent(
             pool_id=ada.pool.pool_id,
             kind="poll",

@@ -9,7 +9,7 @@ import trio
 
 from poolnet.errors import AddressInUse, InvalidAddress, Unreachable
 from poolnet.limits import MAX_DATAGRAMS_PER_TURN
-from poolnet.net.addresses import from_kernel, host_addresses, is_numeric, resolve, to_kernel
+from poolnet.net.addresses import from_kernel, host_addresses, is_loopback, is_numeric, resolve, to_kernel
 from poolnet.net.udp import Datagram, UdpSocket, open_udp_socket
 from poolnet.testing.memory_udp import MemoryNetwork
 
@@ -232,3 +232,15 @@ async def test_a_silent_address_neither_sends_nor_receives(autojump_clock: trio.
     one.send_batch([(b"c", other.address)])
     await other.wait_readable()
     assert other.receive_batch() == [(b"c", one.address)]
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0", "::1%1"]
+)
+def test_whatever_a_connection_to_it_reaches_here_is_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "fe80::1%2"])
+def test_an_address_of_another_machine_is_not_loopback(host: str) -> None:
+    assert not is_loopback(host)

@@ -40,7 +40,7 @@ from poolnet.protocol.link_auth import NONCE_SIZE, Authorise, LinkAuth
 from poolnet.protocol.randomness import RandomSource
 from poolnet.service import open_service_nursery
 from poolnet.steady_time import SteadyTime
-from poolnet.wire.link_frames import Purpose
+from poolnet.wire.link_frames import INCARNATION_SIZE, Purpose
 from poolnet.wire.sync_frames import Address
 
 __all__ = ["Authorise", "Endpoint", "EndpointStatistics", "Path", "open_endpoint"]
@@ -142,6 +142,7 @@ class Endpoint:
         self._key = key
         self._socket = socket
         self._authorise = authorise
+        self._incarnation = secrets.token_bytes(INCARNATION_SIZE)
         self._lanes = lanes
         self._accepting = AcceptingSettings(key)
         self._admission = Admission(VERSIONS)
@@ -311,7 +312,8 @@ class Endpoint:
         now = trio.current_time()
         size = max(MIN_DATAGRAM_SIZE, min(datagram_size, MAX_DATAGRAM_SIZE))
         quic = BoundedQuicConnection(configuration=dialling_settings(peer_key, datagram_size=size))
-        auth = LinkAuth(self._key, nonce=secrets.token_bytes(NONCE_SIZE), now=now, hello=hello, peer_key=peer_key)
+        nonce = secrets.token_bytes(NONCE_SIZE)
+        auth = LinkAuth(self._key, nonce=nonce, incarnation=self._incarnation, now=now, hello=hello, peer_key=peer_key)
         connection = Connection(quic, auth, self, is_dialler=True, address=address)
         quic.connect(address, now)
         self._multiplexer.add(connection, quic.host_cid)
@@ -344,7 +346,8 @@ class Endpoint:
             original_destination_connection_id=verdict.original_destination_id,
             retry_source_connection_id=verdict.retry_source_id,
         )
-        auth = LinkAuth(self._key, nonce=secrets.token_bytes(NONCE_SIZE), now=now, authorise=self._authorise)
+        nonce = secrets.token_bytes(NONCE_SIZE)
+        auth = LinkAuth(self._key, nonce=nonce, incarnation=self._incarnation, now=now, authorise=self._authorise)
         connection = Connection(quic, auth, self, is_dialler=False, address=address)
         self._half_open.add(connection)
         self._multiplexer.add(connection, destination_id, quic.host_cid)

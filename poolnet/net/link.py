@@ -3,17 +3,15 @@
 Frames go over the control stream, in order, with credit: at most `MAX_UNACKNOWLEDGED_CONTROL` bytes that the other
 side's application has not consumed. Chunks have ways of their own (chunk_ways.py) and never delay frames. Link frames
 (1-15: credit, ping, goodbye; those about lanes by lane_keeper.py) are handled here, at once and outside the credit, so
-that a slow application cannot block its own acknowledgements; all others wait, still encoded, for `receive_frame`.
+that a slow application cannot block its own acknowledgements; all others wait for `receive_frame` (frame_inbox.py).
 
 A link belongs to its endpoint and is used from one trio thread. A peer that breaks the protocol gets a Goodbye and
 loses the link; the application sees `LinkClosed` with the code in `close_reason`.
 """
 
 import logging
-import math
-from collections import deque
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import trio
 from trio.lowlevel import ParkingLot, checkpoint
@@ -24,18 +22,17 @@ from poolnet.ids import DeviceId, FileId, PoolId, PublicKey, short_id
 from poolnet.limits import (
     CLOSE_TIMEOUT_S,
     MAX_REASON_CHARS,
-    MAX_UNACKNOWLEDGED_CONTROL,
-    PING_INTERVAL_S,
 )
 from poolnet.net.chunk_inbox import ReceivedChunk
 from poolnet.net.chunk_streams import StreamWriter
 from poolnet.net.chunk_ways import Carrier, ChunkWays
+from poolnet.net.frame_inbox import FrameInbox
 from poolnet.net.frame_outlet import ControlWriter, FrameOutlet
+from poolnet.net.link_pings import LinkPings
 from poolnet.net.link_statistics import LinkStatistics
 from poolnet.net.rate_meter import RateMeter
-from poolnet.protocol.flow_credit import ReceiveCredit
-from poolnet.steady_time import MeasuredClock, SteadyTime
-from poolnet.wire.framing import LENGTH_SIZE, Frame, FrameBuffer, FrameSet, UnknownFrame, encode_frame
+from poolnet.steady_time import SteadyTime
+from poolnet.wire.framing import Frame, FrameBuffer, FrameSet, UnknownFrame, encode_frame
 from poolnet.wire.framing import frame_number_untrusted as frame_number
 from poolnet.wire.link_frames import (
     LINK_FRAMES,
@@ -63,14 +60,6 @@ _FRAMES = {
 }
 _LINK_FRAMES = FrameSet(LINK_FRAMES)
 _LAST_LINK_FRAME = 15
-#: Consumption is reported this late, so that one report covers what comes meanwhile; at once if much was consumed.
-_CREDIT_DELAY_S = 0.2
-#: What came together is handled together, so that what follows from it is sent and stored together.
-_FRAMES_PER_TURN = 16
-#: Pings that come faster than this are not answered.
-_MIN_PONG_INTERVAL_S = PING_INTERVAL_S / 10
-
-T = TypeVar("T")
 
 #: Frames that arrange a lane.
 LaneFrame = LaneOffer | LanePass | LaneEnded
@@ -97,8 +86,8 @@ class Link:
         purpose: what it is for.
         is_dialler: whether this side dialled.
         peer_credentials: the statements that the other side showed.
+        peer_incarnation: another one than on an earlier link means that the other side was started anew since.
         close_reason: `None` while it is open; then "code: reason".
-        rtt_s: the last round trip of a ping through both applications' event loops, once known.
         chunks: how chunks travel; for who keeps its lane.
     """
 
@@ -111,32 +100,21 @@ class Link:
         self.purpose = Purpose(hello.purpose)
         self.is_dialler = is_dialler
         self.peer_credentials = hello.credentials
+        self.peer_incarnation = hello.incarnation
         self.close_reason: str | None = None
-        self.rtt_s: float | None = None
         self.chunks = ChunkWays(transport, tell=self._tell_credit)
 
         self._transport = transport
-        self._frames = _FRAMES[self.purpose]
         self._buffer = FrameBuffer()
-        self._queue: deque[bytes] = deque()
-        self._taken = 0
-        self._frames_of_turn = 0
-        self._arrived = ParkingLot()
+        self._in = FrameInbox(_FRAMES[self.purpose], report=self._tell_credit, rearm=transport.rearm)
+        self._out = FrameOutlet(transport, now=now)
+        self._pings = LinkPings(time, now=now)
         self._acknowledged = ParkingLot()
         self._closed = trio.Event()
         self._is_closing = False
-        self._out = FrameOutlet(transport, now=now)
-        self._received = ReceiveCredit(MAX_UNACKNOWLEDGED_CONTROL)
         self._take_lane_frame: Callable[[LaneFrame], None] = _ignore_lane_frame
-
-        self._time = time
-        self._their_clock = MeasuredClock(time)
-        self._next_ping = now
-        self._credit_at = math.inf
-        self._pings: tuple[int, float, int] = (0, 0.0, 0)
-        self._last_pong = -_MIN_PONG_INTERVAL_S
         self._rate_in, self._rate_out = RateMeter(now), RateMeter(now)
-        self._frames_in = self._unknown_frames = self._peak_queued = 0
+        self._frames_in = self._unknown_frames = 0
 
     @property
     def remote_address(self) -> tuple[str, int]:
@@ -159,9 +137,14 @@ class Link:
         return self.close_reason is not None
 
     @property
+    def rtt_s(self) -> float | None:
+        """The last round trip of a ping through both applications' event loops, once known."""
+        return self._pings.rtt_s
+
+    @property
     def clock_offset_ms(self) -> int | None:
         """By how many milliseconds the other side's clock is ahead of ours; asked with every ping."""
-        return self._their_clock.ahead_ms
+        return self._pings.clock_offset_ms
 
     def post_frame(self, frame: Frame) -> None:
         """Send a frame without waiting.
@@ -209,30 +192,16 @@ class Link:
     async def receive_frame(self) -> Frame:
         """Return the next frame; the one before counts as consumed. One task at a time.
 
-        Of frames that are there already, `_FRAMES_PER_TURN` are returned without letting other tasks run between them.
+        Of frames that are there already, a few are returned without letting other tasks run between them.
 
         Raises:
             LinkClosed: the link ended, and every frame that came before its end was returned.
         """
-        self._frames_of_turn += 1
-        if not self._queue or self._frames_of_turn >= _FRAMES_PER_TURN:
-            self._frames_of_turn = 0
-            await checkpoint()
-        while True:
-            self._consume_taken()
-            while not self._queue:
-                self._check_open()
-                await self._arrived.park()
-            payload = self._queue.popleft()
-            self._taken = LENGTH_SIZE + len(payload)
-            try:
-                frame = self._frames.decode_untrusted(payload)
-            except WireError as exc:
-                self._violated(exc)
-                self._check_open()
-            if not isinstance(frame, UnknownFrame):
-                return frame  # type: ignore[no-any-return]
-            self._unknown_frames += 1
+        try:
+            return await self._in.take(self._check_open)
+        except WireError as exc:
+            self._violated(exc)
+            raise self._gone() from exc
 
     async def send_chunk(self, header: ChunkHeader, payload: bytes) -> None:
         """Wait for room, then hand a chunk over; when cancelled while waiting, it is not sent.
@@ -292,13 +261,13 @@ class Link:
             rate_out=self._rate_out.rate(now),
             frames_in=self._frames_in,
             frames_out=self._out.frames,
-            unknown_frames=self._unknown_frames,
+            unknown_frames=self._unknown_frames + self._in.unknown,
             chunks_in=self.chunks.chunks_in,
             chunks_out=self.chunks.chunks_out,
             chunk_bytes_in=self.chunks.inbox.received_bytes,
             chunk_bytes_out=self.chunks.sent_bytes,
             chunks_dropped=self.chunks.inbox.dropped,
-            peak_queued_frames=self._peak_queued,
+            peak_queued_frames=self._in.peak_queued,
             peak_queued_chunks=self.chunks.inbox.peak_queued,
             unacknowledged_control=self._out.credit.under_way,
             rtt_s=self.rtt_s,
@@ -341,19 +310,16 @@ class Link:
 
     def next_deadline(self) -> float:
         """Return when `tick` wants to be called."""
-        return min(self._next_ping, self._credit_at, self._out.next_deadline())
+        return min(self._pings.due_at, self._in.next_deadline(), self._out.next_deadline())
 
     def tick(self, now: float) -> None:
         """Send what was gathered, the credit and the ping that are due; no ping while the link is closing."""
         self._out.tick(now)
-        if now >= self._credit_at:
-            self._tell_credit()
-        if now < self._next_ping:
-            return
-        self._next_ping = now + PING_INTERVAL_S
-        if not self.is_closed and not self._is_closing:
-            self._pings = (self._pings[0] + 1, now, self._time.elapsed_ms())
-            self._write(Ping(number=self._pings[0], unix_ms=self._time.now_ms()))
+        self._in.tick(now)
+        if now >= self._pings.due_at:
+            ping = self._pings.next_ping(now)
+            if not self._is_closing:
+                self._write(ping)
 
     def connection_lost(self, code: str, reason: str) -> None:
         """Take note that the connection ended under the link."""
@@ -386,10 +352,7 @@ class Link:
     def _take_payload(self, payload: bytes) -> None:
         self._frames_in += 1
         if frame_number(payload) > _LAST_LINK_FRAME:
-            self._received.arrive(LENGTH_SIZE + len(payload))
-            self._queue.append(payload)
-            self._peak_queued = max(self._peak_queued, len(self._queue))
-            self._arrived.unpark()
+            self._in.put(payload)
             return
         match _LINK_FRAMES.decode_untrusted(payload):
             case Credit(control_bytes=control_bytes, chunks=chunks):
@@ -397,9 +360,10 @@ class Link:
                 self._acknowledged.unpark_all()
                 self.chunks.streams_out.acknowledge(chunks)
             case Ping() as ping:
-                self._answer(ping)
+                if (pong := self._pings.answer(ping, trio.current_time())) is not None:
+                    self._write(pong)
             case Pong() as pong:
-                self._take_pong(pong)
+                self._pings.answered(pong, trio.current_time())
             case Goodbye(code=code, reason=reason):
                 if not self._is_closing:
                     self._is_closing = True
@@ -412,42 +376,22 @@ class Link:
             case _:
                 raise ProtocolError("a frame of the proof, after the proof")
 
-    def _answer(self, ping: Ping) -> None:
-        now = trio.current_time()
-        if now - self._last_pong >= _MIN_PONG_INTERVAL_S:
-            self._last_pong = now
-            self._write(Pong(number=ping.number, unix_ms=self._time.now_ms()))
-
-    def _take_pong(self, pong: Pong) -> None:
-        number, sent_at, sent_at_elapsed_ms = self._pings
-        if pong.number == number:
-            self.rtt_s = trio.current_time() - sent_at
-            half_way_ms = sent_at_elapsed_ms + round(500 * self.rtt_s)
-            self._their_clock.says(pong.unix_ms, at_elapsed_ms=half_way_ms)
-
     def _write(self, frame: Frame) -> None:
         """Send a link frame."""
         if not self.is_closed:
             self._out.send_uncounted(frame)
 
-    def _consume_taken(self) -> None:
-        self._received.consume(self._taken)
-        self._taken = 0
-        if self._received.should_tell(drained=False):
-            self._tell_credit()
-        elif self._credit_at == math.inf and self._received.should_tell(drained=True):
-            self._credit_at = trio.current_time() + _CREDIT_DELAY_S
-            self._transport.rearm()
-
     def _tell_credit(self) -> None:
-        self._credit_at = math.inf
-        self._write(Credit(control_bytes=self._received.tell(), chunks=self.chunks.streams_in.credit.tell()))
+        self._write(Credit(control_bytes=self._in.report_consumed(), chunks=self.chunks.streams_in.credit.tell()))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
         if self.close_reason is not None or self._is_closing:
-            raise LinkClosed(f"the link to {short_id(self.peer)} is closed ({self.close_reason or 'closing'})")
+            raise self._gone()
+
+    def _gone(self) -> LinkClosed:
+        return LinkClosed(f"the link to {short_id(self.peer)} is closed ({self.close_reason or 'closing'})")
 
     def _violated(self, error: Exception) -> None:
         log.warning("link to %s: protocol violation: %s", short_id(self.peer), error)
@@ -463,7 +407,7 @@ class Link:
         log.debug("link to %s ended (%s)", short_id(self.peer), self.close_reason)
         self._transport.shut(code, reason)
         self.chunks.close()
-        self._arrived.unpark_all()
+        self._in.wake()
         self._acknowledged.unpark_all()
         self._closed.set()
 

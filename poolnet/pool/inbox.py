@@ -149,7 +149,7 @@ class Inbox:
                 self._send.send_nowait(message)
             except trio.WouldBlock:
                 await self._send.send(message)
-        except BaseException:
+        except trio.Cancelled:
             self._waiting.discard(message.msg_id)
             raise
 
@@ -189,7 +189,7 @@ class Inbox:
         told, self._told, self._has_told = self._told, [], trio.Event()
         try:
             await until_stored(self._db.flush, self._report)
-        except BaseException:  # cancelled: somebody else has to do it
+        except trio.Cancelled:  # whoever saves next has to do it
             self._told = told + self._told
             self._has_told.set()
             raise

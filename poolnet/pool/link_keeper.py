@@ -164,10 +164,12 @@ class LinkKeeper:
     def _loser(self, existing: Link, new: Link) -> Link:
         """Both sides dialled at once: keep what the smaller id dialled.
 
-        Long after, or if the same side dialled both, the old link is a dead one: nobody dials whom it is linked to.
+        But if the peer was started anew since, or long after, or if the same side dialled both, the old link is a dead
+        one: nobody dials whom it is linked to.
         """
+        was_restarted = existing.peer_incarnation != new.peer_incarnation
         is_late = trio.current_time() - self._since[new.peer] > DIAL_TIMEOUT_S
-        if is_late or existing.is_dialler == new.is_dialler:
+        if was_restarted or is_late or existing.is_dialler == new.is_dialler:
             return existing
         smaller_dials = min(self._self_id, new.peer) == self._self_id
         return existing if new.is_dialler == smaller_dials else new

@@ -7,9 +7,9 @@ neighbours soon after something was fetched, and on request (agenda.py). A node 
 takes part in any number of others'.
 
 What is compared by itself is the *window* (windows.py): the last `AUTOMATIC_WINDOW_S` and at least `RECENT_MESSAGES`,
-but nothing before `known_from`, where this node's history begins, and nothing that retention let go (`floor`). Older
-history is compared on request. A newcomer, who has no `known_from`, takes the beginning of its first complete run with
-a neighbour that has one. A node gives what it has in any range; it takes only what lies in a range that it wants.
+but nothing before `known_from`, where this node's history begins, and nothing that retention let go (history_start.py).
+Older history is compared on request. A node gives what it has in any range; it takes only what lies in a range that it
+wants.
 
 A run that was interrupted leaves nothing behind. What was found lacking is forgotten when nobody who has it is left
 (fetching.py), and found again by a later run, because only what is stored counts as being here.
@@ -19,7 +19,6 @@ is one frame and `MAX_WANTED_PER_LINK` ids and a frame of them more; what it can
 time, and some requests for messages.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, assert_never
@@ -31,7 +30,6 @@ from poolnet.errors import WireError
 from poolnet.ids import DeviceId, MsgId
 from poolnet.limits import (
     MAX_OLDER_MESSAGES,
-    MAX_REMEMBERED_FETCHES,
     MAX_UNANSWERED_WANTS,
     RECONCILE_TIMEOUT_S,
 )
@@ -61,12 +59,13 @@ from poolnet.protocol.agreement_events import (
 )
 from poolnet.protocol.comparisons import NeighbourRun, OwnRun
 from poolnet.protocol.fetching import Fetching, pack_messages
+from poolnet.protocol.history_start import HistoryStart
 from poolnet.protocol.key_set import KeySet
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.reconcile import Answer, answer, check_claims
 from poolnet.protocol.windows import Opening, OpeningAnswer, Window, answer_opening, open_older, open_window
 from poolnet.wire import pool_frames as frames
-from poolnet.wire.claims import HIGHEST, LOWEST, Bound, Claim, Fingerprint, Listing
+from poolnet.wire.claims import LOWEST, Bound, Claim, Fingerprint, Listing
 
 __all__ = [
     "Agreed",
@@ -147,12 +146,10 @@ class Agreement:
         floor: Bound = LOWEST,
         is_whole: bool = False,
     ) -> None:
-        self._is_whole = is_whole
         self._unix_ms = unix_ms
         self._is_pending = is_pending
         self._is_held = is_held
-        self._known_from = known_from
-        self._floor = floor
+        self._start = HistoryStart(known_from=known_from, floor=floor, is_whole=is_whole)
         self._peers: dict[DeviceId, _Peer] = {}
         self._agenda = Agenda(rng)
         self._fetching = Fetching()
@@ -160,9 +157,8 @@ class Agreement:
         self._poll_at: float | None = None
         self._steps: dict[int, Callable[[Any, float], None]] = {}
         self._step_count = 0
-        self._bringers: OrderedDict[MsgId, DeviceId] = OrderedDict()  # of messages that arrived and are not stored
         self._effects: list[AgreementEffect] = []
-        self._runs = self._equal = self._completed = self._fetched = 0
+        self._runs = self._equal = self._completed = 0
 
     def handle(self, event: AgreementEvent, now: float) -> list[AgreementEffect]:
         """Take note of an event and return what to do, in order."""
@@ -185,7 +181,7 @@ class Agreement:
                 self._drop_link(peer, now)
                 self._peers[peer] = _Peer()
                 self._fetching.link_up(peer)
-                self._agenda.link_up(peer, now, is_due=is_dialler or self._known_from is None)
+                self._agenda.link_up(peer, now, is_due=is_dialler or self._start.is_newcomer)
             case LinkDown(peer):
                 self._drop_link(peer, now)
             case FetchOlder(request, before, count):
@@ -195,7 +191,7 @@ class Agreement:
             case Cancel(request):
                 self._cancel(request, now)
             case FloorMoved(floor):
-                self._floor = floor
+                self._start.floor = floor
             case _:
                 assert_never(event)
         return self._advance(now)
@@ -223,7 +219,7 @@ class Agreement:
             runs=self._runs,
             equal=self._equal,
             completed=self._completed,
-            fetched=self._fetched,
+            fetched=self._fetching.fetched,
             wanted=len(self._fetching),
             links=len(self._peers),
         )
@@ -284,21 +280,12 @@ class Agreement:
 
     def _on_arrived(self, event: Arrived, now: float) -> None:
         wanted, lost = self._fetching.arrived(event.peer, event.number, event.ids, now, is_last=event.is_last)
-        self._fetched += len(wanted)
-        for msg_id in wanted:
-            self._bringers[msg_id] = event.peer
-            if len(self._bringers) > MAX_REMEMBERED_FETCHES:
-                self._bringers.popitem(last=False)
         if self._run is not None and (event.peer == self._run.job.peer or self._run.waits_for(set(wanted))):
             self._run.progress_at = now
         self._lose(lost)
 
     def _on_stored(self, ids: Iterable[MsgId], now: float) -> None:
-        early = self._fetching.forget(ids)  # stored before it was said that they arrived
-        self._fetched += len(early)
-        bringers = {self._bringers.pop(msg_id) for msg_id in ids if msg_id in self._bringers}
-        bringers.update(early.values())
-        if bringers:
+        if bringers := self._fetching.stored(ids):
             self._agenda.news(bringers, (make_hlc(max(0, self._unix_ms()) + _CLOCK_SPREAD_MS), b""), now)
         if self._run is not None:
             self._run.stored(set(ids), now)
@@ -350,7 +337,7 @@ class Agreement:
         self._effects.append(Step(self._step_count, call))
 
     def _window(self) -> Window:
-        return Window(known_from=self._known_from, floor=self._floor, unix_ms=self._unix_ms(), is_whole=self._is_whole)
+        return self._start.window(self._unix_ms())
 
     # --- runs of neighbours -------------------------------------------------------------------------------------
 
@@ -361,7 +348,7 @@ class Agreement:
         if result is None or self._peers.get(peer) is not state or frame.run != state.run.number:
             return
         state.run.opened(frame, result)
-        known_from = None if self._known_from is None else max(self._known_from, self._floor)
+        known_from = self._start.kept_from()
         self._say(peer, frame.run, result.lower, result.answer.claims, is_answer=True, known_from=known_from)
         self._take(peer, result.answer, now, lower=state.run.lower, is_older=state.run.is_older)
 
@@ -448,7 +435,8 @@ class Agreement:
         if run.has_lost:
             self._end_run(Outcome.LOST, now)
             return
-        self._learn_known_from(run)
+        if (known_from := self._start.learn(run, self._unix_ms())) is not None:
+            self._effects.append(KnownFrom(known_from))
         self._equal += run.is_equal
         self._completed += 1
         self._end_run(Outcome.EQUAL if run.is_equal else Outcome.COMPLETE, now)
@@ -465,20 +453,6 @@ class Agreement:
         if run is not None:
             is_vouched_for = run.peer_known_from is not None and run.peer_known_from <= run.lower
             self._agenda.ended(run.job, outcome, now, is_vouched_for=is_vouched_for)
-
-    def _learn_known_from(self, run: OwnRun) -> None:
-        """Keep the history from further back on, if a complete run with one who does has reached there."""
-        if run.peer_known_from is None:
-            return
-        bound = max(run.lower, run.peer_known_from)
-        if self._known_from is None:
-            if run.job.upper != HIGHEST:
-                return
-            bound = min(bound, (make_hlc(max(0, self._unix_ms())), b""))  # whatever the neighbour says: from now on
-        elif not bound < self._known_from <= run.upper:
-            return
-        self._known_from = bound
-        self._effects.append(KnownFrom(bound))
 
     def _cancel(self, request: int, now: float) -> None:
         self._agenda.cancel(request)

@@ -3,9 +3,10 @@
 Comparisons (reconcile.py) note what is lacking and who has it. One neighbour gets at most `MAX_UNANSWERED_WANTS`
 requests of `MAX_IDS_PER_WANT` ids that it has not answered to the last frame. What a neighbour turns out not to have
 (any more), and what it was asked for when it fell silent, is asked of another that has it, or is *lost*: forgotten, and
-found again by a later comparison.
+found again by a later comparison. Who brought what is remembered until it is stored.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -15,6 +16,7 @@ from poolnet.ids import DeviceId, MsgId
 from poolnet.limits import (
     KIB,
     MAX_IDS_PER_WANT,
+    MAX_REMEMBERED_FETCHES,
     MAX_UNANSWERED_WANTS,
     MAX_WANTED_PER_LINK,
     RECONCILE_TIMEOUT_S,
@@ -35,12 +37,18 @@ class _Peer:
 
 
 class Fetching:
-    """What is wanted of all neighbours of one node."""
+    """What is wanted of all neighbours of one node.
+
+    Attributes:
+        fetched: how many messages came because they were asked for.
+    """
 
     def __init__(self) -> None:
+        self.fetched = 0
         self._peers: dict[DeviceId, _Peer] = {}
         self._wanted: dict[MsgId, DeviceId | None] = {}  # who is asked for it now
         self._not_before: dict[MsgId, float] = {}  # of those that gossip may still bring; the first first
+        self._bringers: OrderedDict[MsgId, DeviceId] = OrderedDict()  # of messages that arrived and are not stored
         self._number = 0
 
     def link_up(self, peer: DeviceId) -> None:
@@ -91,7 +99,9 @@ class Fetching:
         state.heard_at = now
         state.is_silent = False
         wanted = [msg_id for msg_id in ids if msg_id in self._wanted]
-        self.forget(wanted)
+        self._forget(wanted)
+        self.fetched += len(wanted)
+        self._remember(peer, wanted)
         asked = state.unanswered.get(number)
         if asked is None:
             return wanted, []
@@ -101,18 +111,12 @@ class Fetching:
         del state.unanswered[number]
         return wanted, self._drop_listed(peer, [msg_id for msg_id in asked if msg_id in state.listed])
 
-    def forget(self, ids: Iterable[MsgId]) -> dict[MsgId, DeviceId]:
-        """Do not want these any more. Returns those that were asked for, and of whom."""
-        asked = {}
-        for msg_id in ids:
-            if msg_id in self._wanted:
-                peer = self._wanted.pop(msg_id)
-                self._not_before.pop(msg_id, None)
-                if peer is not None:
-                    asked[msg_id] = peer
-                for state in self._peers.values():
-                    state.listed.pop(msg_id, None)
-        return asked
+    def stored(self, ids: Iterable[MsgId]) -> set[DeviceId]:
+        """Take note that these are stored. Returns who has brought them, of those that were asked for."""
+        early = self._forget(ids)  # stored before it was said that they arrived
+        self.fetched += len(early)
+        bringers = {self._bringers.pop(msg_id) for msg_id in ids if msg_id in self._bringers}
+        return bringers.union(early.values())
 
     def next_deadline(self) -> float | None:
         """Return when `tick` or `to_ask` has something to do, or None."""
@@ -136,6 +140,25 @@ class Fetching:
 
     def __len__(self) -> int:
         return len(self._wanted)
+
+    def _forget(self, ids: Iterable[MsgId]) -> dict[MsgId, DeviceId]:
+        """Do not want these any more. Returns those that were asked for, and of whom."""
+        asked = {}
+        for msg_id in ids:
+            if msg_id in self._wanted:
+                peer = self._wanted.pop(msg_id)
+                self._not_before.pop(msg_id, None)
+                if peer is not None:
+                    asked[msg_id] = peer
+                for state in self._peers.values():
+                    state.listed.pop(msg_id, None)
+        return asked
+
+    def _remember(self, bringer: DeviceId, ids: Iterable[MsgId]) -> None:
+        for msg_id in ids:
+            self._bringers[msg_id] = bringer
+            if len(self._bringers) > MAX_REMEMBERED_FETCHES:
+                self._bringers.popitem(last=False)
 
     def _choose(self, state: _Peer) -> list[MsgId]:
         """Return what to ask of a neighbour next: what it has and nobody is asked for."""

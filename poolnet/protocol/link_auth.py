@@ -96,6 +96,7 @@ class LinkAuth:
     Args:
         key: our device key.
         nonce: `NONCE_SIZE` unpredictable bytes, never used before.
+        incarnation: the same random bytes on all links of an endpoint, others when it is opened again.
         now: when the connection began. An acceptor's time limit counts from here, a dialler's from `Started`.
         hello: what a dialler says; `None` makes this the acceptor.
         peer_key: whom the dialler has pinned.
@@ -107,6 +108,7 @@ class LinkAuth:
         key: DeviceKey,
         *,
         nonce: bytes,
+        incarnation: bytes = b"",
         now: float,
         hello: tuple[Purpose, PoolId, tuple[bytes, ...]] | None = None,
         peer_key: PublicKey | None = None,
@@ -116,6 +118,7 @@ class LinkAuth:
             raise ValueError("a dialler has a hello and a pinned key, an acceptor a policy")
         self._key = key
         self._nonce = nonce
+        self._incarnation = incarnation
         self._peer_key = peer_key
         self._authorise = authorise
         self._is_dialler = hello is not None
@@ -227,6 +230,7 @@ class LinkAuth:
             public_key=self._key.public_key,
             nonce=self._nonce,
             credentials=credentials,
+            incarnation=self._incarnation,
         )
 
     def _make_proof(self) -> bytes:

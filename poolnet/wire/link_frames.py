@@ -11,8 +11,9 @@ import attrs
 from poolnet.ids import PoolId, PublicKey
 from poolnet.limits import MAX_CANDIDATES, MAX_REASON_CHARS, MAX_STATEMENT_SIZE
 from poolnet.wire.framing import Frame, frame
-from poolnet.wire.schema import ID32, IP_ADDRESS, SIGNATURE, data, integer, list_of, text, wire
+from poolnet.wire.schema import ID32, IP_ADDRESS, SIGNATURE, appended, data, integer, list_of, text, wire
 
+INCARNATION_SIZE = 16
 LANE_ID_SIZE = 16
 LANE_TOKEN_SIZE = 32
 _LANE_ID = data(min_size=LANE_ID_SIZE, max_size=LANE_ID_SIZE)
@@ -32,7 +33,9 @@ class Hello(Frame):
     """First frame of each side: who I am (to be proven) and what this link is for.
 
     `credentials` are the pool statements that show the sender's right to be there (its Join and that one's Invite), for
-    a peer that has not heard of it yet. To a sync server, `pool_id` is the pool to be attached.
+    a peer that has not heard of it yet. To a sync server, `pool_id` is the pool to be attached. `incarnation` is drawn
+    at random when the sender's endpoint is opened (`INCARNATION_SIZE` bytes): another one means that the sender was
+    started anew, and that its earlier links are dead. An older version sends none.
     """
 
     purpose: int = wire(integer(0, 255))
@@ -40,6 +43,7 @@ class Hello(Frame):
     public_key: PublicKey = wire(ID32)
     nonce: bytes = wire(ID32)
     credentials: tuple[bytes, ...] = wire(list_of(data(max_size=MAX_STATEMENT_SIZE), max_items=4))
+    incarnation: bytes = appended(data(max_size=INCARNATION_SIZE), default=b"")
 
 
 @frame(2)
