@@ -33,10 +33,10 @@ async def offer_new_files(pool: poolnet.PoolNet, folder: Path) -> None:
         await trio.sleep(LOOK_EVERY_S)
 
 
-async def fetch(pool: poolnet.PoolNet, file_id: poolnet.FileId, folder: Path) -> None:
+async def fetch(pool: poolnet.PoolNet, file_id: poolnet.FileId, kind: poolnet.OfferKind, folder: Path) -> None:
     """Fetch one file; say what went wrong instead of ending everything."""
     try:
-        print(f"fetched {(await pool.files.download(file_id, folder)).name}", flush=True)
+        print(f"fetched {(await pool.files.download(file_id, folder, kind=kind)).name}", flush=True)
     except poolnet.PoolnetError as exc:  # among them OutputExists: one of that name is here already
         print(exc, flush=True)
 
@@ -53,10 +53,10 @@ async def share(target: str, folder: Path, home: Path | None, listen: tuple[str,
         nursery.start_soon(offer_new_files, pool, folder)
         for offer in pool.files.offers():
             if offer.local_path is None:
-                nursery.start_soon(fetch, pool, offer.file_id, folder)
+                nursery.start_soon(fetch, pool, offer.file_id, offer.kind, folder)
         async for event in events:
             if isinstance(event, poolnet.FileOffered) and event.node != pool.node_id:
-                nursery.start_soon(fetch, pool, event.file_id, folder)
+                nursery.start_soon(fetch, pool, event.file_id, event.kind, folder)
 
 
 def main() -> None:

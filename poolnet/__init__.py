@@ -56,7 +56,7 @@ from poolnet.events import (
     SourceLost,
     UnknownMessageReceived,
 )
-from poolnet.file_manager import DownloadInfo, FileManager, OfferInfo, open_file_manager
+from poolnet.file_manager import DownloadInfo, EntryKind, FileManager, FolderEntry, OfferInfo, open_file_manager
 from poolnet.identity.invite_link import (
     InviteLink,
     ServerAddress,
@@ -106,6 +106,7 @@ __all__ = [
     "DownloadPaused",
     "DownloadProgress",
     "DownloadResumed",
+    "EntryKind",
     "ErrorReported",
     "EventsDropped",
     "Feed",
@@ -113,6 +114,7 @@ __all__ = [
     "FileId",
     "FileManager",
     "FileOffered",
+    "FolderEntry",
     "History",
     "HistoryEntry",
     "HistoryReader",

@@ -15,7 +15,7 @@ import trio
 from poolnet.clock import Hlc
 from poolnet.errors import LocalError
 from poolnet.event_stream import EventStream
-from poolnet.events import EventsDropped, PoolEvent
+from poolnet.events import EventsDropped, OfferKind, PoolEvent
 from poolnet.files.announcer import Publish
 from poolnet.files.chunk_link import ChunkLink
 from poolnet.files.download_history import DownloadInfo, DownloadState
@@ -35,13 +35,16 @@ from poolnet.service import open_service_nursery
 from poolnet.storage.cache_ring import open_ring
 from poolnet.storage.file_table import FileTable
 from poolnet.storage.files import run_on_disk
+from poolnet.wire.folder_list import EntryKind, FolderEntry
 
 __all__ = [
     "ChunkLink",
     "DownloadInfo",
     "DownloadState",
+    "EntryKind",
     "FileManager",
     "FileStatistics",
+    "FolderEntry",
     "OfferInfo",
     "OfferState",
     "ProgressCallback",
@@ -123,7 +126,8 @@ class FileManager:
         Args:
             path: a directory.
             name: what others see; without it the directory's own.
-            exclude: patterns of what is left out: ``*.o``, ``build/``, ``/notes/*.txt`` (as in a ``.gitignore``).
+            exclude: patterns of what is left out: ``*.o``, ``build/``, ``/notes/*.txt``. One without a slash is
+                about names, with one about paths in the folder, ending in one about directories only.
             include_hidden: whether what begins with a dot is offered, too.
             on_progress: called with bytes hashed and bytes in all.
 
@@ -206,20 +210,53 @@ class FileManager:
         await self._files.offering.retract(file_id)
 
     def offers(self) -> list[OfferInfo]:
-        """Return the files that can be fetched, or are here, by name: each once, whoever offers it."""
+        """Return the files that can be fetched, or are here, by name: each once, whoever offers it.
+
+        A file that some offer as another kind than others (a folder, a picture) is there once for each: who is right
+        does not show before it is fetched.
+        """
         return self._files.list.infos()
 
-    def find(self, text: str) -> OfferInfo:
+    def find(self, text: str, *, kind: OfferKind | None = None) -> OfferInfo:
         """Return the file that somebody means by its name, its id, or the beginning of its id.
+
+        Args:
+            kind: look only for what is offered as this. Without it, a file that is offered as several is returned as
+                what this device, or else most others, offer it as.
 
         Raises:
             UnknownFile: there is none, or there are several.
         """
-        return self._files.list.info(self._files.list.find(text))
+        return self._files.list.info(*self._files.list.find(text, kind))
+
+    async def list_folder(self, file_id: FileId) -> tuple[FolderEntry, ...]:
+        """Return what is in a folder: its files and empty directories, with their sizes, by path.
+
+        If the folder is not here, its list is fetched, and nothing else: waits as long as nobody who has it is there.
+        It is verified against the offer, which is a claim of who makes it: that the folder has this list shows when all
+        of it is fetched. Names are as their author wrote them.
+
+        Args:
+            file_id: a folder from `offers`.
+
+        Raises:
+            UnknownFile: nobody offers it (any more).
+            LocalError: it is no folder.
+            StoreError: what was fetched is no list of that folder, or the disk failed.
+        """
+        return await self._files.list_folder(file_id)
 
     # --- for applications: downloads ----------------------------------------------------------------------------
 
-    async def download(self, file_id: FileId, out: Path, *, priority: int = 0, only: Sequence[str] = ()) -> Path:
+    async def download(
+        self,
+        file_id: FileId,
+        out: Path,
+        *,
+        priority: int = 0,
+        only: Sequence[str] = (),
+        kind: OfferKind | None = None,
+    ) -> Path:
         """Fetch a file, verify it, put it in its place, and return where it is; from then on, serve it as well.
 
         Waits for its turn, and as long as nobody who has it is there. Cancelling keeps what was fetched in
@@ -231,20 +268,29 @@ class FileManager:
             file_id: a file from `offers`.
             out: a directory, where it gets its own name made safe, or the path of the file to be made.
             priority: of several, those with a higher one go first.
-            only: of a folder, the files and subfolders that are wanted; without it, all.
+            only: of a folder, the paths of files and subfolders that are wanted, and patterns as of `offer_folder`
+                (what has a ``*``, ``?`` or ``[`` in it); without it, all.
+            kind: what it is to be fetched as, as `OfferInfo.kind` says, where several are offered; without it, what
+                most devices offer it as.
 
         Raises:
-            UnknownFile: nobody offers it (any more).
+            UnknownFile: nobody offers it (any more), or not as that; or `only` names what is not in the folder.
             OutputExists: something is there; it is never overwritten.
             DiskFull: there is no room; what was fetched is kept.
             DownloadCancelled: by `cancel`.
             StoreError: the disk failed.
             LocalError: it is a stream; or `only` was given and it is no folder.
         """
-        return await self._files.queue.fetch(file_id, out, priority=priority, only=only)
+        return await self._files.queue.fetch(file_id, out, priority=priority, only=only, kind=kind)
 
     async def start_download(
-        self, file_id: FileId, out: Path, *, priority: int = 0, only: Sequence[str] = ()
+        self,
+        file_id: FileId,
+        out: Path,
+        *,
+        priority: int = 0,
+        only: Sequence[str] = (),
+        kind: OfferKind | None = None,
     ) -> DownloadInfo:
         """Fetch a file in the background, as `download` does, and return how that stands.
 
@@ -258,7 +304,7 @@ class FileManager:
             LocalError: it is a stream; or `only` was given and it is no folder.
             StoreError: it cannot be listed.
         """
-        return await self._files.queue.start(file_id, out, priority=priority, only=only)
+        return await self._files.queue.start(file_id, out, priority=priority, only=only, kind=kind)
 
     async def pause(self, file_id: FileId) -> None:
         """Let the downloads of a file stand still, also after a restart, and keep what was fetched.

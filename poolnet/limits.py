@@ -19,7 +19,9 @@ MAX_IDS_PER_FRAME = 1000
 MAX_RANGES_PER_FRAME = 1000
 #: Control bytes that the other side has not yet acknowledged as consumed. Also the most that wait to be sent.
 MAX_UNACKNOWLEDGED_CONTROL = 1 * MIB
-#: Frames decoded but not yet handled on one link; with the credit above this bounds the memory of a slow handler.
+#: What waits for something slow, each by itself: frames of nodes for a pool that a server is loading, gossip of a link
+#: until its statements are taken, and messages of a pool for the database. What waits on a link to be taken is not
+#: counted: the credit above bounds it.
 MAX_QUEUED_FRAMES = 256
 #: What a peer may make us hold before it has proven its device key: memory and time.
 MAX_PRE_AUTH_SIZE = 64 * KIB

@@ -1,5 +1,6 @@
 """What can be typed about files, folders, pictures, streams and what they may take: part of the command line."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -52,10 +53,17 @@ def offer(
 
 @click.command()
 @click.argument("pool")
+@option("--in", "folder", metavar="FOLDER", help="List what is in this folder instead; only its list is fetched.")
+@option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to wait for that list.")
 @global_options(is_root=False)
 @pass_settings
-def files(settings: Settings, pool: str) -> int:
-    """List the files on offer in POOL, as far as this device knows."""
+def files(settings: Settings, pool: str, folder: str | None, timeout: float) -> int:
+    """List the files on offer in POOL, as far as this device knows.
+
+    FOLDER is its name, or the beginning of its id.
+    """
+    if folder is not None:
+        return launch.run_on_home(settings, "contents", {"pool": pool, "folder": folder, "timeout_s": timeout})
     return launch.run_on_home(settings, "files", {"pool": pool})
 
 
@@ -70,7 +78,10 @@ def files(settings: Settings, pool: str) -> int:
     show_default=True,
     help="A directory; for one FILE also a path that does not exist.",
 )
-@option("--only", metavar="PATH", multiple=True, help="Of a folder, this file or subfolder only.")
+@option(
+    "--only", metavar="PATH", multiple=True, help="Of a folder, this file or subfolder only, or a pattern: '*.jpg'."
+)
+@option("--kind", type=click.Choice(["file", "folder", "media"]), help="Of a FILE that is offered as several, this.")
 @option("--priority", type=int, default=0, show_default=True, help="Of several, those with a higher one go first.")
 @option("--background", is_flag=True, help="Return at once; the join that runs in this home fetches it.")
 @option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to wait for the first of it.")
@@ -84,6 +95,7 @@ def get(
     all_: bool,
     out: Path,
     only: tuple[str, ...],
+    kind: str | None,
     priority: int,
     background: bool,
     timeout: float,
@@ -96,11 +108,11 @@ def get(
     """
     if bool(files) == all_:
         raise click.UsageError("name the FILEs to fetch, or fetch what is not here with --all")
-    if (all_ or len(files) > 1) and not out.expanduser().is_dir():
+    if (all_ or len(files) > 1) and not os.path.isdir(_absolute(out)):
         raise click.UsageError(f"--out {out} is not a directory; several files need one that is there")
     if only and len(files) != 1:
         raise click.UsageError("--only is for one FILE that is a folder")
-    choice = {"files": list(files), "all": all_, "only": list(only)}
+    choice = {"files": list(files), "all": all_, "only": list(only), "kind": kind}
     how = {"out": _absolute(out), "priority": priority, "background": background, "timeout_s": timeout}
     return launch.run_on_home(settings, "get", {"pool": pool, **choice, **how}, interrupted=_GOES_ON)
 
@@ -186,12 +198,12 @@ def stream(settings: Settings, pool: str, file: str, name: str | None) -> int:
     Whoever watches it gets the bytes while they come. When it has ended it is a file that is offered: unless a join
     runs in this home, this stays and gives it to whoever fetches it, until interrupted.
     """
-    path = None if file == _FROM_STDIN else Path(file).expanduser().absolute()
+    path = None if file == _FROM_STDIN else Path(_absolute(Path(file)))
     if name is None and path is None:
         raise click.UsageError("say by --name what others watch")
-    if path is not None and not path.exists():
+    if path is not None and not os.path.exists(path):
         raise click.UsageError(f"{file} is not there")
-    if path is not None and path.is_dir():
+    if path is not None and os.path.isdir(path):
         raise click.UsageError(f"{file} is a folder; poolnet offer takes those")
     params = {"pool": pool, "name": name or (path.name if path is not None else "")}
     end = _NoticesEnd()
@@ -267,4 +279,8 @@ class _NoticesEnd:
 
 
 def _absolute(path: Path) -> str:
-    return str(path.expanduser().absolute())
+    try:
+        path = path.expanduser().absolute()
+        return str(path.resolve() if ".." in path.parts else path)  # links before a ".." are followed
+    except (RuntimeError, OSError) as exc:  # no such user, or the current directory is gone
+        raise click.UsageError(f"cannot tell where {path} is; write the whole path") from exc

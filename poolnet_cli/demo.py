@@ -36,7 +36,7 @@ NAMES: Final = (
 GENERATED_SIZE: Final = 64 * 1024 * 1024
 _POOL: Final = "demo"
 _PLAIN_OFFER: Final[Record] = {"name": None, "media": False, "exclude": [], "hidden": False}
-_PLAIN_GET: Final[Record] = {"all": False, "only": [], "priority": 0, "background": False}
+_PLAIN_GET: Final[Record] = {"all": False, "only": [], "kind": None, "priority": 0, "background": False}
 _LOOPBACK: Final = {"POOLNET_BIND": "127.0.0.1:0"}
 _POLL_S: Final = 0.25
 #: Processes start, meet, talk: each step takes a second or two, on a busy machine a few times that.

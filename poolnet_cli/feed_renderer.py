@@ -65,7 +65,7 @@ class FeedRenderer:
             "app_message": lambda record: "",  # between programs
             "offer": self._offer,
             "offers": self._offers,
-            "retracted": lambda record: self._news(f"withdrawn: {self._file_name(record)}"),
+            "retracted": self._retracted,
             "progress": self._progress,
             "hashing": self._hashing,
             "complete": self._complete,
@@ -231,6 +231,10 @@ class FeedRenderer:
             return self._news(f"{len(offers)} more files are on offer (/files)", style="green")
         return "".join(map(self._offer, offers))
 
+    def _retracted(self, record: Record) -> str:
+        """Return nothing of what this feed never told of: a newcomer hears of all that there ever was."""
+        return self._news(f"withdrawn: {self._file_name(record)}") if record["file_id"] in self._file_names else ""
+
     def _progress(self, record: Record) -> str:
         if not self._is_due(record["file_id"]):
             return ""
@@ -261,8 +265,8 @@ class FeedRenderer:
     def _media(self, record: Record) -> str:
         self._file_names[record["file_id"]] = record["file"]
         who = self._who(record["name"], record["node"])
-        size = f", {record['width']} × {record['height']}" if record["width"] and record["height"] else ""
-        return self._news(f"the picture {record['file']} of {who}{size}, is here: {record['path']}", style="green")
+        size = f" ({record['width']} × {record['height']})" if record["width"] and record["height"] else ""
+        return self._news(f"the picture {record['file']} of {who}{size} is here: {record['path']}", style="green")
 
     def _files(self, record: Record) -> str:
         return files_table(self._ink, record["files"]) if record["files"] else self._news("nothing is offered")

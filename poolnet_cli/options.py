@@ -186,6 +186,7 @@ _LIMITS: Final[tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = (
     (("--limit-down",), {"type": Size(is_rate=True), "metavar": "SIZE", "help": "Fetch at most so much a second: 2M."}),
     (("--downloads",), {"type": click.IntRange(1, MAX_DOWNLOADS), "metavar": "N", "help": "So many at once."}),
     (("--cache",), {"type": Size(), "metavar": "SIZE", "help": "Hold so much on disk for others: 256M, or 0."}),
+    (("--pictures",), {"type": Size(), "metavar": "SIZE", "help": "Keep so much of pictures; 0 fetches none unasked."}),
     (("--tcp/--no-tcp",), {"default": None, "help": "Whether files may travel over TCP."}),
 )
 

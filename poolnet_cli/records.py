@@ -6,7 +6,7 @@ wrote them; JSON escapes what could act on a terminal.
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 from poolnet import (
     AnnouncementReceived,
@@ -19,10 +19,12 @@ from poolnet import (
     DownloadPaused,
     DownloadProgress,
     DownloadResumed,
+    EntryKind,
     ErrorReported,
     EventsDropped,
     FileId,
     FileOffered,
+    FolderEntry,
     HistoryEntry,
     MediaReceived,
     MemberInfo,
@@ -50,6 +52,13 @@ from poolnet import (
 from poolnet.clock import Hlc, hlc_ms
 from poolnet_cli.outcome import Outcome
 from poolnet_cli.reporter import Record
+
+#: What is in a folder.
+_ENTRY_KINDS: Final = {
+    EntryKind.FILE: "file",
+    EntryKind.EXECUTABLE: "executable",
+    EntryKind.EMPTY_DIRECTORY: "directory",
+}
 
 
 def event_record(event: PoolEvent) -> Record:
@@ -281,6 +290,11 @@ def file_record(offer: OfferInfo) -> Record:
         "bytes": offer.done_bytes,
         "path": None if offer.local_path is None else str(offer.local_path),
     }
+
+
+def entry_record(entry: FolderEntry) -> Record:
+    """Return one file or empty directory of a folder."""
+    return {"path": entry.path, "size": entry.size_bytes, "kind": _ENTRY_KINDS[entry.kind]}
 
 
 def progress_record(event: DownloadProgress) -> Record:

@@ -16,7 +16,10 @@ from poolnet_cli.tables import (
     sessions_table,
     settings_table,
 )
-from poolnet_cli.units import format_long_duration
+from poolnet_cli.units import format_long_duration, format_size
+
+#: Cells of a size: "1023.9 MiB".
+_SIZE_CELLS: Final = 10
 
 
 class Renderer(Protocol):
@@ -127,6 +130,12 @@ def _stream_line(ink: Ink, record: Record) -> str:
     return _offer_line(ink, record) if record["event"] == "streaming" else ""
 
 
+def _entry_line(ink: Ink, record: Record) -> str:
+    is_directory = record["kind"] == "directory"
+    size = "-" if is_directory else format_size(record["size"])
+    return ink.line((f"{size:>{_SIZE_CELLS}}  ", "dim"), (record["path"] + ("/" if is_directory else ""), ""))
+
+
 def _retention(record: Record) -> str:
     """Return what is kept, in words."""
     limits = []
@@ -147,5 +156,6 @@ _LINES: Final[dict[str, Callable[[Ink, Record], str]]] = {
     "get": _path_line,
     "save": _path_line,
     "stream": _stream_line,
+    "contents": _entry_line,
     "keep": lambda ink, record: ink.line((_retention(record), "")),
 }

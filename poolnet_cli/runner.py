@@ -70,6 +70,8 @@ class Runner:
                 return
             try:
                 async with open_session(self.home, self.bind, self.limits) as session:
+                    for text in session.wrong_settings:
+                        await reporter.note(text)
                     call = Call(session=session, params=params, reporter=reporter, input=make_input())
                     await self._run_here(command, call)
                     return

@@ -4,7 +4,7 @@ A pool is entered once, however many commands use it, and left when the last of 
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import attrs
@@ -63,9 +63,18 @@ class Session:
 
     Args:
         options: limits that win over the settings of the home.
+        wrong_settings: what to tell about those that are left out.
     """
 
-    def __init__(self, node: Node, nursery: trio.Nursery, options: Limits = NOTHING_SAID) -> None:
+    def __init__(
+        self,
+        node: Node,
+        nursery: trio.Nursery,
+        options: Limits = NOTHING_SAID,
+        *,
+        wrong_settings: Sequence[str] = (),
+    ) -> None:
+        self.wrong_settings = wrong_settings
         self.node = node
         self._nursery = nursery
         self._options = options
@@ -200,15 +209,16 @@ async def open_session(home: Path, bind: tuple[str, int], options: Limits = NOTH
         StoreLocked: another process uses the home.
         StoreError: it cannot be read.
     """
-    settings = await trio.to_thread.run_sync(read_settings, home)
-    limits = options.over(settings).over(DEFAULTS)
+    stored = await trio.to_thread.run_sync(read_settings, home)
+    limits = options.over(stored.limits).over(DEFAULTS)
     assert limits.tcp is not None, "DEFAULTS says everything"
     assert limits.cache is not None, "DEFAULTS says everything"
-    async with (
-        open_node(home, listen=bind, tcp=limits.tcp, cache_size_bytes=limits.cache) as node,
-        trio.open_nursery() as nursery,
-    ):
-        session = Session(node, nursery, options)
-        session.take_settings(settings)
+    assert limits.pictures is not None, "DEFAULTS says everything"
+    opening = open_node(
+        home, listen=bind, tcp=limits.tcp, cache_size_bytes=limits.cache, media_cache_bytes=limits.pictures
+    )
+    async with opening as node, trio.open_nursery() as nursery:
+        session = Session(node, nursery, options, wrong_settings=stored.wrong)
+        session.take_settings(stored.limits)
         yield session
         nursery.cancel_scope.cancel()

@@ -13,8 +13,8 @@ from typing import Any, Final
 import attrs
 
 from poolnet import StoreError
-from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_CONCURRENT_DOWNLOADS
-from poolnet_cli.units import format_rate, format_size, parse_size
+from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_CONCURRENT_DOWNLOADS, MEDIA_CACHE_SIZE
+from poolnet_cli.units import MAX_SIZE_BYTES, format_rate, format_size, parse_size
 
 FILE_NAME: Final = "settings.json"
 #: More at once only compete for the same connection.
@@ -30,6 +30,7 @@ class Limits:
         down: bytes a second of files that come in, 0 for as many as possible.
         downloads: that run at once in a pool.
         cache: bytes of a pool that are held on disk for others, 0 for none.
+        pictures: bytes of a pool's pictures that are kept; 0: none is fetched unasked.
         tcp: whether files may travel over TCP.
     """
 
@@ -37,6 +38,7 @@ class Limits:
     down: int | None = None
     downloads: int | None = None
     cache: int | None = None
+    pictures: int | None = None
     tcp: bool | None = None
 
     def over(self, other: "Limits") -> "Limits":
@@ -52,7 +54,14 @@ class Limits:
 
 NOTHING_SAID: Final = Limits()
 #: Where neither an option nor a setting says something.
-DEFAULTS: Final = Limits(up=0, down=0, downloads=DEFAULT_CONCURRENT_DOWNLOADS, cache=DEFAULT_CACHE_SIZE, tcp=True)
+DEFAULTS: Final = Limits(
+    up=0,
+    down=0,
+    downloads=DEFAULT_CONCURRENT_DOWNLOADS,
+    cache=DEFAULT_CACHE_SIZE,
+    pictures=MEDIA_CACHE_SIZE,
+    tcp=True,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -64,6 +73,7 @@ class Setting:
         field: of `Limits`.
         parse: returns the value that a text means, or raises ValueError, whose message says what to write.
         show: returns a value as text for people.
+        low, high: the least and the largest value; of a switch, off and on.
     """
 
     name: str
@@ -71,6 +81,12 @@ class Setting:
     meaning: str
     parse: Callable[[str], int | bool]
     show: Callable[[Any], str]
+    low: int | bool = 0
+    high: int | bool = MAX_SIZE_BYTES
+
+    def takes(self, value: Any) -> bool:
+        """Return whether it can have this value."""
+        return type(value) is type(self.high) and self.low <= value <= self.high
 
 
 def parse_rate(text: str) -> int:
@@ -104,32 +120,54 @@ SETTINGS: Final[dict[str, Setting]] = {
     for setting in (
         Setting(name="limit-up", field="up", meaning="sent of files, a second", parse=parse_rate, show=_shown_rate),
         Setting(name="limit-down", field="down", meaning="fetched, a second", parse=parse_rate, show=_shown_rate),
-        Setting(name="downloads", field="downloads", meaning="at once in a pool", parse=_parse_count, show=str),
+        Setting(
+            name="downloads",
+            field="downloads",
+            meaning="at once in a pool",
+            parse=_parse_count,
+            show=str,
+            low=1,
+            high=MAX_DOWNLOADS,
+        ),
         Setting(name="cache", field="cache", meaning="held for others, a pool", parse=parse_size, show=format_size),
+        Setting(
+            name="pictures", field="pictures", meaning="shown by others, a pool", parse=parse_size, show=format_size
+        ),
         Setting(
             name="tcp",
             field="tcp",
             meaning="files over TCP where it can be had",
             parse=_parse_switch,
             show=lambda value: "on" if value else "off",
+            low=False,
+            high=True,
         ),
     )
 }
 
 
-def read_settings(home: Path) -> Limits:
+@attrs.frozen(kw_only=True)
+class StoredSettings:
+    """What was set in a home; `wrong` says in a sentence each which values cannot be, and are left out."""
+
+    limits: Limits
+    wrong: tuple[str, ...] = ()
+
+
+def read_settings(home: Path) -> StoredSettings:
     """Return what was set in a home; nothing if it has no settings.
 
     Raises:
         StoreError: they are damaged or cannot be read.
     """
     values = _read(home / FILE_NAME)
-    known = {setting.field: values[name] for name, setting in SETTINGS.items() if name in values}
-    for setting in SETTINGS.values():
-        value = known.get(setting.field)
-        if value is not None and (type(value) is not type(getattr(DEFAULTS, setting.field)) or value < 0):
-            raise StoreError(f"{home / FILE_NAME}: {setting.name} is wrong; set it again with poolnet settings")
-    return Limits(**known)
+    stored = {name: values[name] for name in SETTINGS if values.get(name) is not None}
+    wrong = [name for name, value in stored.items() if not SETTINGS[name].takes(value)]
+    told = "{} has a value that cannot be, and is left out; poolnet settings {} VALUE sets it again"
+    return StoredSettings(
+        limits=Limits(**{SETTINGS[name].field: value for name, value in stored.items() if name not in wrong}),
+        wrong=tuple(f"{home / FILE_NAME}: {told.format(name, name)}" for name in wrong),
+    )
 
 
 def write_setting(home: Path, name: str, value: int | bool | None) -> None:

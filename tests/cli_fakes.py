@@ -15,6 +15,7 @@ from poolnet import (
     DownloadInfo,
     EventsDropped,
     FileId,
+    FolderEntry,
     HistoryReader,
     InviteLink,
     MemberInfo,
@@ -23,6 +24,7 @@ from poolnet import (
     MessageRetracted,
     MsgId,
     OfferInfo,
+    OfferKind,
     PoolEvent,
     PoolId,
     PoolInfo,
@@ -48,7 +50,7 @@ POOL_ID = PoolId(b"p" * 32)
 SERVER = parse_server_address("poolnet://192.0.2.7:7665/hqiqgkpuxxv3siyelvnazgtxmmhvjthjhiz2qdow5d5uvqz3b7ba")
 #: Parameters of commands as they are without options.
 PLAIN_OFFER: dict[str, Any] = {"name": None, "media": False, "exclude": [], "hidden": False}
-PLAIN_GET: dict[str, Any] = {"all": False, "only": [], "priority": 0, "background": False}
+PLAIN_GET: dict[str, Any] = {"all": False, "only": [], "kind": None, "priority": 0, "background": False}
 GARDEN = PoolInfo(pool_id=POOL_ID, name="garden", role="member", servers=(SERVER,), hosts_server=False)
 
 
@@ -143,6 +145,8 @@ class FakeFiles:
     Attributes:
         may_complete: all downloads that do not fail are complete when it is set.
         failing: by name, what downloads fail with.
+        entries: what is in every folder.
+        kinds: of downloads, what they were asked for as.
         changes: of downloads, and offers of folders and pictures: what was asked for.
     """
 
@@ -155,13 +159,17 @@ class FakeFiles:
         self.changes: list[tuple[Any, ...]] = []
         self.infos: list[DownloadInfo] = []
         self.limits: dict[str, int | None] = {}
+        self.entries: tuple[FolderEntry, ...] = ()
+        self.kinds: list[OfferKind | None] = []
         self.stream = FakeStream(FileId(bytes([99]) * 32), "radio")
 
     def offers(self) -> list[OfferInfo]:
         return list(self.known)
 
-    def find(self, text: str) -> OfferInfo:
+    def find(self, text: str, *, kind: OfferKind | None = None) -> OfferInfo:
         for info in self.known:
+            if kind not in (None, info.kind):
+                continue
             if info.name == text or encode_id(info.file_id).startswith(text):
                 return info
         raise UnknownFile("no such file")
@@ -233,7 +241,21 @@ class FakeFiles:
         await trio.lowlevel.checkpoint()
         self.retracted.append(file_id)
 
-    async def download(self, file_id: FileId, out: Path, *, priority: int = 0, only: Sequence[str] = ()) -> Path:
+    async def list_folder(self, file_id: FileId) -> tuple[FolderEntry, ...]:
+        await self.may_complete.wait()
+        assert any((info.file_id, info.kind) == (file_id, "folder") for info in self.known)
+        return self.entries
+
+    async def download(
+        self,
+        file_id: FileId,
+        out: Path,
+        *,
+        priority: int = 0,
+        only: Sequence[str] = (),
+        kind: OfferKind | None = None,
+    ) -> Path:
+        self.kinds.append(kind)
         name = next(info.name for info in self.known if info.file_id == file_id)
         if name in self.failing:
             raise self.failing[name]
@@ -242,8 +264,15 @@ class FakeFiles:
         return out
 
     async def start_download(
-        self, file_id: FileId, out: Path, *, priority: int = 0, only: Sequence[str] = ()
+        self,
+        file_id: FileId,
+        out: Path,
+        *,
+        priority: int = 0,
+        only: Sequence[str] = (),
+        kind: OfferKind | None = None,
     ) -> DownloadInfo:
+        self.kinds.append(kind)
         await trio.lowlevel.checkpoint()
         self.downloaded.append((file_id, out))
         name = next(info.name for info in self.known if info.file_id == file_id)

@@ -275,6 +275,41 @@ async def test_a_lane_dies_with_its_link() -> None:
                 await link.receive_chunks()
 
 
+async def test_an_application_that_holds_back_what_is_sent_again_costs_no_link_and_the_next_lane_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("poolnet.net.lane_keeper._MIN_DIAL_INTERVAL_S", 0.0)
+    async with open_lanes() as pair:
+        await pair.up()
+        chunks, may_go_on, is_held = pair.dialled.chunks, trio.Event(), trio.Event()
+        resume = chunks.resume
+
+        async def wait_first(arrived: int) -> None:
+            is_held.set()
+            await may_go_on.wait()
+            await resume(arrived)
+
+        monkeypatch.setattr(chunks, "resume", wait_first)
+        dialled = list[int]()
+
+        async def note(offer: LaneOffer, link_host: str, peer_key: PublicKey) -> TlsSocket:
+            dialled.append(offer.port)
+            raise Unreachable("nobody there")
+
+        monkeypatch.setattr("poolnet.net.lane_keeper.dial_lane", note)
+        cut(pair.dialled)
+        await is_held.wait()
+        for port in range(1, 21):
+            pair.accepted.tell_lane(LaneOffer(lane_id=bytes(16), token=bytes(32), port=port, hosts=()))
+            pair.accepted.post_frame(Prune())
+            await pair.dialled.receive_frame()
+        assert dialled == []
+        may_go_on.set()
+        await soon(lambda: dialled[:1] == [20])
+        assert not pair.dialled.is_closed
+        assert await exchange(pair, 4) == [chunks_of(4)] * 2
+
+
 # --- what travels on a lane ----------------------------------------------------------------------------------------
 
 
@@ -509,10 +544,13 @@ async def test_an_address_that_does_not_answer_delays_the_next_one_only_a_little
         nursery.cancel_scope.cancel()
 
 
-async def test_nothing_on_this_machine_is_dialled_for_a_peer_elsewhere(short_times: None) -> None:
+@pytest.mark.parametrize("hosts", [("127.0.0.1", "::1"), ("0.0.0.0", "::", "::ffff:127.0.0.1")])
+async def test_nothing_on_this_machine_is_dialled_for_a_peer_elsewhere(
+    short_times: None, hosts: tuple[str, ...]
+) -> None:
     with socket.create_server(LOCAL) as victim:
         victim.setblocking(False)
-        offer = LaneOffer(lane_id=b"i" * 16, token=b"t" * 32, port=victim.getsockname()[1], hosts=("127.0.0.1", "::1"))
+        offer = LaneOffer(lane_id=b"i" * 16, token=b"t" * 32, port=victim.getsockname()[1], hosts=hosts)
         with pytest.raises(Unreachable):
             await dial_lane(offer, "192.0.2.1", device(2).public_key)
         with pytest.raises(BlockingIOError):

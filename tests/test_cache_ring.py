@@ -6,6 +6,7 @@ import fcntl
 import os
 import threading
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,6 +26,7 @@ from poolnet.storage.ring_file import RingFile
 FILES = [FileId(bytes([number]) * 32) for number in range(3)]
 ONE = FILES[0]
 KEYS = st.tuples(st.sampled_from(FILES), st.integers(0, 4))
+needs_fallocate = pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room is not allocated in advance here")
 needs_mount = pytest.mark.skipif(not can_mount(), reason="needs root and Linux")
 
 
@@ -415,6 +417,89 @@ def test_closing_waits_for_nobody_and_whoever_reads_finishes(tmp_path: Path, mon
     closed.set()
     thread.join()
     assert found == [b"x"]
+    assert ring.statistics().disk_errors == 0
+
+
+class SlowDisk:
+    """Allocates room only when it is told to go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has_begun, self.may_go_on = threading.Event(), threading.Event()
+        self.calls = 0
+        self._allocate = os.posix_fallocate
+        monkeypatch.setattr(os, "posix_fallocate", self._wait)
+
+    def _wait(self, descriptor: int, offset: int, size: int) -> None:
+        self.calls += 1
+        self.has_begun.set()
+        assert self.may_go_on.wait(10)
+        self._allocate(descriptor, offset, size)
+
+
+def run_in_threads(*functions: Callable[[], object]) -> list[threading.Thread]:
+    threads = [threading.Thread(target=function) for function in functions]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@needs_fallocate
+def test_while_room_is_made_whoever_asks_what_is_here_waits_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring, disk = make_ring(tmp_path, 100), SlowDisk(monkeypatch)
+    answers: list[object] = []
+
+    def ask() -> None:
+        answers.extend([ring.held(ONE), ring.get(ONE, 1), ring.statistics().pieces, ring.is_usable])
+
+    growing = run_in_threads(lambda: ring.put(ONE, 1, b"x"))
+    assert disk.has_begun.wait(10)
+    (asking,) = run_in_threads(ask)
+    asking.join(5)
+    answered = list(answers)
+    disk.may_go_on.set()
+    for thread in (*growing, asking):
+        thread.join()
+    assert answered == [(), None, 0, True]
+    assert ring.get(ONE, 1) == b"x"
+    ring.close()
+
+
+@needs_fallocate
+def test_threads_that_need_room_at_once_share_what_one_of_them_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring, disk = make_ring(tmp_path, 100), SlowDisk(monkeypatch)
+    puts = [lambda piece=piece: ring.put(ONE, piece, bytes([piece]) * 1000) for piece in range(8)]
+    threads = run_in_threads(*puts)
+    assert disk.has_begun.wait(10)
+    disk.may_go_on.set()
+    for thread in threads:
+        thread.join()
+    assert [ring.get(ONE, piece) for piece in range(8)] == [bytes([piece]) * 1000 for piece in range(8)]
+    assert (ring.statistics().pieces, ring.statistics().slots, disk.calls) == (8, 64, 1)
+    for piece in range(8, 100):
+        assert ring.put(ONE, piece, b"x") == []
+    assert (ring.statistics().slots, disk.calls) == (100, 2)
+    ring.close()
+
+
+@needs_fallocate
+def test_closing_does_not_wait_for_room_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring, disk = make_ring(tmp_path, 100), SlowDisk(monkeypatch)
+    gone: list[PieceKey] = []
+    growing = run_in_threads(lambda: gone.extend(ring.put(ONE, 1, b"x")))
+    assert disk.has_begun.wait(10)
+    (closing,) = run_in_threads(ring.close)
+    closing.join(5)
+    was_closed = not closing.is_alive()
+    disk.may_go_on.set()
+    for thread in (*growing, closing):
+        thread.join()
+    assert was_closed
+    assert gone == [(ONE, 1)]
+    assert list(tmp_path.iterdir()) == []
     assert ring.statistics().disk_errors == 0
 
 

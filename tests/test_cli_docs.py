@@ -13,7 +13,7 @@ from poolnet_cli.settings import SETTINGS
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
 GLOBAL = {"--home", "--bind", "--json", "--verbose", "--help", "--version"}
 #: Options that several commands share; they have a chapter of their own.
-LIMITS = {"--limit-up", "--limit-down", "--downloads", "--cache", "--tcp"}
+LIMITS = {"--limit-up", "--limit-down", "--downloads", "--cache", "--pictures", "--tcp"}
 
 
 def section(command: str) -> str:
@@ -56,4 +56,4 @@ def test_every_exit_code_is_described():
 
 
 def test_whatever_can_be_typed_can_be_run():
-    assert set(cli.commands) == set(COMMANDS) | {"serve", "demo"}
+    assert set(cli.commands) | {"contents"} == set(COMMANDS) | {"serve", "demo"}, "contents is files --in"

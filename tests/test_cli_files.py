@@ -4,11 +4,21 @@ from pathlib import Path
 
 import pytest
 import trio
-from cli_fakes import ADA, GARDEN, Recorder, download_info, offer_info, open_desk
+from cli_fakes import ADA, BOB, GARDEN, Recorder, download_info, offer_info, open_desk
 from trio.testing import MockClock
 
-from poolnet import DownloadProgress, OutputExists, SourceUnavailable, UnknownFile, Unreachable, encode_id
-from poolnet_cli.commands import downloads, fetching, offers, streams
+from poolnet import (
+    DownloadProgress,
+    EntryKind,
+    FolderEntry,
+    LocalError,
+    OutputExists,
+    SourceUnavailable,
+    UnknownFile,
+    Unreachable,
+    encode_id,
+)
+from poolnet_cli.commands import contents, downloads, fetching, offers, streams
 from poolnet_cli.commands.join import join
 from poolnet_cli.ink import Ink
 from poolnet_cli.outcome import CommandFailed
@@ -53,6 +63,41 @@ async def test_a_typed_offer_takes_the_same_options(jumping_clock: MockClock, tm
         assert desk.pool.files.known[0].name == "Trip"
 
 
+# --- files --in ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_in_a_folder_is_listed_with_sizes(jumping_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk, desk.session.use_pool(GARDEN):
+        files = desk.pool.files
+        files.known += [offer_info(1, "trip", kind="folder"), offer_info(2, "letter")]
+        files.entries = (
+            FolderEntry(path="a/b.jpg", size_bytes=2048, file_id=files.known[1].file_id),
+            FolderEntry(path="run", size_bytes=1, file_id=files.known[1].file_id, kind=EntryKind.EXECUTABLE),
+            FolderEntry(path="z", size_bytes=0, file_id=files.known[1].file_id, kind=EntryKind.EMPTY_DIRECTORY),
+        )
+        with pytest.raises(LocalError, match="letter is no folder"):
+            await contents.contents(desk.call(recorder, folder="letter"))
+        began_at = trio.current_time()
+        with pytest.raises(Unreachable, match="nobody who has trip"):
+            await contents.contents(desk.call(recorder, folder="trip"))
+        assert trio.current_time() - began_at == pytest.approx(30)
+        files.may_complete.set()
+        await contents.contents(desk.call(recorder, folder="trip"))
+    assert recorder.records == [
+        {"path": "a/b.jpg", "size": 2048, "kind": "file"},
+        {"path": "run", "size": 1, "kind": "executable"},
+        {"path": "z", "size": 0, "kind": "directory"},
+    ]
+    assert recorder.notes[-1].startswith("2 files; ")
+    renderer = renderer_for("contents", Ink(is_terminal=False))
+    assert [renderer.record(record) for record in recorder.records] == [
+        "   2.0 KiB  a/b.jpg\n",
+        "       1 B  run\n",
+        "         -  z\\x1b/\n",
+    ]
+
+
 # --- get ----------------------------------------------------------------------------------------------------------
 
 
@@ -87,6 +132,34 @@ async def test_all_is_what_is_not_here(jumping_clock: MockClock, tmp_path: Path)
         desk.pool.files.known = desk.pool.files.known[1:3]
         await fetching.get(desk.call(recorder, files=[], all=True, out=str(tmp_path)))
     assert recorder.notes[-1] == "everything that is offered is here"
+
+
+async def test_what_is_offered_as_several_kinds_is_fetched_as_the_one_that_is_said(
+    jumping_clock: MockClock, tmp_path: Path
+):
+    recorder = Recorder()
+    async with open_desk() as desk, desk.session.use_pool(GARDEN):
+        desk.pool.files.known += [offer_info(1, "trip", BOB), offer_info(1, "trip", ADA, kind="folder")]
+        desk.pool.files.may_complete.set()
+        with pytest.raises(UnknownFile, match=r"as a file by bob and as a folder by ada; say which by .* --kind"):
+            await fetching.get(desk.call(recorder, files=["trip"], out=str(tmp_path)))
+        await fetching.get(desk.call(recorder, files=["trip"], kind="folder", out=str(tmp_path)))
+        await fetching.get(desk.call(recorder, files=["trip"], kind="file", background=True, out=str(tmp_path)))
+        assert desk.pool.files.kinds == ["folder", "file"]
+        desk.pool.is_synced.set()
+        await fetching.get(desk.call(recorder, files=[], all=True, out=str(tmp_path)))
+        assert recorder.notes[-2].startswith("left out: ")
+        await fetching.get(desk.call(recorder, files=[], all=True, kind="folder", out=str(tmp_path)))
+        assert desk.pool.files.kinds == ["folder", "file", "folder"]
+
+
+async def test_a_typed_get_of_what_is_offered_as_several_kinds_says_so(jumping_clock: MockClock, tmp_path: Path):
+    recorder = Recorder()
+    async with open_desk() as desk:
+        desk.pool.files.known += [offer_info(1, "trip", BOB), offer_info(1, "trip", ADA, kind="folder")]
+        await join(desk.call(recorder, ["/get trip", "/quit"], cwd=str(tmp_path)))
+        assert desk.pool.files.downloaded == []
+    assert recorder.events("error")[0]["code"] == "unknown_file"
 
 
 async def test_of_several_one_that_fails_is_told_and_the_others_are_fetched(jumping_clock: MockClock, tmp_path: Path):
@@ -177,6 +250,11 @@ async def test_downloads_are_listed_and_one_is_changed_by_its_name(jumping_clock
             download_info(3, "other", state="failed", reason="no room", code="disk_full"),
         ]
         await downloads.downloads(desk.call(recorder, **NOTHING))
+        assert [record["state"] for record in recorder.records] == ["complete", "queued", "failed"]
+        assert recorder.records[1]["reason"] == "it waits for a join in this home"
+        recorder.records.clear()
+        async with desk.session.use_pool(GARDEN):
+            await downloads.downloads(desk.call(recorder, **NOTHING))
         assert [record["state"] for record in recorder.records] == ["complete", "running", "failed"]
         for action in ("pause", "resume", "cancel"):
             await downloads.downloads(desk.call(recorder, **{**NOTHING, "action": action, "file": "big"}))
@@ -216,7 +294,7 @@ async def test_what_has_ended_is_forgotten(jumping_clock: MockClock):
 async def test_the_list_of_downloads_says_how_each_stands(jumping_clock: MockClock):
     table = renderer_for("downloads", Ink(is_terminal=False))
     recorder = Recorder()
-    async with open_desk() as desk:
+    async with open_desk() as desk, desk.session.use_pool(GARDEN):
         desk.pool.files.infos = [
             download_info(1, "a", rate_bytes_per_s=2048.0, sources=2, eta_s=7.5),
             download_info(2, "b", state="paused", reason="the disk is full"),

@@ -76,6 +76,14 @@ async def test_everything_that_is_offered_is_fetched_by_one_command(tmp_path: Pa
         assert done.code == 0, done
         assert sum(record["event"] == "complete" for record in done.records) == 3
         assert all("sources" in record for record in done.records if record["event"] == "progress")
+        listed = await cli.run("bob", "files", "garden", "--in", "trip", as_json=False)
+        assert (listed.code, listed.stdout) == (0, " 293.0 KiB  photos/1.jpg\n"), listed
+        nothing = await cli.run("bob", "get", "garden", "trip", "--only", "*.png", "--out", str(tmp_path / "png"))
+        assert (nothing.code, nothing.records[-1]["code"]) == (1, "unknown_file")
+        assert "at its top there is 'photos/'" in nothing.stderr
+        some = await cli.run("bob", "get", "garden", "trip", "--only", "*.jpg", "--out", str(tmp_path / "jpg"))
+        assert some.code == 0, some
+        assert (tmp_path / "jpg" / "photos" / "1.jpg").read_bytes() == photo
         again = await cli.run("bob", "get", "garden", "--all", "--out", str(out))
         assert (again.code, again.records) == (0, [])
     assert {name: (out / name).read_bytes() for name in contents} == contents

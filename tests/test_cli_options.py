@@ -103,6 +103,19 @@ def test_paths_are_passed_on_absolute(run, calls: Calls, tmp_path: Path, monkeyp
     assert calls[1][2]["out"] == str(tmp_path)
 
 
+def test_a_path_is_told_without_the_way_back_in_it_and_links_before_that_are_followed(
+    run, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
+    monkeypatch.chdir(tmp_path / "a")
+    run("get", "garden", "x", "--out", "../c/")
+    run("get", "garden", "x", "--out", str(tmp_path / "link" / ".." / "c"))
+    run("get", "garden", "x", "--out", str(tmp_path / "link"))
+    outs = [params["out"] for _, _, params in calls]
+    assert outs == [str(tmp_path / "c"), str(tmp_path / "a" / "c"), str(tmp_path / "link")]
+
+
 def test_what_is_asked_of_a_history_goes_together(run, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POOLNET_HISTORY_LIMIT", "7")  # which is for when it fits
@@ -121,13 +134,13 @@ def test_limits_come_from_options_and_the_environment_and_what_is_not_said_is_no
 ):
     monkeypatch.setenv("POOLNET_GET_LIMIT_UP", "2M")
     monkeypatch.setenv("POOLNET_JOIN_TCP", "0")
-    run("get", "garden", "x", "--limit-down", "none", "--cache", "1G", "--downloads", "3")
+    run("get", "garden", "x", "--limit-down", "none", "--cache", "1G", "--pictures", "0", "--downloads", "3")
     run("join", "garden")
     run("offer", "garden", "x", "--tcp")
     run("files", "garden")
     limits = [settings.limits for settings, _, _ in calls]
     assert limits == [
-        Limits(up=2 * 1024**2, down=0, cache=1024**3, downloads=3),
+        Limits(up=2 * 1024**2, down=0, cache=1024**3, pictures=0, downloads=3),
         Limits(tcp=False),
         Limits(tcp=True),
         Limits(),

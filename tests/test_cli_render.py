@@ -257,6 +257,7 @@ def test_every_event_of_the_feed_has_a_text():
     records = [
         {"event": "node_left", "node": ADA, "name": "ada"},
         JOINED,
+        offer(BOB),
         {"event": "retracted", "file_id": FILE_ID},
         {"event": "complete", "file_id": FILE_ID, "path": "/x"},
         {"event": "server_lost", "address": "h:1", "reason": "gone"},
@@ -344,3 +345,17 @@ def test_a_qr_code_sets_its_own_colours_only_where_there_are_any():
     plain, coloured = draw_qr("poolnet://x", has_colours=False), draw_qr("poolnet://x", has_colours=True)
     assert "\x1b" not in plain
     assert coloured.count("\x1b[0m\n") == len(plain.splitlines()) > 10
+
+
+def test_what_is_withdrawn_is_told_to_those_who_were_told_of_it():
+    feed = FeedRenderer(PLAIN)
+    assert feed.record({"event": "retracted", "file_id": FILE_ID}) == ""
+    feed.record(offer(BOB))
+    assert feed.record({"event": "retracted", "file_id": FILE_ID}) == "* withdrawn: big.bin\n"
+
+
+@pytest.mark.parametrize(("width", "size"), [(0, ""), (3, " (3 × 4)")])
+def test_a_picture_that_is_here_is_told_with_what_is_known_of_it(width: int, size: str):
+    picture = {"file_id": FILE_ID, "file": "cat.png", "path": "/x/cat.png", "width": width, "height": 4}
+    shown = FeedRenderer(PLAIN).record({"event": "media_received", "node": BOB, "name": "bob", **picture})
+    assert shown == f"* the picture cat.png of bob{size} is here: /x/cat.png\n"

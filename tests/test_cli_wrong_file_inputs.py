@@ -63,3 +63,25 @@ def test_every_wrong_usage_is_told_in_the_same_form(
     assert told.startswith("poolnet: ")
     assert told.endswith("--help shows what can be typed)\n")
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("offer", "garden", "~nobody-of-that-name/x"),
+        ("get", "garden", "x", "--out", "~nobody-of-that-name/x"),
+        ("get", "garden", "x", "y", "--out", "~nobody-of-that-name/x"),
+        ("get", "garden", "x", "y", "--out", "z" * 300),
+        ("save", "garden", "x", "~nobody-of-that-name/x"),
+        ("stream", "garden", "~nobody-of-that-name/x"),
+        ("stream", "garden", "z" * 300),
+    ],
+)
+def test_a_path_that_cannot_be_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "--home", str(tmp_path / "home"), *arguments) == 2
+    told = capfd.readouterr().err
+    assert arguments[-1] in told
+    assert "bug" not in told

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolnet.errors import OutputExists, PoolnetError, UnknownFile
+from poolnet.events import OfferKind
 from poolnet.files.download_queue import DownloadQueue, Offer
 from poolnet.files.progress import Download
 from poolnet.ids import FileId
@@ -63,7 +64,7 @@ class FakeDownloads:
 
 
 class AllOffered:
-    def offer(self, file_id: FileId) -> Offer | None:
+    def offer(self, file_id: FileId, kind: OfferKind | None = None) -> Offer | None:
         return Offer(name=f"poolnet-test-{file_id[0]}", size_bytes=5, kind="file", list_id=None)
 
     def is_known(self, _file_id: FileId) -> bool:
@@ -98,7 +99,7 @@ class World:
         self._age = 0
 
     async def start(self, file_id: FileId, priority: int) -> None:
-        await self.queue.start(file_id, PLACE, priority=priority, only=())
+        await self.queue.start(file_id, PLACE, priority=priority, only=(), kind=None)
         earlier, age, _ = self.waiting.get(file_id, (priority, self._age, False))
         self.waiting[file_id] = (max(priority, earlier), age, False)
         self._age += 1

@@ -27,12 +27,6 @@ SIZE = 3 * MIB + 123
 
 
 @pytest.fixture
-def jumping_clock() -> trio.testing.MockClock:
-    """A clock that jumps only when threads have had time to finish: disks do not know of trio's clock."""
-    return trio.testing.MockClock(autojump_threshold=0.02)
-
-
-@pytest.fixture
 def pool(tmp_path: Path) -> Pool:
     return Pool(tmp_path)
 

@@ -1,8 +1,11 @@
 """Folders, pictures and streams between whole FileManagers: offered, fetched, changed, and restarted in the middle."""
 
+import contextlib
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from file_overlay import Heard, Overlay, files_of, hearing, look, until, write_file
@@ -10,15 +13,15 @@ from file_pool import POOL_ID
 from trio.testing import MockClock
 
 from poolnet.clock import Hlc
-from poolnet.errors import OutputExists, StreamAborted, UnknownFile
+from poolnet.errors import LocalError, OutputExists, StoreError, StreamAborted, UnknownFile
 from poolnet.events import DownloadComplete, FileOffered, MediaReceived, OfferRetracted, SourceLost
 from poolnet.file_manager import FileManager, open_file_manager
 from poolnet.identity.keys import DeviceKey
 from poolnet.ids import DeviceId, FileId, MsgId, encode_id
 from poolnet.limits import CHUNK_SIZE, KIB, MIB
 from poolnet.protocol.stream_pieces import stream_id_of
-from poolnet.testing.chunk_links import Uplink
-from poolnet.wire.bodies import Body, OfferBody, RetractOfferBody, StreamBody
+from poolnet.testing.chunk_links import FileNode, Uplink
+from poolnet.wire.bodies import Body, FolderBody, OfferBody, RetractOfferBody, StreamBody
 
 pytestmark = pytest.mark.timeout(30)
 SOMEBODY = DeviceId(bytes([77]) * 32)
@@ -58,6 +61,19 @@ async def test_a_folder_arrives_and_is_served_on_when_its_author_has_left(
             assert [(info.name, info.state) for info in files_of(c).offers()] == [("root", "complete")]
 
 
+async def test_this_device_counts_as_a_holder_of_what_it_has(pool: Overlay, jumping_clock: MockClock) -> None:
+    source = write_file(pool.tmp_path / "letter", 4 * MIB)
+    async with pool.device(1, uplink=Uplink(MIB)) as a, pool.device(2) as b, pool.linked(a, b):
+        offer = await files_of(a).offer(source)
+        assert offer.holders == 1, "who offers it is counted once"
+        assert files_of(b).find("letter").holders == 1
+        await files_of(b).start_download(offer.file_id, pool.home(2))
+        await until(lambda: files_of(b).find("letter").done_bytes > 0)
+        assert files_of(b).find("letter").holders == 2
+        await until(lambda: files_of(b).find("letter").state == "complete")
+        assert files_of(b).find("letter").holders == 2
+
+
 async def test_of_a_part_of_a_folder_no_more_is_fetched_and_the_rest_can_follow(
     pool: Overlay, jumping_clock: MockClock
 ) -> None:
@@ -74,6 +90,58 @@ async def test_of_a_part_of_a_folder_no_more_is_fetched_and_the_rest_can_follow(
         assert look(await files_of(b).download(offer.file_id, pool.home(2) / "all")) == look(root)
 
 
+async def test_what_is_in_a_folder_can_be_listed_before_it_is_fetched(pool: Overlay, jumping_clock: MockClock) -> None:
+    root = make_folder(pool.tmp_path / "root")
+    (root / "empty").mkdir()
+    async with pool.device(1) as a, pool.device(2) as b, hearing(b) as heard:
+        letter = await files_of(a).offer(write_file(pool.tmp_path / "letter", 10))
+        offer = await files_of(a).offer_folder(root)
+        expected = {(name, len(data)) for name, data in look(root).items()} | {("empty", 0)}
+        own = await files_of(a).list_folder(offer.file_id)
+        assert {(entry.path, entry.size_bytes) for entry in own} == expected
+        with trio.move_on_after(100) as waiting:
+            await files_of(b).list_folder(offer.file_id)
+        assert waiting.cancelled_caught, "nobody who has it is there"
+        async with pool.linked(a, b):
+            assert await files_of(b).list_folder(offer.file_id) == own
+            assert a.uplink.sent_bytes < 10 * KIB
+            with pytest.raises(LocalError):
+                await files_of(b).list_folder(letter.file_id)
+        assert await files_of(b).list_folder(offer.file_id) == own, "the list is here"
+        assert files_of(b).downloads() == heard.all_of(DownloadComplete) == []
+        assert {info.name for info in files_of(b).offers()} == {"letter", "root"}
+
+
+async def test_who_waits_for_the_list_of_a_folder_is_told_when_that_is_withdrawn(
+    pool: Overlay, jumping_clock: MockClock
+) -> None:
+    root = make_folder(pool.tmp_path / "root")
+    async with pool.device(1) as a, pool.device(2) as b, trio.open_nursery() as nursery:
+        offer = await files_of(a).offer_folder(root)
+
+        async def wait() -> None:
+            with pytest.raises(UnknownFile):
+                await files_of(b).list_folder(offer.file_id)
+
+        nursery.start_soon(wait)
+        await trio.sleep(1)
+        await files_of(a).retract(offer.file_id)
+        with pytest.raises(UnknownFile):
+            await files_of(b).list_folder(offer.file_id)
+
+
+async def test_a_list_that_does_not_fit_its_folder_is_not_shown(pool: Overlay, jumping_clock: MockClock) -> None:
+    async with pool.device(1) as a, pool.device(2) as b, pool.linked(a, b):
+        await files_of(a).offer_folder(make_folder(pool.tmp_path / "root"))
+        body = next(body for body in pool.published if isinstance(body, FolderBody))
+        pool.publish(SOMEBODY, attrs.evolve(body, file_id=FileId(bytes(32)), size=body.size + 1, name="lie"))
+        no_list = await files_of(a).offer(write_file(pool.tmp_path / "letter", 1000))
+        pool.publish(SOMEBODY, attrs.evolve(body, file_id=SOMEBODY, list_id=no_list.file_id, list_size=1000, name="no"))
+        for name in ("lie", "no"):
+            with pytest.raises(StoreError):
+                await files_of(b).list_folder(files_of(b).find(name).file_id)
+
+
 async def test_two_parts_of_a_folder_go_to_two_places_and_stay_apart(pool: Overlay, jumping_clock: MockClock) -> None:
     root = make_folder(pool.tmp_path / "root")
     async with pool.device(1, uplink=Uplink(MIB)) as a, pool.device(2) as b, pool.linked(a, b):
@@ -88,6 +156,64 @@ async def test_two_parts_of_a_folder_go_to_two_places_and_stay_apart(pool: Overl
         await until(lambda: {info.state for info in files_of(b).downloads()} == {"complete"})
         expected = {name: data for name, data in look(root).items() if name[0] in "l1"}
         assert look(pool.home(2) / "first") == expected
+
+
+async def test_a_part_of_a_folder_is_served_on_also_after_a_restart(pool: Overlay, jumping_clock: MockClock) -> None:
+    root = make_folder(pool.tmp_path / "root")
+    async with pool.device(1) as a, pool.device(2, is_settled=True) as b, pool.linked(a, b):
+        offer = await files_of(a).offer_folder(root)
+        await files_of(b).download(offer.file_id, pool.home(2), only=["large", "1"])
+        assert files_of(b).find("root").state == "offered"
+    large = (root / "large").read_bytes()
+    inside = len(large) // CHUNK_SIZE * CHUNK_SIZE - CHUNK_SIZE  # in chunks with nothing else in them
+    async with pool.device(2, is_settled=True) as b, pool.device(3, is_settled=True) as c, pool.linked(b, c):
+        await files_of(c).start_download(offer.file_id, pool.home(3), only=["large"])
+        await until(lambda: files_of(c).downloads()[0].done_bytes >= inside)
+        async with pool.device(1, is_settled=True) as a, pool.linked(a, c):
+            await until(lambda: files_of(c).downloads()[0].state == "complete")
+            assert a.uplink.sent_bytes < 5 * CHUNK_SIZE
+    assert look(pool.home(3) / "root") == {"large": large}
+
+
+async def test_a_part_of_a_folder_that_was_edited_is_served_no_more(pool: Overlay, jumping_clock: MockClock) -> None:
+    root = make_folder(pool.tmp_path / "root")
+    async with pool.device(1) as a, pool.device(2) as b, hearing(b) as heard:
+        offer = await files_of(a).offer_folder(root)
+        async with pool.linked(a, b):
+            path = await files_of(b).download(offer.file_id, pool.home(2), only=["large"])
+        (path / "large").write_bytes(bytes((root / "large").stat().st_size))
+        async with pool.device(3, is_settled=True) as c, pool.linked(b, c):
+            with trio.move_on_after(100) as waiting:
+                await files_of(c).download(offer.file_id, pool.home(3), only=["large"])
+            assert waiting.cancelled_caught
+            async with pool.linked(a, c):
+                arrived = await files_of(c).download(offer.file_id, pool.home(3), only=["large"])
+            assert look(arrived) == {"large": (root / "large").read_bytes()}
+        assert heard.all_of(SourceLost) == [], "this device never offered it"
+
+
+async def test_who_has_a_part_of_a_folder_relays_the_rest_of_it(pool: Overlay, jumping_clock: MockClock) -> None:
+    root = make_folder(pool.tmp_path / "root")
+    async with pool.device(1) as a, pool.device(2) as b, pool.device(3) as c, pool.chain(a, b, c):
+        offer = await files_of(a).offer_folder(root)
+        await files_of(b).download(offer.file_id, pool.home(2), only=["large"])
+        with trio.fail_after(100):
+            assert look(await files_of(c).download(offer.file_id, pool.home(3))) == look(root)
+        await files_of(b).download(offer.file_id, pool.home(2) / "all")
+        assert files_of(b).find("root").state == "complete"
+        await files_of(a).retract(offer.file_id)
+        await until(lambda: not list((pool.home(2) / "manager" / "trees").iterdir()))
+
+
+async def test_a_part_of_a_folder_that_is_withdrawn_is_forgotten(pool: Overlay, jumping_clock: MockClock) -> None:
+    root = make_folder(pool.tmp_path / "root")
+    async with pool.device(1) as a, pool.device(2) as b, pool.linked(a, b):
+        offer = await files_of(a).offer_folder(root)
+        path = await files_of(b).download(offer.file_id, pool.home(2), only=["large"])
+        await files_of(a).retract(offer.file_id)
+        await until(lambda: not list((pool.home(2) / "manager" / "trees").iterdir()))
+        assert look(pool.home(2) / "manager" / "folders") == {}
+        assert set(look(path)) == {"large"}
 
 
 async def test_of_a_folder_that_is_offered_again_only_what_changed_is_fetched(
@@ -118,12 +244,7 @@ async def test_a_folder_goes_on_after_both_sides_were_restarted_in_the_middle(
         await files_of(b).start_download(offer.file_id, pool.home(2))
         await until(lambda: files_of(b).find("root").done_bytes > 2 * MIB)
         sent = a.uplink.sent_bytes
-    async with (
-        pool.device(1, is_settled=True) as a,
-        pool.device(2, is_settled=True) as b,
-        hearing(b) as heard,
-        pool.linked(a, b),
-    ):
+    async with shown(pool) as (a, b, heard):
         await heard.first(DownloadComplete)
         assert look(pool.home(2) / "root") == look(root)
         assert a.uplink.sent_bytes + sent < offer.size_bytes + 8 * CHUNK_SIZE
@@ -190,6 +311,18 @@ async def test_a_cancelled_offer_of_a_folder_leaves_nothing_behind(pool: Overlay
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def shown(pool: Overlay) -> AsyncIterator[tuple[FileNode, FileNode, Heard]]:
+    """Two devices that are linked and fetch pictures, and what the second one tells."""
+    async with (
+        pool.device(1, is_settled=True) as a,
+        pool.device(2, is_settled=True) as b,
+        hearing(b) as heard,
+        pool.linked(a, b),
+    ):
+        yield a, b, heard
 
 
 async def receive(heard: Heard, file_id: FileId) -> MediaReceived:
@@ -296,12 +429,7 @@ async def test_a_damaged_picture_in_the_cache_is_fetched_again_without_any_fuss(
     pool: Overlay, jumping_clock: MockClock
 ) -> None:
     source = write_file(pool.tmp_path / "cat.png", 300 * KIB)
-    async with (
-        pool.device(1, is_settled=True) as a,
-        pool.device(2, is_settled=True) as b,
-        hearing(b) as heard,
-        pool.linked(a, b),
-    ):
+    async with shown(pool) as (a, _b, heard):
         offer = await files_of(a).offer_media(source)
         path = (await receive(heard, offer.file_id)).path
         path.write_bytes(b"damaged")
@@ -314,12 +442,7 @@ async def test_a_picture_of_the_cache_that_was_downloaded_as_well_is_copied(
     pool: Overlay, jumping_clock: MockClock
 ) -> None:
     source = write_file(pool.tmp_path / "cat.png", 2 * MIB)
-    async with (
-        pool.device(1, is_settled=True) as a,
-        pool.device(2, is_settled=True) as b,
-        hearing(b) as heard,
-        pool.linked(a, b),
-    ):
+    async with shown(pool) as (a, b, heard):
         offer = await files_of(a).offer_media(source)
         await receive(heard, offer.file_id)
         sent = a.uplink.sent_bytes

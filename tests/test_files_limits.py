@@ -69,7 +69,7 @@ async def test_what_comes_in_is_limited_over_all_links_together(
 
 
 @pytest.mark.parametrize("side", ["up", "down"])
-async def test_a_limit_that_changes_in_the_middle_holds_within_two_seconds(
+async def test_a_limit_that_changes_in_the_middle_holds_once_what_was_under_way_has_come(
     pool: Overlay, jumping_clock: MockClock, side: str
 ) -> None:
     async with pool.device(1, uplink=Uplink(8 * MIB)) as a, pool.device(2) as b, pool.linked(a, b), hearing(b) as heard:

@@ -1,10 +1,12 @@
 """Files over devices that do not want them: whole FileManagers in a chain, each linked to the next only."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trio
-from file_overlay import Overlay, are_equal, files_of, hearing, look, until, write_file
+from file_overlay import Heard, Overlay, are_equal, files_of, hearing, look, until, write_file
 from small_disks import can_mount, small_disk
 from trio.testing import MockClock
 
@@ -220,16 +222,25 @@ async def test_when_a_relay_dies_in_the_middle_another_way_is_found(
         assert sent_files(a) < 1.5
 
 
-async def test_a_download_over_a_relay_goes_on_over_a_new_link_and_back(
-    pool: Overlay, source: Path, jumping_clock: MockClock
-) -> None:
+@contextlib.asynccontextmanager
+async def over_a_relay(
+    pool: Overlay, rate_bytes_per_s: float
+) -> AsyncIterator[tuple[FileNode, FileNode, FileNode, Heard]]:
+    """A device that sends at this rate, one that relays, one that fetches, and what that one tells."""
     async with (
-        pool.device(1, uplink=Uplink(MIB)) as a,
+        pool.device(1, uplink=Uplink(rate_bytes_per_s)) as a,
         pool.device(2) as relay,
         pool.device(3) as b,
         pool.chain(a, relay, b),
         hearing(b) as heard,
     ):
+        yield a, relay, b, heard
+
+
+async def test_a_download_over_a_relay_goes_on_over_a_new_link_and_back(
+    pool: Overlay, source: Path, jumping_clock: MockClock
+) -> None:
+    async with over_a_relay(pool, MIB) as (a, _relay, b, heard):
         offer = await files_of(a).offer(source)
         await files_of(b).start_download(offer.file_id, pool.home(3))
         await until(lambda: files_of(b).find("a.bin").done_bytes > MIB)
@@ -243,13 +254,7 @@ async def test_a_download_over_a_relay_goes_on_over_a_new_link_and_back(
 async def test_a_relay_that_wants_the_file_itself_keeps_what_is_in_its_cache(
     pool: Overlay, source: Path, jumping_clock: MockClock, done: float
 ) -> None:
-    async with (
-        pool.device(1, uplink=Uplink(2 * MIB)) as a,
-        pool.device(2) as relay,
-        pool.device(3) as b,
-        pool.chain(a, relay, b),
-        hearing(b) as heard,
-    ):
+    async with over_a_relay(pool, 2 * MIB) as (a, relay, b, heard):
         offer = await files_of(a).offer(source)
         await files_of(b).start_download(offer.file_id, pool.home(3))
         await until(lambda: files_of(b).find("a.bin").done_bytes >= done * SIZE)
@@ -264,13 +269,7 @@ async def test_a_relay_that_wants_the_file_itself_keeps_what_is_in_its_cache(
 async def test_a_relay_whose_own_download_is_cancelled_relays_on(
     pool: Overlay, source: Path, jumping_clock: MockClock
 ) -> None:
-    async with (
-        pool.device(1, uplink=Uplink(MIB)) as a,
-        pool.device(2) as relay,
-        pool.device(3) as b,
-        pool.chain(a, relay, b),
-        hearing(b) as heard,
-    ):
+    async with over_a_relay(pool, MIB) as (a, relay, b, heard):
         offer = await files_of(a).offer(source)
         await files_of(relay).start_download(offer.file_id, pool.home(2))
         await until(lambda: files_of(relay).find("a.bin").done_bytes > MIB)

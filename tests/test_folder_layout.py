@@ -1,8 +1,11 @@
 """The content of a folder spread over files, against one row of bytes."""
 
+import errno
+import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,3 +62,27 @@ def test_what_is_written_anywhere_is_read_back_and_lies_in_the_files(
         assert not spill.exists()
         layout.discard(Path(directory) / "complete")
         assert not (Path(directory) / "complete").exists()
+
+
+def test_what_cannot_be_removed_any_more_does_not_make_a_published_folder_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    index = FolderIndex()
+    for name in ("a", "b"):
+        index.append(name, 4, EntryKind.FILE)
+    spill, part, target = tmp_path / "spill", tmp_path / "x.part", tmp_path / "x"
+    layout = FolderLayout(lambda: index, LIST_ID, Selection(selected=bytearray([True, False]), spill=spill))
+    layout.create(part)
+    with layout.writing(part) as files:
+        files.write(0, b"12345678")
+    settle(layout, part)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        layout.publish(part, target)
+    assert (target / "a").read_bytes() == b"1234"
+    assert spill.exists()
+    layout.discard(target)
+    assert not spill.exists()

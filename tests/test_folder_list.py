@@ -195,5 +195,21 @@ def test_files_and_subfolders_are_selected_by_their_paths() -> None:
     entries = [file("a/b/c"), file("a/bc"), file("a/d"), empty_directory("a/e"), file("b")]
     assert list(select_entries(entries, ["a/b/", "./b"])) == [1, 0, 0, 0, 1]
     assert list(select_entries(entries, ["a"])) == [1, 1, 1, 1, 0]
-    with pytest.raises(UnknownFile, match="'c'"):
+    assert list(select_entries(entries, ["a", "a/", "/a"])) == [1, 1, 1, 1, 0]
+    with pytest.raises(UnknownFile, match=r"no 'c' in that folder; at its top there is 'a/', 'b'$"):
         select_entries(entries, ["a", "c"])
+
+
+def test_files_and_subfolders_are_selected_by_patterns_as_they_are_left_out_of_an_offer() -> None:
+    entries = [file("a/x.jpg"), file("b/c/x.jpg"), file("b/d"), empty_directory("e.jpg"), file("x.jpg"), file("[y]")]
+    assert list(select_entries(entries, ["*.jpg"])) == [1, 1, 0, 1, 1, 0]
+    assert list(select_entries(entries, ["?/*.jpg"])) == [1, 1, 0, 0, 0, 0]
+    assert list(select_entries(entries, ["/b/*.jpg"])) == [0, 1, 0, 0, 0, 0]
+    assert list(select_entries(entries, ["*.jpg/"])) == [0, 0, 0, 1, 0, 0]
+    assert list(select_entries(entries, ["[bc]/", "a/x.jpg"])) == [1, 1, 1, 0, 0, 0]
+    assert list(select_entries(entries, ["[y]"])) == [0, 0, 0, 0, 0, 1], "it is the name of a file"
+    with pytest.raises(UnknownFile, match=r"no '\*\.png'"):
+        select_entries(entries, ["*.jpg", "*.png"])
+    many = [file(f"{number:02}") for number in range(20)]
+    with pytest.raises(UnknownFile, match=r"'00', .*'07' and more$"):
+        select_entries(many, ["*.png"])

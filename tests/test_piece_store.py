@@ -1,5 +1,6 @@
 """Pieces on disk: hashing, verified reading and writing, the journal."""
 
+import errno
 import os
 import random
 from pathlib import Path
@@ -195,6 +196,19 @@ def test_an_error_while_hashing_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyError), FileHasher(tmp_path / "a", tmp_path / "t"):
         raise KeyError
     assert not (tmp_path / "t").exists()
+
+
+def test_a_disk_that_turns_read_only_while_hashing_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    (tmp_path / "a").write_bytes(bytes(CHUNK_SIZE))
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StoreError, match="Read-only"):
+        hash_file(tmp_path / "a", tmp_path / "tree")
 
 
 async def test_lists_of_files_come_back_and_strays_are_removed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolnet.errors import DiskFull, OutputExists, StoreError, StoreLocked
+from poolnet.errors import DiskFull, LocalError, OutputExists, StoreError, StoreLocked
 from poolnet.ids import PoolId
 from poolnet.storage.atomic_json import read_json, write_json
 from poolnet.storage.durable import store_errors
@@ -160,6 +160,23 @@ async def test_a_home_keeps_its_key_and_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((path / "device.key").stat().st_mode) == 0o600
 
 
+async def test_a_directory_that_holds_other_things_does_not_become_a_home(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    before = os.stat(tmp_path)
+    with pytest.raises(StoreError, match="no home of a device; choose an empty directory"):
+        async with open_home(tmp_path):
+            pass
+    after = os.stat(tmp_path)
+    assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns), "its rights, or what is in it"
+
+
+async def test_what_comes_before_the_key_is_no_obstacle_to_a_home(tmp_path: Path) -> None:
+    (tmp_path / "server").mkdir()
+    (tmp_path / "settings.json").write_text("{}")
+    async with open_home(tmp_path) as home:
+        assert home.is_new
+
+
 async def test_a_home_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     async with open_home(tmp_path):
         with pytest.raises(StoreLocked, match="another poolnet process"):
@@ -260,6 +277,22 @@ def test_a_target_is_named_safely_and_never_exists(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     with pytest.raises(OutputExists):
         download_target(tmp_path, "dangling")
+
+
+@pytest.mark.parametrize("out", ["~nobody-of-that-name/x", "y" * 300, "y" * 300 + "/x"])
+def test_a_place_that_cannot_be_is_told_as_one(tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LocalError, match=r"(write the whole|choose another) path|choose another place"):
+        download_target(Path(out), "a")
+
+
+def test_a_place_that_may_not_be_looked_at_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_options: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(LocalError, match="Permission denied; choose another"):
+        download_target(tmp_path / "x", "a")
 
 
 @pytest.mark.parametrize("has_links", [True, False])

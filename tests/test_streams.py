@@ -1,11 +1,15 @@
 """Streams: what one device sends, others read while it grows, whatever the network does."""
 
+import errno
+import os
 import random
 import shutil
 from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from small_disks import can_mount, small_disk
 from stream_world import POOL, Device, World, open_world
 from trio.testing import MockClock
@@ -22,6 +26,7 @@ from poolnet.errors import (
 )
 from poolnet.files.stream_reader import WINDOW, StreamReader
 from poolnet.files.stream_store import StreamStore
+from poolnet.files.stream_whole import StreamWhole
 from poolnet.identity.keys import DeviceKey
 from poolnet.ids import FileId
 from poolnet.limits import CHUNK_SIZE, MAX_FILE_NAME_BYTES, MAX_STREAM_PIECE_SIZE, STREAM_FLUSH_S
@@ -32,7 +37,7 @@ from poolnet.storage.cache_ring import open_ring
 from poolnet.storage.growing_tree import GrowingTree
 from poolnet.storage.hashing import FileHasher
 from poolnet.storage.piece_store import FileSource, PiecesDamaged
-from poolnet.storage.stream_spool import StreamSpool, recover_streams
+from poolnet.storage.stream_spool import SpooledFile, StreamSpool, recover_streams
 from poolnet.storage.tree_file import NodeCache, TreeFile
 from poolnet.wire.bodies import RetractOfferBody, StreamBody
 
@@ -635,6 +640,23 @@ def test_a_growing_tree_is_the_tree_of_the_whole(chunk_count: int, tmp_path: Pat
     assert {path.name for path in tmp_path.iterdir()} == {"tree"}
 
 
+def test_a_stream_that_a_disk_turned_read_only_broke_off_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    spool = StreamSpool(tmp_path, "radio", StreamSigner(KEY, POOL, bytes(16)))
+    spool.append([b"x"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", refuse)
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(StoreError, match="Read-only"):
+            spool.abort()
+    assert recover_streams(tmp_path) == [tmp_path / "radio"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "radio"], "what could not be removed went with the next start"
+
+
 @pytest.mark.parametrize(("index", "offset"), [(1, 4), (1, 6), (0, 1)])
 async def test_an_author_whose_pieces_contradict_each_other_is_found_out(
     index: int, offset: int, tmp_path: Path, autojump: MockClock
@@ -647,6 +669,61 @@ async def test_an_author_whose_pieces_contradict_each_other_is_found_out(
             reader.pieces_arrived(list(pieces.items()))
             with trio.fail_after(60), pytest.raises(ProtocolError):
                 await read_to_end(reader)
+
+
+@pytest.mark.parametrize("lie", ["the last piece", "the offer", "nothing"])
+async def test_who_read_all_of_a_stream_compares_it_with_the_file_that_it_is_said_to_be(
+    lie: str, tmp_path: Path, autojump: MockClock
+) -> None:
+    content = bytes(CHUNK_SIZE + 5)
+    (tmp_path / "whole").write_bytes(content)
+    true_id, other_id = file_id_of(tmp_path / "whole", tmp_path / "tree"), FileId(bytes([9]) * 32)
+    said = other_id if lie == "the last piece" else true_id
+    whole = SpooledFile(
+        stream_id=SIGNER.stream_id,
+        file_id=other_id if lie == "the offer" else true_id,
+        name="whole",
+        size_bytes=len(content),
+        path=tmp_path / "whole",
+        mtime_ns=0,
+    )
+    pieces = [
+        SIGNER.sign(0, 0, content[:MAX_STREAM_PIECE_SIZE]),
+        SIGNER.sign(1, MAX_STREAM_PIECE_SIZE, content[MAX_STREAM_PIECE_SIZE:], is_final=True, file_id=said),
+    ]
+    async with open_world(tmp_path) as world:
+        watcher = await world.device()
+        world.pool.offered.add(SIGNER.stream_id)
+        async with watcher.streams.watch(SIGNER.stream_id, from_start=True) as reader:
+            with trio.move_on_after(1):
+                await anext(reader)
+            world.pool.wholes[SIGNER.stream_id] = whole
+            reader.pieces_arrived([(piece.index, encode_stream_piece(piece)) for piece in pieces])
+            assert await anext(reader) + await anext(reader) == content
+            assert reader.file_id == said
+            with pytest.raises(StopAsyncIteration if lie == "nothing" else ProtocolError):
+                await anext(reader)
+
+
+async def test_the_rest_of_a_stream_that_is_read_from_a_file_must_fit_what_was_sent(
+    tmp_path: Path, autojump: MockClock
+) -> None:
+    async with open_world(tmp_path) as world:
+        author = await world.device()
+        watcher = await world.device(author)
+        async with (
+            author.streams.open_stream("tail") as writer,
+            watcher.streams.watch(writer.stream_id, from_start=True) as reader,
+        ):
+            await writer.send(b"first part, ")
+            assert await anext(reader) == b"first part, "
+            author.exchange.is_away = True
+            await writer.send(b"second part")
+            await writer.aclose()
+            writer.path.write_bytes(b"first part, another part")
+            assert await anext(reader) == b"another part"
+            with pytest.raises(ProtocolError, match="not the file"):
+                await anext(reader)
 
 
 async def read_to_end(reader: StreamReader) -> None:
@@ -669,3 +746,16 @@ async def test_what_arrives_twice_or_too_early_is_not_kept(tmp_path: Path, autoj
             with trio.move_on_after(1) as waiting:
                 await anext(reader)
             assert waiting.cancelled_caught  # the rest is asked for again when its turn comes
+
+
+@given(st.lists(st.integers(0, 3 * CHUNK_SIZE), max_size=5))
+def test_bytes_in_whatever_portions_make_the_file_that_they_are(sizes: list[int]) -> None:
+    whole, content = StreamWhole(), bytearray()
+    for number, size in enumerate(sizes):
+        portion = bytes([number]) * size
+        whole.add(portion)
+        content += portion
+    tree = TreeBuilder()
+    for start in range(0, len(content), CHUNK_SIZE):
+        tree.add(hash_chunk(content[start : start + CHUNK_SIZE]))
+    assert whole.finish() == tree.finish(len(content))[0]

@@ -32,7 +32,7 @@ class Announcer:
 
     def is_offered(self, file_id: FileId) -> bool:
         """Return whether the pool knows that this device offers a file."""
-        return self._node is not None and self._node in self._book.nodes(file_id)
+        return self._node is not None and self._book.by_node(file_id, self._node) is not None
 
     async def offer(self, file: LocalFile) -> None:
         """Tell the pool of a file.
@@ -63,8 +63,8 @@ class Announcer:
         assert self._node is not None, "bind comes first"
         for file_id in self._book.of_node(self._node):
             file = self._table.files.get(file_id)
-            best = self._book.best(file_id)
-            if (file is None or not file.is_own) and best is not None and best.kind != "stream":
+            offer = self._book.by_node(file_id, self._node)
+            if (file is None or not file.is_own) and offer is not None and offer.kind != "stream":
                 await self.retract(file_id)
         for file in list(self._table.files.values()):
             if file.is_own and file.kind != "list" and not self.is_offered(file.file_id):

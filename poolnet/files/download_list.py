@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from poolnet.errors import DownloadCancelled, PoolnetError, StoreError, UnknownFile
+from poolnet.events import OfferKind
 from poolnet.files.download_history import DownloadHistory, DownloadInfo, ended_info
 from poolnet.files.download_job import Job
 from poolnet.files.offer_book import OfferState
@@ -124,16 +125,16 @@ class DownloadList:
         for order, record in self._history:
             yield order, ended_info(record)
 
-    def states(self) -> dict[FileId, tuple[OfferState, int]]:
-        """Return the state and the verified bytes of every file that was asked for and is not here."""
-        states: dict[FileId, tuple[OfferState, int]] = {}
+    def states(self) -> dict[tuple[FileId, OfferKind], tuple[OfferState, int]]:
+        """Return the state and the verified bytes of everything that was asked for and is not here."""
+        states: dict[tuple[FileId, OfferKind], tuple[OfferState, int]] = {}
         for _, record in self._history:
-            states.pop(record.file_id, None)
+            states.pop((record.file_id, record.kind), None)
             if record.code and record.code != DownloadCancelled.code:
-                states[record.file_id] = ("failed", record.done_bytes)
+                states[record.file_id, record.kind] = ("failed", record.done_bytes)
         for job in self:
-            state = job.state
-            states[job.record.file_id] = ("downloading" if state == "running" else state, job.record.done_bytes)
+            record, state = job.record, job.state
+            states[record.file_id, record.kind] = ("downloading" if state == "running" else state, record.done_bytes)
         return states
 
     # --- on disk ------------------------------------------------------------------------------------------------

@@ -48,8 +48,8 @@ class Offer:
 class Offers(Protocol):
     """What can be downloaded now."""
 
-    def offer(self, file_id: FileId) -> Offer | None:
-        """Return what is known of a file that somebody offers, or that is here."""
+    def offer(self, file_id: FileId, kind: OfferKind | None = None) -> Offer | None:
+        """Return what is known of a file that somebody offers as `kind`, or that is here as that."""
 
     def is_known(self, file_id: FileId) -> bool:
         """Return whether there is such a file; cheap."""
@@ -70,6 +70,7 @@ class DownloadQueue:
         downloads: runs them.
         offers: what there is to download.
         publish: called with events.
+        begins: called with a file when its download begins to run.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class DownloadQueue:
         downloads: Downloads,
         offers: Offers,
         publish: Callable[[PoolEvent], None],
+        begins: Callable[[FileId], None] = lambda _file_id: None,
     ) -> None:
         self.list = DownloadList(table)
         self._concurrent = DEFAULT_CONCURRENT_DOWNLOADS
@@ -88,14 +90,17 @@ class DownloadQueue:
         self._downloads = downloads
         self._offers = offers
         self._publish = publish
+        self._begins = begins
         self._running: dict[FileId, Job] = {}
         self._woken = trio.Event()
 
     # --- for applications: see FileManager ----------------------------------------------------------------------
 
-    async def start(self, file_id: FileId, out: Path, *, priority: int, only: Sequence[str]) -> DownloadInfo:
+    async def start(
+        self, file_id: FileId, out: Path, *, priority: int, only: Sequence[str], kind: OfferKind | None
+    ) -> DownloadInfo:
         """Download in the background; return how it stands."""
-        job = await self._add(file_id, out, priority, only)
+        job = await self._add(file_id, out, priority, only, kind)
         job.waiters += 1  # so that it stays until it is listed
         was_listed, job.is_background = job.is_background, True
         try:
@@ -107,9 +112,11 @@ class DownloadQueue:
             await self._leave(job)
         return self._info(job)
 
-    async def fetch(self, file_id: FileId, out: Path, *, priority: int, only: Sequence[str]) -> Path:
+    async def fetch(
+        self, file_id: FileId, out: Path, *, priority: int, only: Sequence[str], kind: OfferKind | None
+    ) -> Path:
         """Download, wait until it is complete, and return where it is."""
-        job = await self._add(file_id, out, priority, only)
+        job = await self._add(file_id, out, priority, only, kind)
         job.waiters += 1
         try:
             await job.ended.wait()
@@ -137,7 +144,7 @@ class DownloadQueue:
         jobs = self.list.of_file(file_id)
         if not jobs:
             failed = self.list.last_failed(file_id)
-            await self.start(file_id, failed.target, priority=failed.priority, only=failed.only)
+            await self.start(file_id, failed.target, priority=failed.priority, only=failed.only, kind=failed.kind)
             return
         for job in jobs:
             self._go_on(job)
@@ -211,12 +218,13 @@ class DownloadQueue:
 
     # --- which are there ----------------------------------------------------------------------------------------
 
-    async def _add(self, file_id: FileId, out: Path, priority: int, only: Sequence[str]) -> Job:
+    async def _add(self, file_id: FileId, out: Path, priority: int, only: Sequence[str], kind: OfferKind | None) -> Job:
         """Put a download into the queue, or return the one of that file to that place."""
-        offer = self._check(file_id, only)
+        offer = self._check(file_id, only, kind)
         target = await run_on_disk(download_target, out, offer.name)
         job = self.list.to(target)
-        if job is not None and (job.record.file_id, job.record.only) != (file_id, tuple(only)):
+        asked_for = (file_id, offer.kind, tuple(only))
+        if job is not None and (job.record.file_id, job.record.kind, job.record.only) != asked_for:
             raise OutputExists(f"another download goes to {target}; choose another place")
         if job is None:
             job = self.list.add(
@@ -236,16 +244,18 @@ class DownloadQueue:
         self._go_on(job)
         return job
 
-    def _check(self, file_id: FileId, only: Sequence[str]) -> Offer:
+    def _check(self, file_id: FileId, only: Sequence[str], kind: OfferKind | None) -> Offer:
         """Return what is known of a file that is to be downloaded.
 
         Raises:
-            UnknownFile: nobody offers it.
+            UnknownFile: nobody offers it, or not as that.
             LocalError: it cannot be downloaded, or not in part.
         """
-        offer = self._offers.offer(file_id)
+        offer = self._offers.offer(file_id, kind)
         if offer is None:
-            raise UnknownFile("nobody offers that file")
+            raise UnknownFile(
+                "nobody offers that file" + (f" as a {kind}" if kind and self._offers.is_known(file_id) else "")
+            )
         if offer.kind not in self._downloads.contents:
             raise LocalError(f"{offer.name!r} is a {offer.kind}, which cannot be downloaded")
         if only and offer.kind != "folder":
@@ -297,6 +307,7 @@ class DownloadQueue:
         """Run a download until it ends or is stopped."""
         file_id, error, is_complete = job.record.file_id, None, False
         assert job.scope is not None, "_start_ready made it"
+        self._begins(file_id)
         with job.scope:
             try:
                 await self._downloads.fetch(

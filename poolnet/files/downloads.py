@@ -19,6 +19,7 @@ from poolnet.errors import OutputExists, SourceUnavailable, StoreError, UnknownF
 from poolnet.events import DownloadComplete, PoolEvent
 from poolnet.files.contents import Content, FileContent, PartStore, batches
 from poolnet.files.part_paths import move_part, put_part_aside, remove_part
+from poolnet.files.partial_folders import PartialFolders
 from poolnet.files.progress import Download
 from poolnet.files.size_claims import SizeClaims
 from poolnet.files.sources import Sources
@@ -66,6 +67,7 @@ class Downloads:
         table: where they are listed.
         exchange: where their pieces come from.
         sources: takes those that are complete.
+        partials: takes parts of folders that are complete.
         publish: called with events.
         changed: called with a file when its download begins, whenever its pieces begin to be fetched (the exchange has
             forgotten the route since the last time), and when it has ended.
@@ -80,6 +82,7 @@ class Downloads:
         table: FileTable,
         exchange: DownloadExchange,
         sources: Sources,
+        partials: PartialFolders,
         *,
         publish: Callable[[PoolEvent], None],
         changed: Callable[[FileId], None],
@@ -90,6 +93,7 @@ class Downloads:
         self._table = table
         self._exchange = exchange
         self._sources = sources
+        self._partials = partials
         self._publish = publish
         self._changed = changed
         self._turns: WeakValueDictionary[FileId, trio.Lock] = WeakValueDictionary()
@@ -139,6 +143,7 @@ class Downloads:
         began: Callable[[Download], None],
     ) -> None:
         file_id = record.file_id
+        self._partials.give_way(file_id)
         download = Download(
             record, priority=priority, publish=publish, count_sources=lambda: self._exchange.source_count(file_id)
         )
@@ -151,6 +156,7 @@ class Downloads:
             if download.is_exchanged:
                 self._exchange.stop(file_id)
                 self._sources.serve_again(file_id)
+            self._partials.serve_again(file_id)
             del self.running[file_id]
             self._changed(file_id)
 
@@ -167,7 +173,7 @@ class Downloads:
             await run_on_disk(remove_part, record.part_path)
             await run_on_disk(remove_part, self._table.journal_path(file_id))
             await self._unlist(record)
-            if file_id not in self._table.files:
+            if not self._table.is_listed(file_id):
                 await run_on_disk(self._table.remove_tree, file_id)
 
     def prioritise(self, file_id: FileId, priority: int) -> None:
@@ -180,6 +186,10 @@ class Downloads:
         """End the download of a file that nobody offers any more."""
         if file_id in self.running:
             self.running[file_id].failed(UnknownFile("the file was withdrawn by everybody who offered it"))
+
+    def is_fetched(self, file_id: FileId) -> bool:
+        """Return whether the exchange fetches a file, and gives what is here of it to others."""
+        return file_id in self.running and self.running[file_id].is_exchanged
 
     def found_here(self, file_id: FileId) -> None:
         """Take note that a file is served from here now; a download of it goes on with a copy."""
@@ -236,12 +246,12 @@ class Downloads:
         """Fetch the file, of the size in the record; return None if another size, or a copy, should be tried."""
         record = download.record
         content = self.contents[record.kind]
-        part = await content.open_part(record)
         try:
+            part = await content.open_part(record)
             held = await self._open_part(record, part)
         except StoreError:
             if sizes.is_first_try() and sizes.has_others():
-                return None  # no disk has room for a size that is a lie
+                return None  # no disk has room for a size that is a lie, and no list of a folder adds up to it
             raise
         download.begin(_chunk_bytes(part.shape, held), is_proven=bool(held))
         wanted = content.wanted(record, part)
@@ -317,7 +327,7 @@ class Downloads:
             if left.file_id != record.file_id and left.file_id not in self.running:
                 await run_on_disk(self._discard, left)
                 await self._unlist(left)
-                if left.file_id not in self._table.files:
+                if not self._table.is_listed(left.file_id):
                     await run_on_disk(self._table.remove_tree, left.file_id)
 
     async def _begin_part(self, record: PartRecord, part: PartStore) -> RangeSet:
@@ -353,19 +363,24 @@ class Downloads:
     async def _finish(self, record: PartRecord, part: PartStore) -> None:
         await run_on_disk(part.sync)
         mtime_ns = await run_on_disk(part.publish, record.target)
-        if record.file_id not in self._table.files and not record.only:
-            await self._sources.add(
-                LocalFile(
-                    file_id=record.file_id,
-                    name=record.name,
-                    size_bytes=record.size_bytes,
-                    path=record.target,
-                    mtime_ns=mtime_ns,
-                    is_own=False,
-                    kind=record.kind,
-                    list_id=record.list_id,
-                )
-            )
+        here = self._table.files.get(record.file_id)
+        is_better = here is not None and record.kind == "folder" != here.kind and not here.is_own
+        fetched = LocalFile(
+            file_id=record.file_id,
+            name=record.name,
+            size_bytes=record.size_bytes,
+            path=record.target,
+            mtime_ns=mtime_ns,
+            is_own=False,
+            kind=record.kind,
+            list_id=record.list_id,
+            only=record.only,
+        )
+        if record.only:
+            await self._partials.add(fetched)
+        elif here is None or is_better:
+            await self._sources.add(fetched)
+            await self._partials.forget(record.file_id)
         await self._unlist(record)
 
 

@@ -98,19 +98,21 @@ class Exchange:
 
     # --- files --------------------------------------------------------------------------------------------------
 
-    def serve(self, source: PieceStore, lost: Callable[[str], None]) -> None:
+    def serve(self, source: PieceStore, lost: Callable[[str], None], *, held: Ranges | None = None) -> None:
         """Give a complete file to whoever asks, and fetch it no more. If it was downloaded, its pieces go on from here.
 
         Args:
             source: the file.
             lost: called, once and with a reason, when it is not what it was; it is not served any more then.
+            held: the pieces that there are; None: all.
         """
         was_fetched = isinstance(self._uses.get(source.file_id), Fetched)
         self._use(Served(source, lost))
         if was_fetched:
             self._feed(sw.CancelDownload(source.file_id))
         shape = source.shape
-        self._feed(sw.Serve(source.file_id, shape.size_bytes, ((0, shape.piece_count),)))
+        everything = ((0, shape.piece_count),)
+        self._feed(sw.Serve(source.file_id, shape.size_bytes, everything if held is None else held))
 
     def download(self, part: PieceSink, held: Ranges, watcher: DownloadWatcher, *, priority: int = 0) -> None:
         """Fetch what is missing of a file; `held` is there and genuine."""

@@ -61,10 +61,9 @@ class FolderLists:
                 list_id = await run_on_disk(hasher.finish, self._table.tree_path)
             with store_errors("write", path):
                 os.replace(path, self.path(list_id))
-        except BaseException:
+        finally:
             with contextlib.suppress(OSError):
-                path.unlink()
-            raise
+                path.unlink(missing_ok=True)  # it is there if that failed, or was cancelled
         return LocalFile(
             file_id=list_id,
             name=name,
@@ -89,8 +88,9 @@ class FolderLists:
             await run_on_disk(lambda: path.unlink(missing_ok=True))
         await self._fetch(list_id, path)
         listed = self._table.files.get(list_id)
-        if listed is not None and listed.kind != "list":
-            self._table.files[list_id] = attrs.evolve(listed, kind="list")
+        if listed is not None and listed.kind != "list":  # somebody offered it as something else
+            mtime_ns = (await run_on_disk(path.stat)).st_mtime_ns
+            self._table.files[list_id] = attrs.evolve(listed, kind="list", path=path, mtime_ns=mtime_ns, is_own=False)
             await self._table.save_files()
 
     def index(self, list_id: FileId, *, is_own: bool) -> FolderIndex:

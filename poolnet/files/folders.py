@@ -30,6 +30,7 @@ from poolnet.storage.folder_walk import FolderWalk
 from poolnet.storage.hashing import FileHasher
 from poolnet.storage.piece_store import FileSource, PartFile
 from poolnet.wire.bodies import FolderBody, encode_body
+from poolnet.wire.folder_list import FOLDER_TRAILER_SIZE, FolderEntry
 
 
 @attrs.frozen(kw_only=True)
@@ -68,7 +69,7 @@ class Folders:
         Raises:
             StoreError: the directory cannot be made or read.
         """
-        needed = {file.list_id for file in self._table.files.values()}
+        needed = {file.list_id for file in [*self._table.files.values(), *self._table.partials.values()]}
         needed |= {part.list_id for part in self._table.parts.values()}
         for file in list(self._table.files.values()):
             if (
@@ -76,7 +77,11 @@ class Folders:
             ):  # of a folder that was fetched in part, or not at all
                 del self._table.files[file.file_id]
                 await run_on_disk(self._table.remove_tree, file.file_id)
-        known = {encode_id(file_id) for file_id in [*self._table.files, *self._table.parts]}
+        for part in list(self._table.parts.values()):
+            if part.kind == "list" and part.file_id not in needed:  # somebody wanted to look at it, and gave up
+                del self._table.parts[part.file_id]
+                await run_on_disk(self._table.remove_tree, part.file_id)
+        known = {encode_id(file_id) for file_id in [*self._table.files, *self._table.partials, *self._table.parts]}
         await run_on_disk(_remove_strays, self._directory, known)
 
     async def forget(self, file: LocalFile) -> None:
@@ -86,6 +91,23 @@ class Folders:
         await run_on_disk(_remove_quietly, self._stamps_path(file.file_id))
         if file.list_id not in self._table.files:
             await run_on_disk(_remove_quietly, self._lists.path(file.list_id))
+
+    async def entries(self, list_id: FileId, size_bytes: int) -> tuple[FolderEntry, ...]:
+        """Return what is in a folder; fetches the list if it is not here.
+
+        Args:
+            list_id: its list.
+            size_bytes: the size of the content, as its offer says.
+
+        Raises:
+            PoolnetError: the list cannot be had.
+            StoreError: it is none, or that of another folder.
+        """
+        await self._lists.need(list_id)
+        entries = await run_on_disk(lambda: tuple(self._lists.entries(list_id)))
+        if sum(entry.size_bytes for entry in entries) + FOLDER_TRAILER_SIZE != size_bytes:
+            raise _list_of_another()
+        return entries
 
     # --- to offer -----------------------------------------------------------------------------------------------
 
@@ -188,6 +210,15 @@ class Folders:
         layout = FolderLayout(self._loader(file), file.list_id)
         return FileSource(file.path, self._table.tree(file.file_id, file.size_bytes), layout)
 
+    async def open_partial(self, file: LocalFile) -> tuple[PieceStore, Ranges]:
+        """Return the pieces of a part of a folder that was fetched, and which of them there are.
+
+        Raises:
+            StoreError: its list is not here any more, or cannot be read.
+            UnknownFile: there is nothing of that kind in the folder.
+        """
+        return await run_on_disk(self._open_partial, file)
+
     # --- helpers ------------------------------------------------------------------------------------------------
 
     def _stamps_path(self, file_id: FileId) -> Path:
@@ -202,20 +233,28 @@ class Folders:
         assert record.list_id is not None
         index = self._lists.index(record.list_id, is_own=False)
         if index.content_size != record.size_bytes:
-            raise StoreError("the list of that folder is of another one; ask for the folder to be offered again")
-        selection = None
-        if record.only:
-            selected = select_entries(self._lists.entries(record.list_id), record.only)
-            spill = self._table.journal_path(record.file_id).with_suffix(".spill")
-            selection = Selection(selected=selected, spill=spill)
-        return FolderLayout(lambda: index, record.list_id, selection)
+            raise _list_of_another()
+        return FolderLayout(lambda: index, record.list_id, self._select(record) if record.only else None)
+
+    def _select(self, record: PartRecord | LocalFile) -> Selection:
+        assert record.list_id is not None
+        selected = select_entries(self._lists.entries(record.list_id), record.only)
+        return Selection(selected=selected, spill=self._table.journal_path(record.file_id).with_suffix(".spill"))
+
+    def _open_partial(self, file: LocalFile) -> tuple[PieceStore, Ranges]:
+        assert file.list_id is not None
+        layout = FolderLayout(self._loader(file), file.list_id, self._select(file))
+        tree = self._table.tree(file.file_id, file.size_bytes)
+        held = layout.whole_chunks()
+        held.update(RangeSet.of(tree.present_nodes()))
+        return FileSource(file.path, tree, layout), held.to_ranges()
 
     def _find_here(self, record: PartRecord) -> list[tuple[int, Path]]:
         """Return which files of a folder are here already, by place in its list, and where."""
         assert record.list_id is not None
         wanted = frozenset(entry.file_id for entry in self._lists.entries(record.list_id) if entry.size_bytes)
         here: dict[FileId, Path] = {}
-        for file in self._table.files.values():
+        for file in [*self._table.partials.values(), *self._table.files.values()]:
             if file.kind == "folder":
                 here.update(self._find_in_folder(file, wanted))
             elif file.file_id in wanted:
@@ -293,6 +332,10 @@ def _prepared(list_file: LocalFile, file_id: FileId, walk: FolderWalk, name: str
         body=encode_body(body),
     )
     return PreparedFolder(list_file=list_file, content=content, body=body)
+
+
+def _list_of_another() -> StoreError:
+    return StoreError("the list of that folder is of another one; ask for the folder to be offered again")
 
 
 def _layout_of(part: PartStore) -> FolderLayout:

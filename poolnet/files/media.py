@@ -152,6 +152,16 @@ class Media:
             self._forget_turns(file_id)
         self._news.set()
 
+    def give_way(self, file_id: FileId) -> None:
+        """Let go of a picture that is being fetched: its user wants that file, as a picture or as what else it is."""
+        if file_id in self._fetching:
+            self._fetching[file_id].cancel()
+
+    def served(self, file_id: FileId) -> None:
+        """Take note that a file is served from here now: if that is not the picture in the cache, that one goes."""
+        if file_id in self._cache:
+            self._news.set()
+
     def settle(self) -> None:
         """Take note that all stored offers were told: what is not among them goes, and what is missing is fetched."""
         self._is_settled = True

@@ -1,10 +1,11 @@
 """Who offers what: the state that the pool's offers and retractions add up to, in whatever order they come.
 
-For each (node, file) the message with the highest clock decides. No I/O.
+For each (node, file) the message with the highest clock decides. What a file is (its kind) is a claim of whoever offers
+it, so claims of different kinds stay apart: each kind that somebody claims is an offer of its own. No I/O.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,16 +24,17 @@ OfferState = Literal["offered", "queued", "downloading", "paused", "failed", "co
 
 @attrs.frozen(kw_only=True)
 class OfferInfo:
-    """A file that can be fetched, as seen from this device.
+    """A file that can be fetched, as seen from this device; one file offered as several kinds is several of these.
 
     Attributes:
         name: as its author wrote it; `safe_file_name` makes it harmless.
-        nodes: the devices that offer it (not necessarily online), the earliest offer first.
+        nodes: the devices that offer it as this kind (not necessarily online), the earliest offer first.
         local_path: where it is on this device, or None.
         done_bytes: verified bytes that are here.
         kind: what it is: a file, a folder, a picture that everyone fetches, or a stream (its size is 0).
         file_count: of a folder; 1 for everything else.
-        holders: so many devices, at least, have it or a part of it: those that offer it, and linked ones that fetch it.
+        holders: so many devices, at least, have it or a part of it: those that offer it, linked ones that fetch it, and
+            this one.
     """
 
     file_id: FileId
@@ -145,23 +147,42 @@ class OfferBook:
         """Return whether somebody offered the file once, and nobody does any more."""
         return file_id not in self._offers and any(retracted == file_id for _, retracted in self._retracted)
 
-    def best(self, file_id: FileId) -> NodeOffer | None:
-        """Return the offer to show: of the size that most devices claim, the earliest of those."""
-        return next(iter(self._by_belief(file_id)), None)
+    def kinds(self, file_id: FileId) -> list[OfferKind]:
+        """Return what a file is offered as: what most devices say first, of equals what was said earliest."""
+        offers = self._of_kind(file_id)
+        claims = Counter(offer.kind for offer in offers)
+        by_belief = sorted(offers, key=lambda offer: (-claims[offer.kind], offer.hlc, offer.node))
+        return list(dict.fromkeys(offer.kind for offer in by_belief))
+
+    def best(self, file_id: FileId, kind: OfferKind | None = None) -> NodeOffer | None:
+        """Return the offer to show of a file as `kind` (without it, the first of `kinds`).
+
+        Of the size that most devices claim, the earliest of those.
+        """
+        kind = kind or next(iter(self.kinds(file_id)), None)
+        return next(iter(_by_belief(self._of_kind(file_id, kind))), None)
+
+    def by_node(self, file_id: FileId, node: DeviceId) -> NodeOffer | None:
+        """Return what one device says of a file."""
+        return self._offers.get(file_id, {}).get(node)
 
     def sizes(self, file_id: FileId) -> list[int | None]:
         """Return the sizes that devices claim a file (or the list of a folder) has, in the order in which to try them.
 
-        The id binds the size, so only one can be true; which one shows when the first piece is verified. A stream has
-        none.
+        The id binds the size, so only one can be true, whatever kind it is offered as; which one shows when the first
+        piece is verified. A stream has none.
         """
-        by_belief = self._by_belief(file_id)
+        by_belief = _by_belief(self._claims(file_id))
         return list(dict.fromkeys(None if offer.kind == "stream" else offer.size_bytes for offer in by_belief))
 
-    def nodes(self, file_id: FileId) -> tuple[DeviceId, ...]:
-        """Return the devices that offer a file (or the folder of such a list), the earliest first."""
-        offers = self._claims(file_id)
-        return tuple(offer.node for offer in sorted(offers, key=lambda offer: (offer.hlc, offer.node)))
+    def nodes(self, file_id: FileId, kind: OfferKind | None = None) -> tuple[DeviceId, ...]:
+        """Return the devices that offer a file as `kind` (without it: as anything), the earliest first.
+
+        Without `kind` the list of a folder counts as offered by who offers the folder.
+        """
+        offers = self._claims(file_id) if kind is None else self._of_kind(file_id, kind)
+        by_age = sorted(offers, key=lambda offer: (offer.hlc, offer.node))
+        return tuple(dict.fromkeys(offer.node for offer in by_age))
 
     def files(self) -> Iterator[FileId]:
         """Iterate over the files that somebody offers."""
@@ -173,29 +194,26 @@ class OfferBook:
 
     def is_stream_offered(self, stream_id: FileId) -> bool:
         """Return whether its author publishes a stream, or did and offers it as a file now."""
-        offer = self.best(stream_id)
-        return offer is not None and offer.kind == "stream"
+        return bool(self._of_kind(stream_id, "stream"))
 
     def whole_of_stream(self, stream_id: FileId) -> FileId | None:
         """Return the file that the author of a stream offers as the whole of it; what others say does not count."""
-        if not self.is_stream_offered(stream_id):
-            return None
-        for author in self.nodes(stream_id):
-            if (file_id := self._wholes.get((author, stream_id))) is not None and author in self.nodes(file_id):
+        for author in self.nodes(stream_id, "stream"):
+            file_id = self._wholes.get((author, stream_id))
+            if file_id is not None and self.by_node(file_id, author) is not None:
                 return file_id
         return None
 
-    def _by_belief(self, file_id: FileId) -> list[NodeOffer]:
-        offers = self._claims(file_id)
-        if len(offers) < 2:
-            return list(offers)
-        claims = Counter(offer.size_bytes for offer in offers)
-        return sorted(offers, key=lambda offer: (-claims[offer.size_bytes], offer.hlc, offer.node))
-
-    def _claims(self, file_id: FileId) -> Collection[NodeOffer]:
-        offers = (self._offers.get(file_id) or self._lists.get(file_id) or {}).values()
+    def _of_kind(self, file_id: FileId, kind: OfferKind | None = None) -> Sequence[NodeOffer]:
+        """Return the offers of a file as `kind`; without it, all."""
+        offers = self._offers.get(file_id, {}).values()
         # Only its author can offer a stream: its id says who that is. What others offer under that id is a lie.
-        return [offer for offer in offers if offer.kind == "stream"] or offers
+        believed = [offer for offer in offers if offer.kind == "stream"] or offers
+        return [offer for offer in believed if kind in (None, offer.kind)]
+
+    def _claims(self, file_id: FileId) -> Sequence[NodeOffer]:
+        """Return all that is said of a file: by its offers, and by those of folders that it is the list of."""
+        return [*self._of_kind(file_id), *self._lists.get(file_id, {}).values()]
 
     def _note_list(self, offer: NodeOffer) -> None:
         if offer.list_id is not None:
@@ -215,3 +233,10 @@ class OfferBook:
         self._retracted[node, file_id] = latest
         if len(self._retracted) > MAX_OFFERS:
             del self._retracted[next(iter(self._retracted))]
+
+
+def _by_belief(offers: Sequence[NodeOffer]) -> Sequence[NodeOffer]:
+    if len(offers) < 2:
+        return offers
+    claims = Counter(offer.size_bytes for offer in offers)
+    return sorted(offers, key=lambda offer: (-claims[offer.size_bytes], offer.hlc, offer.node))

@@ -13,7 +13,7 @@ from poolnet.files.sources import ProgressCallback, Sources
 from poolnet.ids import FileId
 from poolnet.limits import MAX_FILE_NAME_BYTES, MAX_OFFERS
 from poolnet.storage.file_table import FileTable, LocalFile
-from poolnet.storage.files import shorten_name
+from poolnet.storage.files import shorten_name, whole_path
 from poolnet.storage.stream_spool import SpooledFile
 from poolnet.wire.bodies import OfferBody
 
@@ -111,9 +111,9 @@ class Offering:
 
         Raises:
             TextTooLong: the name is empty or too long.
-            LocalError: this device offers too much already.
+            LocalError: this device offers too much already, or there is no such place.
         """
-        path = path.expanduser().absolute()
+        path = whole_path(path)
         shown = check_offer_name(_shown_name(path) if name is None else name)
         if sum(file.is_own and file.kind != "list" for file in self._table.files.values()) >= MAX_OFFERS:
             raise LocalError(f"this device offers {MAX_OFFERS} files already; retract some first")

@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from poolnet.clock import Hlc
-from poolnet.errors import LocalError, PoolnetError
+from poolnet.errors import LocalError, PoolnetError, UnknownFile
 from poolnet.event_stream import EventStream
 from poolnet.events import ErrorReported, FileOffered, OfferRetracted, PoolEvent, SourceLost
 from poolnet.files.announcer import Announcer, Publish
@@ -21,8 +21,9 @@ from poolnet.files.exchange import Exchange
 from poolnet.files.folders import Folders
 from poolnet.files.media import Media
 from poolnet.files.offer_book import NodeOffer, OfferBook, OfferedBody, offer_of
-from poolnet.files.offer_list import OfferList
+from poolnet.files.offer_list import OfferList, is_here_as
 from poolnet.files.offering import Offering
+from poolnet.files.partial_folders import PartialFolders
 from poolnet.files.relay_store import RelayStore
 from poolnet.files.routes import HopsTo, Routes
 from poolnet.files.sources import Sources
@@ -37,6 +38,7 @@ from poolnet.storage.file_table import DownloadRecord, FileKind, FileTable, Loca
 from poolnet.storage.media_cache import MediaCache
 from poolnet.storage.tree_file import NodeCache
 from poolnet.wire.bodies import MediaBody, StreamBody
+from poolnet.wire.folder_list import FolderEntry
 
 logger = logging.getLogger(__name__)
 
@@ -71,21 +73,31 @@ class PoolFiles:
         self.events = events
         self.book = OfferBook()
         self.sources = Sources(
-            table, exchange, self._source_lost, served=lambda file_id: self.downloads.found_here(file_id)
+            table,
+            exchange,
+            self._source_lost,
+            served=self._served,
+            is_fetched=lambda file_id: self.downloads.is_fetched(file_id),
         )
+        self.partials = PartialFolders(table, exchange, lambda file: self.folders.open_partial(file))
         self.downloads = Downloads(
-            table, exchange, self.sources, publish=events.publish, changed=self._fetching_changed
+            table, exchange, self.sources, self.partials, publish=events.publish, changed=self._fetching_changed
         )
         self.list = OfferList(self.book, table, running=self.downloads.running, states=lambda: self.queue.list.states())
         self.queue = DownloadQueue(
-            nursery=nursery, table=table, downloads=self.downloads, offers=self.list, publish=events.publish
+            nursery=nursery,
+            table=table,
+            downloads=self.downloads,
+            offers=self.list,
+            publish=events.publish,
+            begins=lambda file_id: self.media.give_way(file_id),
         )
         self.announcer = Announcer(table, self.book)
         self.routes = Routes(self.book, tell=exchange.route, fetched=self._fetched, size_here=exchange.size_here)
         self._has_cache = ring.is_usable
         exchange.on_relays(
             wanted=self._relay_wanted,
-            unwanted=self.routes.forget,
+            unwanted=self._relay_unwanted,
             doubted=self.routes.size_doubted,
             refused=self.routes.refuse,
         )
@@ -122,6 +134,7 @@ class PoolFiles:
         self.queue.list.restore(records)
         await self.folders.tidy_up()
         await self.sources.restore()
+        await self.partials.restore()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.exchange.run_timer)
             nursery.start_soon(self.sources.run_checks)
@@ -129,6 +142,15 @@ class PoolFiles:
             nursery.start_soon(self.routes.run)
             await nursery.start(self.media.run)
             task_status.started()
+
+    async def list_folder(self, file_id: FileId) -> tuple[FolderEntry, ...]:
+        """Return what is in a folder; see `FileManager.list_folder`."""
+        offer = self.list.offer(file_id, "folder")
+        if offer is None and self.list.is_known(file_id):
+            raise LocalError("that is no folder; there is nothing to list")
+        if offer is None or offer.list_id is None:
+            raise UnknownFile("nobody offers that folder")
+        return await self.folders.entries(offer.list_id, offer.size_bytes)
 
     # --- streams ------------------------------------------------------------------------------------------------
 
@@ -146,7 +168,13 @@ class PoolFiles:
     def _relay_wanted(self, file_id: FileId) -> None:
         """Take note that a peer asks for a file over this device; without a cache, it has what this device fetches."""
         if self._has_cache or self._is_fetched(file_id):
+            self.partials.give_way(file_id)  # who asks can have all of it
             self.routes.ask(file_id)
+
+    def _relay_unwanted(self, file_id: FileId) -> None:
+        self.routes.forget(file_id)
+        if not self._is_fetched(file_id):
+            self.partials.serve_again(file_id)
 
     def _make_relay(self, file_id: FileId, size_bytes: int | None) -> RelaySink | None:
         """See `RelayMaker`."""
@@ -226,7 +254,7 @@ class PoolFiles:
             self._holders_changed(changed)
         self.queue.offered()
         self._stream_news(offered, offer)
-        if isinstance(body, MediaBody) and node != self._node:
+        if isinstance(body, MediaBody) and node != self._node and not self._is_known_as_other(offered):
             self.media.offered(node, body, hlc)
         if is_new:
             self.events.publish(
@@ -246,12 +274,16 @@ class PoolFiles:
 
     def learned_retraction(self, node: DeviceId, file_id: FileId, hlc: Hlc) -> None:
         """Take note that a node withdrew its offer; see `FileManager.learned_retraction`."""
-        earlier = self.book.best(file_id)
+        earlier = self.book.by_node(file_id, node)
         is_gone = self.book.retracted(file_id, node, hlc)
         if earlier is not None:
             self.routes.offers_changed(file_id)
             self._holders_changed(file_id)
             self._stream_news(file_id, earlier)
+        if not self.book.nodes(file_id, "media"):
+            self.media.withdrawn(file_id)
+        if earlier is not None and earlier.list_id is not None and not self.book.nodes(earlier.list_id):
+            self.downloads.withdrawn(earlier.list_id)
         if not is_gone:
             return
         self.events.publish(OfferRetracted(file_id=file_id, node=node))
@@ -259,10 +291,17 @@ class PoolFiles:
         self.downloads.withdrawn(file_id)
         if earlier is not None and earlier.kind != "stream":  # the end of that may still be on its way to others
             self.exchange.stop_relaying(file_id)
-        self.media.withdrawn(file_id)
+        partial = self.table.partials.get(file_id)
+        if partial is not None:
+            self._nursery.start_soon(self._reporting, self._forget_partial, partial)
         file = self.table.files.get(file_id)
         if file is not None and not file.is_own:
             self._nursery.start_soon(self._reporting, self.offering.forget, file)
+
+    def _is_known_as_other(self, file_id: FileId) -> bool:
+        """Return whether a complete file here is no picture for sure: it is a folder, or the list of one."""
+        file = self.table.files.get(file_id)
+        return file is not None and not is_here_as(file, "media")
 
     def _fetched(self) -> set[FileId]:
         """Return what this device is fetching: downloads, and streams that are watched."""
@@ -311,8 +350,10 @@ class PoolFiles:
     async def _fetch_quietly(
         self, file_id: FileId, target: Path, kind: FileKind, sizes: Callable[[FileId], Sequence[int]]
     ) -> Path:
-        best = self.book.best(file_id)
+        best = None if kind == "list" else self.book.best(file_id, kind)
         name = target.name if best is None else best.name
+        if kind != "media":
+            self.media.give_way(file_id)
         record = PartRecord(file_id=file_id, name=name, size_bytes=0, target=target, kind=kind)
         return await self.downloads.fetch(record, lambda: sizes(file_id), is_quiet=True)
 
@@ -321,12 +362,23 @@ class PoolFiles:
 
     async def _forget_media(self, file_id: FileId) -> None:
         """Let go of a picture that everyone fetches; what the user downloaded of it stays."""
-        await self.sources.forget(file_id)
+        file = self.table.files.get(file_id)
+        if file is None or file.path.parent == self._media_directory:
+            await self.sources.forget(file_id)
         part = self.table.parts.get(file_id)
         if part is not None and part.target.parent == self._media_directory:
             await self.downloads.discard(file_id)
 
+    def _served(self, file_id: FileId) -> None:
+        self.partials.drop(file_id)
+        self.downloads.found_here(file_id)
+        self.media.served(file_id)
+
     # --- what is lost -------------------------------------------------------------------------------------------
+
+    async def _forget_partial(self, file: LocalFile) -> None:
+        await self.partials.forget(file.file_id)
+        await self.offering.forget(file)
 
     def _source_lost(self, file: LocalFile, reason: str) -> None:
         if file.path.parent == self._media_directory:

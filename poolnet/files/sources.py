@@ -52,6 +52,7 @@ class Sources:
         lost: called, once and with a reason, with a file that is not what it was. It is no longer served or listed
             in memory; `tidy_up` makes that durable.
         served: called with a file that is served from now on.
+        is_fetched: returns whether pieces of a file are being fetched: then it is not served from what is listed.
 
     Attributes:
         kinds: who knows about kinds that are no plain files.
@@ -63,11 +64,13 @@ class Sources:
         exchange: Exchange,
         lost: Callable[[LocalFile, str], None],
         served: Callable[[FileId], None],
+        is_fetched: Callable[[FileId], bool] = lambda _file_id: False,
     ) -> None:
         self._table = table
         self._exchange = exchange
         self._lost = lost
         self._served = served
+        self._is_fetched = is_fetched
         self.kinds: dict[FileKind, SourceKind] = {}
 
     async def restore(self) -> None:
@@ -118,7 +121,7 @@ class Sources:
         found = await self.hash(path, name)
         if found.file_id == file_id:
             return found
-        if found.file_id not in self._table.files and found.file_id not in self._table.parts:
+        if not self._table.is_listed(found.file_id):
             await run_on_disk(self._table.remove_tree, found.file_id)
         return None
 
@@ -148,7 +151,7 @@ class Sources:
             StoreError: that cannot be written; the file comes back with the next start.
         """
         if self._table.files.pop(file_id, None) is not None:
-            self._exchange.stop(file_id)
+            self._stop(file_id)
         await self.tidy_up(file_id)
 
     async def tidy_up(self, file_id: FileId) -> None:
@@ -158,7 +161,7 @@ class Sources:
             StoreError: as `forget`.
         """
         await self._table.save_files()
-        if file_id not in self._table.files and file_id not in self._table.parts:
+        if not self._table.is_listed(file_id):
             await run_on_disk(self._table.remove_tree, file_id)
 
     async def run_checks(self) -> None:
@@ -232,8 +235,13 @@ class Sources:
         """Serve a file no more, because it is not what it was."""
         if self._is_listed(file):
             del self._table.files[file.file_id]
-            self._exchange.stop(file.file_id)
+            self._stop(file.file_id)
             self._lost(file, reason)
+
+    def _stop(self, file_id: FileId) -> None:
+        """Serve a file no more; a download of it goes on, and gives to others what it has."""
+        if not self._is_fetched(file_id):
+            self._exchange.stop(file_id)
 
     def _is_listed(self, file: LocalFile) -> bool:
         listed = self._table.files.get(file.file_id)

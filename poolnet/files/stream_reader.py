@@ -16,6 +16,7 @@ import trio
 
 from poolnet.errors import PoolnetError, ProtocolError, StreamAborted
 from poolnet.files.stream_exchange import StreamFollowing, StreamNews
+from poolnet.files.stream_whole import StreamWhole
 from poolnet.files.uses import PieceStore
 from poolnet.ids import FileId
 from poolnet.limits import CHUNK_SIZE, PROMISE_TIMEOUT_S
@@ -55,7 +56,8 @@ class StreamReader:
 
     Raises:
         StreamAborted: the author broke off, or withdrew the stream before it was finished.
-        ProtocolError: the author signed pieces that contradict each other.
+        ProtocolError: the author signed pieces that contradict each other; or all bytes were read, and are not the
+            file that the author says they make.
         PoolnetError: what the disk, or fetching the whole as a file, says.
 
     Attributes:
@@ -92,6 +94,7 @@ class StreamReader:
         self._began_at = trio.current_time()
         self._ended_before = news.whole_of_stream(self.stream_id) is not None
         self._file: Path | None = None
+        self._whole = StreamWhole() if from_start else None  # of what was read, as long as that is all there was
         self._is_over = False
         self._error: PoolnetError | None = None
         self._changed = trio.Event()
@@ -235,6 +238,8 @@ class StreamReader:
         self._edge.passed(piece.index)
         self._jump = None
         self._delivered, self._position, self._offset = piece.index, piece.index + 1, piece.end_offset
+        if self._whole is not None:
+            self._whole.add(piece.data)
         if piece.is_final:
             self._end(FileId(piece.file_id))
         return piece.data
@@ -243,6 +248,7 @@ class StreamReader:
         self._is_over = True
         if file_id:
             self.file_id = file_id
+            self._compare({file_id, self._news.whole_of_stream(self.stream_id) or file_id})
         else:
             self._error = StreamAborted("the author broke off the stream; what came before is all there is")
 
@@ -265,8 +271,19 @@ class StreamReader:
         assert self._offset is not None
         content = await run_on_disk(_read_at, path, self._offset)
         self._offset += len(content)
+        if self._whole is not None:
+            self._whole.add(content)
         self._is_over = not content
+        if self._is_over and self.file_id is not None:
+            self._compare({self.file_id})
         return content
+
+    def _compare(self, said: set[FileId]) -> None:
+        """End with an error if all was read, and is not each of the files that it is said to be."""
+        if self._whole is not None and said != {self._whole.finish()}:
+            self._error = ProtocolError(
+                "what was sent of the stream is not the file that its author says it is; ask for that to be sent again"
+            )
 
 
 def _read_at(path: Path, offset: int) -> bytes:

@@ -145,7 +145,7 @@ class Streams:
                 nursery.start_soon(own.writer.run_flush)
                 yield own.writer
                 await own.writer.aclose()
-        except BaseException:
+        except BaseException:  # whatever ends the block, a cancellation too: those who watch are told
             with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
                 await self._abort(own)
             raise

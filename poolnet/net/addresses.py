@@ -54,8 +54,10 @@ def is_numeric(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an IP address reaches this machine only."""
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    """Return whether an IP address reaches this machine only: also none (``::``) does, and IPv4 in the form of IPv6."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    plain = getattr(address, "ipv4_mapped", None) or address
+    return plain.is_loopback or plain.is_unspecified
 
 
 def format_address(address: SocketAddress) -> str:

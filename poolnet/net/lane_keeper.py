@@ -89,6 +89,7 @@ class LaneKeeper:
         self._dialled_at = -math.inf
         self._offered_lane = self._dialled_lane = b""
         self._told_end = b""
+        self._kept: LaneOffer | LanePass | None = None  # came while a lane was settled
 
     def handle(self, frame: LaneFrame) -> None:
         """Take a frame about lanes.
@@ -131,6 +132,9 @@ class LaneKeeper:
 
     async def _next_event(self) -> LaneFrame | _Arrived | None:
         """Return what happens next; None when something is due."""
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            return kept
         with trio.move_on_at(self._due):
             return await self._events.receive()
         return None
@@ -235,11 +239,28 @@ class LaneKeeper:
         try:
             if arrived is None:
                 raise ProtocolError("nobody said what arrived on a lane that ended")
-            await link.chunks.resume(arrived)
+            await self._resume(arrived)
         except ProtocolError as exc:
             link.violated(exc)
         except LinkClosed:
             log.debug("link to %s: closed while a lane was settled", short_id(link.peer))
+
+    async def _resume(self, arrived: int) -> None:
+        """Send again what did not arrive, which may take as long as the other application likes."""
+        async with open_service_nursery() as nursery:
+            nursery.start_soon(self._keep_newest)
+            await self._link.chunks.resume(arrived)
+
+    async def _keep_newest(self) -> None:
+        """Take events while a lane is settled: of what the other side says about the next lane, the newest counts."""
+        while True:
+            match await self._events.receive():
+                case LaneOffer() | LanePass() as kept:
+                    self._kept = kept
+                case _Arrived(_, tls):
+                    tls.close()
+                case LaneEnded() as end:
+                    self._answer_late(end)
 
     async def _run_lane(self, lane: BulkLane, lane_id: bytes) -> int | None:
         """Run a lane; return what the other side says arrived, if it was the one to end it."""

@@ -5,8 +5,8 @@ wants it. Each slot's BLAKE3 is kept there as well and checked on reading. A dis
 never an error: the piece that could not be stored counts as evicted at once.
 
 Invariants: a slot is free, or in use by exactly one entry, or being written by one thread. The index is changed under a
-lock that is never held while bytes move, so several threads read and write at once. Synchronous, to be called in a
-thread; all methods may be called by several at once.
+lock that is never held while bytes move or the file grows, so several threads read and write at once, and who only asks
+what is here never waits for the disk. Synchronous; all methods may be called by several threads at once.
 """
 
 import contextlib
@@ -106,6 +106,7 @@ class CacheRing:
         self._clock = clock
         self._max_slots = min(max(0, size_bytes) // CHUNK_SIZE, MAX_CACHE_SLOTS)
         self._lock = threading.Lock()
+        self._growing = threading.Lock()  # held by who waits for the disk; never taken with the other one held
         self._entries: OrderedDict[PieceKey, _Entry] = OrderedDict()  # oldest first
         self._held: dict[FileId, RangeSet] = {}  # the same, by file
         self._pins: Counter[PieceKey] = Counter()
@@ -140,7 +141,13 @@ class CacheRing:
         with self._lock:
             if self._renew(key, digest):
                 return []
-            slot, gone = self._take_slot(key)
+            if key in self._entries:
+                self._remove(key)  # another version of the same
+            is_full = not self._free
+        if is_full:
+            self._grow()
+        with self._lock:
+            slot, gone = self._take_slot()
         if slot is not None and not self._write(slot, data):
             slot = None
         with self._lock:
@@ -229,7 +236,22 @@ class CacheRing:
             self._held.clear()
         self._file.close()
 
-    # --- bytes, without the lock ----------------------------------------------------------------------------------
+    # --- the disk, without the lock -------------------------------------------------------------------------------
+
+    def _grow(self) -> None:
+        """Get more free slots, if there may be more and the disk has room; who comes meanwhile waits, and shares."""
+        with self._growing:
+            with self._lock:
+                max_slots = self._max_slots
+                if self._free or not self._may_grow():
+                    return
+            added, error = range(0), None
+            try:
+                added = self._file.grow(max_slots)
+            except OSError as exc:
+                error = exc
+            with self._lock:
+                self._grown(added, error)
 
     def _read(self, entry: _Entry) -> bytes | None:
         try:
@@ -260,12 +282,8 @@ class CacheRing:
         self._entries.move_to_end(key)
         return True
 
-    def _take_slot(self, key: PieceKey) -> tuple[int | None, list[PieceKey]]:
+    def _take_slot(self) -> tuple[int | None, list[PieceKey]]:
         """Return a slot to write to, if there is one, and what had to go for it."""
-        if key in self._entries:
-            self._remove(key)  # another version of the same
-        if not self._free:
-            self._grow()
         gone = []
         if not self._free and (oldest := self._oldest()) is not None:
             self._remove(oldest)
@@ -273,17 +291,17 @@ class CacheRing:
             gone.append(oldest)
         return self._free.pop() if self._free else None, gone
 
-    def _grow(self) -> None:
-        """Get more free slots, if there may be more and the disk has room."""
-        before = self._file.slot_count
-        if before >= self._max_slots or self._clock() < self._no_growth_before:
+    def _may_grow(self) -> bool:
+        return self._file.slot_count < self._max_slots and self._clock() >= self._no_growth_before
+
+    def _grown(self, added: range, error: OSError | None) -> None:
+        """Take new slots, unless the ring was closed meanwhile."""
+        if not self._max_slots:
             return
-        try:
-            self._file.grow(self._max_slots)
-        except OSError as exc:
-            self._disk_failed(exc)
-        self._free.extend(reversed(range(before, self._file.slot_count)))
-        if self._file.slot_count == before:
+        self._free.extend(reversed(added))
+        if error is not None:
+            self._disk_failed(error)
+        if not added:
             self._no_growth_before = self._clock() + _GROW_AGAIN_AFTER_S
 
     def _oldest(self) -> PieceKey | None:

@@ -1,9 +1,10 @@
 """What a device keeps of its files: those it can serve, those it is fetching, and what it was asked to fetch.
 
-Three small JSON stores: ``offers.json`` holds complete files (own offers, and downloads that are served on),
-``downloads.json`` those with a ``.part``, ``queue.json`` the downloads that the user asked for, waiting and ended ones.
-The piece hashes of each file are in ``trees/``. The stores hold one record a line, and of records that did not change
-the line is kept, so that a save of 10 000 of them costs little more than writing them.
+Four small JSON stores: ``offers.json`` holds complete files (own offers, and downloads that are served on),
+``partials.json`` parts of folders that were fetched and are served on, ``downloads.json`` what has a ``.part``,
+``queue.json`` the downloads that the user asked for, waiting and ended ones. The piece hashes of each file are in
+``trees/``. The stores hold one record a line, and of records that did not change the line is kept, so that a save of
+10 000 of them costs little more than writing them.
 """
 
 import contextlib
@@ -44,6 +45,7 @@ class LocalFile:
         is_own: whether this device offers it.
         list_id: of a folder, the file that lists what is in it.
         body: of an own offer that is no plain file, the body of the message that offers it, in wire form.
+        only: of a part of a folder, what was wanted of it; all if it is empty.
     """
 
     file_id: FileId
@@ -55,6 +57,7 @@ class LocalFile:
     kind: FileKind = "file"
     list_id: FileId | None = None
     body: bytes = b""
+    only: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -112,6 +115,7 @@ class FileTable:
     Attributes:
         directory: where the stores are.
         files: complete files, by id.
+        partials: parts of folders, by the folder's id: at most one of each.
         parts: unfinished downloads, by id: at most one of each file.
     """
 
@@ -119,9 +123,11 @@ class FileTable:
         self.directory = directory
         self._trees = directory / "trees"
         self._files_store = _Store(directory / "offers.json", LocalFile)
+        self._partials_store = _Store(directory / "partials.json", LocalFile)
         self._parts_store = _Store(directory / "downloads.json", PartRecord)
         self._queue_store = _Store(directory / "queue.json", DownloadRecord)
         self.files: dict[FileId, LocalFile] = {}
+        self.partials: dict[FileId, LocalFile] = {}
         self.parts: dict[FileId, PartRecord] = {}
         self._nodes = NodeCache()
 
@@ -154,6 +160,14 @@ class FileTable:
         """
         await self._files_store.save(self.files.values)
 
+    async def save_partials(self) -> None:
+        """Store `partials`.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        await self._partials_store.save(self.partials.values)
+
     async def save_parts(self) -> None:
         """Store `parts`.
 
@@ -169,6 +183,10 @@ class FileTable:
             StoreError: they cannot be written.
         """
         await self._queue_store.save(records)
+
+    def is_listed(self, file_id: FileId) -> bool:
+        """Return whether its tree is needed: all of the file, or some of it, is here."""
+        return file_id in self.files or file_id in self.partials or file_id in self.parts
 
     def tree_path(self, file_id: FileId) -> Path:
         """Return where the tree nodes of a file are."""
@@ -190,8 +208,10 @@ class FileTable:
     def _load(self) -> list[DownloadRecord]:
         make_private_directory(self._trees)
         self.files = {file.file_id: file for file in self._files_store.load()}
+        self.partials = {file.file_id: file for file in self._partials_store.load()}
         self.parts = {part.file_id: part for part in self._parts_store.load()}
-        self._remove_strays({encode_id(file_id) for file_id in self.files.keys() | self.parts.keys()})
+        listed = self.files.keys() | self.partials.keys() | self.parts.keys()
+        self._remove_strays({encode_id(file_id) for file_id in listed})
         return self._queue_store.load()
 
     def _remove_strays(self, known: set[str]) -> None:

@@ -85,20 +85,35 @@ def shorten_name(name: str, limit: int) -> str:
     return stem.decode(errors="ignore") + suffix
 
 
+def whole_path(path: Path) -> Path:
+    """Return a path that a user wrote as an absolute one, with ``~`` written out.
+
+    Raises:
+        LocalError: there is no such user, or the current directory is gone.
+    """
+    try:
+        return path.expanduser().absolute()
+    except (RuntimeError, OSError) as exc:
+        raise LocalError(f"cannot tell where {path} is; write the whole path") from exc
+
+
 def download_target(out: Path, name: str) -> Path:
     """Return where a download of a file called `name` (by others) goes: into the directory `out`, or to `out` itself.
 
     Raises:
         OutputExists: something is there.
-        LocalError: the directory is not there.
+        LocalError: the directory is not there, or no place can be there: no permission, or a name that is too long.
     """
-    target = out.expanduser().absolute()
-    if target.is_dir():
-        target = target / safe_file_name(name)
-    if os.path.lexists(target):
-        raise OutputExists(f"{target} is there already; choose another place for the download")
-    if not target.parent.is_dir():
-        raise LocalError(f"there is no directory {target.parent}; make it first")
+    target = whole_path(out)
+    try:
+        if target.is_dir():
+            target = target / safe_file_name(name)
+        if os.path.lexists(target):
+            raise OutputExists(f"{target} is there already; choose another place for the download")
+        if not target.parent.is_dir():
+            raise LocalError(f"there is no directory {target.parent}; make it first")
+    except OSError as exc:
+        raise LocalError(f"{target}: {exc.strerror or exc}; choose another place for the download") from exc
     return target
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from poolnet.limits import CHUNK_SIZE
 from poolnet.ranges import RangeSet
 from poolnet.storage.copying import copy_range
 from poolnet.storage.durable import store_errors
@@ -61,14 +60,7 @@ class FolderCopier:
 
     def chunks(self) -> RangeSet:
         """Return the chunks (as pieces) of which every byte was copied, or is no part of a file."""
-        first, size = self._layout.shape.node_count, self._layout.index.content_size
-        copied = self._copied.copy()
-        copied.add_range(self._layout.index.starts[-1], size)
-        chunks = RangeSet()
-        for start, stop in copied.ranges():
-            end = -(-stop // CHUNK_SIZE) if stop == size else stop // CHUNK_SIZE
-            chunks.add_range(first - (-start // CHUNK_SIZE), first + end)
-        return chunks
+        return self._layout.whole_chunks(self._copied)
 
     def _copy(self, root: int, place: int, source: Path, size: int) -> int:
         """Copy a part of a file; return how many bytes, 0 if the source is of no use."""

@@ -3,11 +3,16 @@
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from poolnet.errors import UnknownFile
 from poolnet.ids import FileId
 from poolnet.storage.folder_names import FolderNames
+from poolnet.storage.folder_patterns import is_pattern, matcher
 from poolnet.wire.folder_list import FOLDER_TRAILER_SIZE, EntryKind, FolderEntry
+
+#: Names at the top of a folder that are told to who looks for another one.
+_NAMED_IN_ERRORS: Final = 8
 
 #: A part of a file: which, from where in it, how many bytes. The one behind the last stands for the trailer.
 Span = tuple[int, int, int]
@@ -84,20 +89,33 @@ def index_list(entries: Iterable[FolderEntry], *, is_own: bool) -> FolderIndex:
 
 
 def select_entries(entries: Iterable[FolderEntry], only: Sequence[str]) -> bytearray:
-    """Return for each entry whether it is one of the files, or in one of the subfolders, that `only` names.
+    """Return for each entry whether it is wanted, itself or a subfolder that it is in.
+
+    Args:
+        entries: all there are.
+        only: paths of files and subfolders, and patterns (folder_patterns.py): what has a wildcard and is no path.
 
     Raises:
-        UnknownFile: there is no such file or subfolder; the message says which.
+        UnknownFile: there is nothing of that kind; the message says which, and what there is instead.
     """
-    wanted = {path.strip("/").removeprefix("./") for path in only}
+    wanted = {each.strip("/").removeprefix("./"): each for each in only}
+    patterns = {path: matcher([each]) for path, each in wanted.items() if is_pattern(each)}
     found: set[str] = set()
+    top: dict[str, None] = {}
     selected = bytearray()
     for entry in entries:
-        matching = wanted.intersection(_places(entry.path))
+        is_directory = entry.kind == EntryKind.EMPTY_DIRECTORY
+        matching = wanted.keys() & set(_places(entry.path))
+        for path, is_match in patterns.items():
+            if any(is_match(place, is_directory or place != entry.path) for place in _places(entry.path)):
+                matching.add(path)
         found |= matching
         selected.append(bool(matching))
-    if missing := wanted - found:
-        raise UnknownFile(f"there is no {sorted(missing)[0]!r} in that folder; look at its list for what is")
+        if len(top) <= _NAMED_IN_ERRORS:
+            name, *below = entry.path.split("/", 1)
+            top[name + "/" if below or is_directory else name] = None
+    if missing := sorted(wanted.keys() - found):
+        raise UnknownFile(_nothing_matches(wanted[missing[0]], list(top)))
     return selected
 
 
@@ -114,3 +132,9 @@ def _places(path: str) -> Iterator[str]:
     while "/" in path:
         path = path.rpartition("/")[0]
         yield path
+
+
+def _nothing_matches(wish: str, top: Sequence[str]) -> str:
+    named = ", ".join(map(repr, top[:_NAMED_IN_ERRORS])) or "nothing"
+    others = " and more" if len(top) > _NAMED_IN_ERRORS else ""
+    return f"there is no {wish!r} in that folder; at its top there is {named}{others}"

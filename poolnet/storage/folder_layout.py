@@ -89,6 +89,25 @@ class FolderLayout:
                 pieces.add_range(first + start // CHUNK_SIZE, first + (stop - 1) // CHUNK_SIZE + 1)
         return pieces.to_ranges()
 
+    def whole_chunks(self, selected: RangeSet | None = None) -> RangeSet:
+        """Return the chunks (as pieces) that consist of these bytes of the content, and of no others of any file.
+
+        Args:
+            selected: without it, the bytes of the selected files.
+        """
+        index, first = self.index, self.shape.node_count
+        size = index.content_size
+        whole = RangeSet() if selected is None else selected.copy()
+        whole.add_range(index.starts[-1], size)
+        for place in range(len(index)) if selected is None else ():
+            if self.is_selected(place) and index.size(place):
+                whole.add_range(index.starts[place], index.starts[place + 1])
+        chunks = RangeSet()
+        for start, stop in whole.ranges():
+            end = -(-stop // CHUNK_SIZE) if stop == size else stop // CHUNK_SIZE
+            chunks.add_range(first - (-start // CHUNK_SIZE), first + end)
+        return chunks
+
     @contextlib.contextmanager
     def reading(self, path: Path, *, is_complete: bool) -> Iterator["_OpenFolder"]:
         """See `Layout`."""
@@ -209,8 +228,10 @@ class FolderLayout:
                 sync_directory(path / above)
 
     def _remove_spill(self) -> None:
+        """Remove the spill; if that fails, the next start does it."""
         if self.selection is not None:
-            self.selection.spill.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.selection.spill.unlink(missing_ok=True)
 
 
 class _OpenFolder:

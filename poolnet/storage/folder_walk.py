@@ -5,11 +5,9 @@ names of the directories on the way to where the walk is.
 """
 
 import os
-import re
 import stat
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from fnmatch import translate
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -17,6 +15,7 @@ from typing import Final
 from poolnet.errors import SourceUnavailable, WireError
 from poolnet.limits import MAX_FILE_SIZE, MAX_FOLDER_FILES
 from poolnet.storage.folder_index import FolderIndex
+from poolnet.storage.folder_patterns import matcher
 from poolnet.wire.folder_list import EntryKind, check_path_untrusted
 
 #: Entries looked at in one step: some 10 ms.
@@ -28,9 +27,7 @@ class FolderWalk:
 
     Args:
         path: a directory, or a link to one.
-        exclude: patterns, as in a shell, of what is left out with all that is below. One without a slash is about names
-            (``*.tmp``), one with a slash about paths relative to the folder (``build/*.o``; ``/build``); one that ends
-            in a slash is about directories only.
+        exclude: patterns of what is left out with all that is below (folder_patterns.py).
         include_hidden: whether what begins with a dot is taken as well.
 
     Attributes:
@@ -45,7 +42,7 @@ class FolderWalk:
         self.path = path
         self.index = FolderIndex()
         self.mtimes_ns = array("q")
-        self._is_excluded = _excluding(exclude)
+        self._is_excluded = matcher(exclude)
         self._include_hidden = include_hidden
         if not path.is_dir():
             raise SourceUnavailable(f"{path} is not a folder, or is not there")
@@ -116,23 +113,3 @@ class FolderWalk:
         self.mtimes_ns.append(mtime_ns)
         if len(self.index) > MAX_FOLDER_FILES or self.index.content_size > MAX_FILE_SIZE:
             raise SourceUnavailable(f"{self.path} is too large; a folder has at most {MAX_FOLDER_FILES} files")
-
-
-def _excluding(patterns: Sequence[str]) -> Callable[[str, bool], bool]:
-    """Return a function that tells of a path, and whether it is a directory, whether a pattern excludes it."""
-    compiled = [_compile(pattern) for pattern in patterns]
-
-    def is_excluded(path: str, is_directory: bool) -> bool:
-        name = path.rpartition("/")[2]
-        return any(
-            (is_directory or not only_directories) and matches.match(path if is_path else name)
-            for matches, is_path, only_directories in compiled
-        )
-
-    return is_excluded
-
-
-def _compile(pattern: str) -> tuple[re.Pattern[str], bool, bool]:
-    """Return what a pattern means: an expression, whether it is for paths, and whether for directories only."""
-    body = pattern.rstrip("/").removeprefix("**/")
-    return re.compile(translate(body.lstrip("/"))), "/" in body, pattern.endswith("/")

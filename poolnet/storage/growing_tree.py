@@ -5,6 +5,7 @@ put into a file of their own as they come, and moved to their place when the siz
 at a time.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -74,9 +75,10 @@ class GrowingTree:
         return file_id
 
     def close(self) -> None:
-        """Remove what was kept meanwhile."""
+        """Remove what was kept meanwhile; if that fails, the next start does it."""
         os.close(self._lowest)
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # or it would hide what went wrong before
+            self._path.unlink(missing_ok=True)
 
     def _keep(self, nodes: list[FinishedNode]) -> None:
         with store_errors("write", self._path):

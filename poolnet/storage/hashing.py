@@ -4,6 +4,7 @@ Synchronous steps, to be called in a thread one after another; between them the 
 Holes of a sparse file are not read: what they hash to is known.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -106,10 +107,11 @@ class TreeWriter:
             os.replace(self._path, place)
 
     def close(self, *, is_kept: bool) -> None:
-        """Close it; unless it is kept, remove it."""
+        """Close it; unless it is kept, remove it; if that fails, the next start does it."""
         os.close(self._descriptor)
         if not is_kept:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # or it would hide why the tree is not kept
+                self._path.unlink(missing_ok=True)
 
 
 class FileHasher:

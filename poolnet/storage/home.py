@@ -31,6 +31,8 @@ from poolnet.storage.durable import (
 
 SEED_SIZE: Final = 32
 HOME_VARIABLE: Final = "POOLNET_HOME"
+#: What is in a home whose key or lock is not there yet, or not any more.
+_WITHOUT_KEY: Final = frozenset(("server", "settings.json", "profile.json", "pools"))
 
 
 @attrs.frozen(kw_only=True)
@@ -121,12 +123,15 @@ class Home:
 async def open_home(path: Path | None = None) -> AsyncIterator[Home]:
     """Open a home directory, making it and the device key if they are not there, and hold it until the end.
 
+    A home is for its owner only. A directory becomes one only if it is empty, so that none is closed to others by
+    mistake.
+
     Args:
         path: the directory; without it `default_home`.
 
     Raises:
         StoreLocked: another process, or another part of this one, holds it.
-        StoreError: it cannot be made or read.
+        StoreError: it cannot be made or read, or is a directory with other things in it.
     """
     path = (path or default_home()).expanduser().absolute()
     lock = await trio.to_thread.run_sync(_lock, path)
@@ -144,6 +149,7 @@ def default_home() -> Path:
 
 def _lock(path: Path) -> int:
     """Take the home's lock; return the descriptor that holds it."""
+    _refuse_directory_of_others(path)
     make_private_directory(path)
     with store_errors("open", path):
         descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
@@ -156,6 +162,18 @@ def _lock(path: Path) -> int:
         os.close(descriptor)
         raise StoreError(f"{path} cannot be locked: {exc.strerror}; choose a home on a local disk") from exc
     return descriptor
+
+
+def _refuse_directory_of_others(path: Path) -> None:
+    with store_errors("read", path):
+        try:
+            entries = frozenset(os.listdir(path))
+        except FileNotFoundError:
+            return
+    if not entries & {"device.key", "lock"} and entries - _WITHOUT_KEY:
+        raise StoreError(
+            f"{path} holds other things and is no home of a device; choose an empty directory, or a new one"
+        )
 
 
 def _load(path: Path) -> Home:

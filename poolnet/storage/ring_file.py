@@ -4,7 +4,8 @@ Room is allocated before it is used, some MiB at a time: a disk that fills up la
 something, and a pool that caches nothing takes nothing. The last of a disk is left to others.
 
 The file has no meaning without the index in memory, so what a crash left is removed when the next one is opened; a lock
-(`flock`) tells what is in use. Synchronous; `read` and `write` may run in several threads at once and beside `close`.
+(`flock`) tells what is in use. Synchronous; `read` and `write` may run in several threads at once and beside `grow` and
+`close`.
 """
 
 import contextlib
@@ -62,27 +63,29 @@ class RingFile:
         self.slot_count = 0
         self._descriptor: int | None = None
         self._lock = threading.Lock()
-        self._user_count = 0  # threads that read or write just now
+        self._user_count = 0  # threads that read, write or grow just now
         self._is_closed = False
 
-    def grow(self, max_slots: int) -> int:
-        """Add slots, not above `max_slots` in all; return how many there are then: no more if the disk has no room.
+    def grow(self, max_slots: int) -> range:
+        """Add slots, not above `max_slots` in all; return the new ones: none if the disk has no room. One at a time.
+
+        Where the file system cannot promise room, the system writes zeros instead: that takes its time.
 
         Raises:
             OSError: the disk failed, or is closed (`EBADF`).
         """
         with self._lock:
-            if self._is_closed:
-                raise _closed()
-            if self._descriptor is None:
+            if self._descriptor is None and not self._is_closed:
                 self._descriptor = _create(self.path)
-            found = os.fstatvfs(self._descriptor)
+        with self._opened() as descriptor:
+            found = os.fstatvfs(descriptor)
             room = (found.f_bavail * found.f_frsize - RESERVED_SPACE) // CHUNK_SIZE
-            more = min(_GROWTH, max_slots - self.slot_count, room)
-            if more > 0:
-                _allocate(self._descriptor, self.slot_count * CHUNK_SIZE, more * CHUNK_SIZE)
+            first = self.slot_count
+            more = max(0, min(_GROWTH, max_slots - first, room))
+            if more:
+                _allocate(descriptor, first * CHUNK_SIZE, more * CHUNK_SIZE)
                 self.slot_count += more
-            return self.slot_count
+            return range(first, first + more)
 
     def read(self, slot: int, size_bytes: int) -> bytes:
         """Return the first bytes of a slot; fewer if somebody cut the file.
@@ -103,7 +106,7 @@ class RingFile:
             write_at(descriptor, data, slot * CHUNK_SIZE)
 
     def close(self) -> None:
-        """Remove the file. Who reads or writes just now can finish that. More than once does no harm.
+        """Remove the file. Who reads, writes or grows just now can finish that. More than once does no harm.
 
         Raises:
             StoreError: it cannot be removed.

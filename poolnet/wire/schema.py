@@ -159,10 +159,14 @@ def _decode_ip_address(item: Any) -> str:
         raise WireError("an IP address was expected")
     host, percent, scope = item.partition("%")
     try:
-        version = ipaddress.ip_address(host).version
+        address = ipaddress.ip_address(host)
     except ValueError as exc:
         raise WireError("an IP address was expected") from exc
-    if percent and not (version == 6 and scope.isascii() and scope.isdecimal() and len(scope) <= _MAX_SCOPE_DIGITS):
+    if address.is_unspecified or address.is_multicast or getattr(address, "ipv4_mapped", None) is not None:
+        raise WireError("the IP address of one device was expected, IPv4 in plain form")
+    if percent and not (
+        address.version == 6 and scope.isascii() and scope.isdecimal() and len(scope) <= _MAX_SCOPE_DIGITS
+    ):
         raise WireError("the scope of an IPv6 address is a number")
     return item
 
@@ -176,6 +180,7 @@ def _decode_boolean(item: Any) -> bool:
 #: Any 32-byte id, key or hash.
 ID32: FieldType[Any] = data(min_size=ID_SIZE, max_size=ID_SIZE)
 SIGNATURE: FieldType[bytes] = data(min_size=64, max_size=64)
-#: A numeric IP address; a link-local one may have the number of its interface as a scope (``fe80::1%2``).
+#: A numeric IP address of one device, IPv4 never in the form of IPv6 (``::ffff:…``); a link-local one may have the
+#: number of its interface as a scope (``fe80::1%2``).
 IP_ADDRESS: FieldType[str] = FieldType(_decode_ip_address)
 BOOLEAN: FieldType[bool] = FieldType(_decode_boolean)

@@ -3,7 +3,7 @@
 from typing import Final
 
 from poolnet_cli.command import Command
-from poolnet_cli.commands import downloads, fetching, history, offers, pools, settings, streams, talk
+from poolnet_cli.commands import contents, downloads, fetching, history, offers, pools, settings, streams, talk
 from poolnet_cli.commands.join import join
 
 #: Every command that works on a home, by name. `serve` and `demo` do not.
@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, Command]] = {
         Command(name="peers", run=talk.peers),
         Command(name="offer", run=offers.offer, holds_home=True),
         Command(name="files", run=offers.files),
+        Command(name="contents", run=contents.contents),
         Command(name="retract", run=offers.retract),
         Command(name="get", run=fetching.get, holds_home=True, linger_s=float("inf")),
         Command(name="save", run=fetching.save),

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import attrs
+
 from poolnet import DownloadInfo, FileId, FileManager, UnknownFile
 from poolnet_cli.command import Call
 from poolnet_cli.commands.finding import meant
@@ -36,12 +38,20 @@ async def downloads(call: Call) -> None:
             _check_not_over(files, chosen)
             await _change(files, chosen, action, call.params["priority"])
         listed = [info for info in files.downloads() if chosen in (None, info.file_id)]
+        is_joined = call.session.joined(info.pool_id) is not None
         for item in listed:
-            await call.reporter.record(download_record(item))
+            await call.reporter.record(download_record(item if is_joined else _at_rest(item)))
         if action is None and not listed:
             await call.reporter.note("no downloads; poolnet get --background starts one")
-    if action == "resume" and call.session.joined(info.pool_id) is None:
+    if action == "resume" and not is_joined:
         await call.reporter.note("no join runs in this home; it goes on while one does")
+
+
+def _at_rest(item: DownloadInfo) -> DownloadInfo:
+    """Return a download as it stands while nothing moves."""
+    if item.state != "running":
+        return item
+    return attrs.evolve(item, state="queued", rate_bytes_per_s=0.0, reason="it waits for a join in this home")
 
 
 async def _change(files: FileManager, file_id: FileId, action: str, priority: int | None) -> None:

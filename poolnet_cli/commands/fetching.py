@@ -24,7 +24,7 @@ from poolnet import (
     encode_id,
 )
 from poolnet_cli.command import Call
-from poolnet_cli.commands.finding import wait_caught_up, wait_found
+from poolnet_cli.commands.finding import find_offer, several_kinds, wait_caught_up, wait_found
 from poolnet_cli.outcome import FAILED, UNREACHABLE, CommandFailed, Outcome, failure_of
 from poolnet_cli.patience import told_if_slow
 from poolnet_cli.records import complete_record, download_record, progress_record
@@ -58,9 +58,9 @@ def check_output(out: str) -> None:
 async def get(call: Call) -> None:
     """Fetch files and folders, several at once.
 
-    Params: pool, files (names or beginnings of ids), all (whatever is not here), out (a path), only, priority,
-    background, timeout_s. `timeout_s` bounds the time in which nothing comes of any file; one of which something has
-    come takes as long as it takes.
+    Params: pool, files (names or beginnings of ids), all (whatever is not here), kind (or None), out (a path), only,
+    priority, background, timeout_s. `timeout_s` bounds the time in which nothing comes of any file; one of which
+    something has come takes as long as it takes.
 
     Raises:
         UnknownFile: nobody offers it. Unreachable: nobody was reached, or nobody who has it, in time.
@@ -87,20 +87,34 @@ async def _wanted(use: PoolUse, call: Call, give_up_at: float) -> list[OfferInfo
     """Return the files that are meant, each once."""
     if call.params["all"]:
         await wait_caught_up(use, give_up_at)
-        return [item for item in use.net.files.offers() if item.kind != "stream" and item.state not in _HERE]
+        return await _lacking(use.net, call)
     items: dict[FileId, OfferInfo] = {}
     for text in call.params["files"]:
-        item = await wait_found(use, partial(use.net.files.find, text), give_up_at)
+        item = await wait_found(use, partial(find_offer, use.net, text, call.params["kind"]), give_up_at)
         if item.kind == "stream":
             raise LocalError(f"{item.name} is a stream that has not ended; poolnet watch reads it")
         items[item.file_id] = item
     return list(items.values())
 
 
+async def _lacking(net: PoolNet, call: Call) -> list[OfferInfo]:
+    """Return all that can be fetched and is not here; of what is offered as several kinds, say that it is left out."""
+    same: dict[FileId, list[OfferInfo]] = {}
+    for item in net.files.offers():
+        if item.kind != "stream" and call.params["kind"] in (None, item.kind):
+            same.setdefault(item.file_id, []).append(item)
+    for items in same.values():
+        if len(items) > 1:
+            await call.reporter.note(f"left out: {several_kinds(net, items)}")
+    return [items[0] for items in same.values() if len(items) == 1 and items[0].state not in _HERE]
+
+
 async def _start(call: Call, use: PoolUse, items: Sequence[OfferInfo], wish: Wish) -> None:
     """Fetch in the background, and say where the files will be."""
     for item in items:
-        started = await use.net.files.start_download(item.file_id, wish.out, priority=wish.priority, only=wish.only)
+        started = await use.net.files.start_download(
+            item.file_id, wish.out, priority=wish.priority, only=wish.only, kind=item.kind
+        )
         await call.reporter.record(download_record(started))
     if not use.is_shared:
         await call.reporter.note("no join runs in this home; they are fetched while one does")
@@ -167,7 +181,9 @@ class _Fetching:
         fetch = self._fetches[item.file_id]
         try:
             with fetch.scope:
-                path = await self._net.files.download(item.file_id, wish.out, priority=wish.priority, only=wish.only)
+                path = await self._net.files.download(
+                    item.file_id, wish.out, priority=wish.priority, only=wish.only, kind=item.kind
+                )
         finally:
             del self._fetches[item.file_id]
         if fetch.scope.cancelled_caught:

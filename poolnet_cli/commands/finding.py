@@ -1,11 +1,11 @@
 """What somebody means by a name or an id, in a pool that this device may have just entered."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 import trio
 
-from poolnet import FileId, PoolNet, UnknownFile, Unreachable, encode_id, safe_file_name, short_id
+from poolnet import FileId, OfferInfo, OfferKind, PoolNet, UnknownFile, Unreachable, encode_id, safe_file_name, short_id
 from poolnet_cli.session import PoolUse
 
 T = TypeVar("T")
@@ -54,6 +54,28 @@ async def wait_caught_up(use: PoolUse, give_up_at: float) -> None:
         return  # it knows what it knows
 
 
+def find_offer(net: PoolNet, text: str, kind: OfferKind | None = None) -> OfferInfo:
+    """Return what is to be fetched, by its name or the beginning of its id.
+
+    Args:
+        kind: what is meant, of a file that is offered as several.
+
+    Raises:
+        UnknownFile: there is none, there are several, or it is offered as several and `kind` does not say which.
+    """
+    item = net.files.find(text, kind=kind)
+    if kind is None and len(same := [each for each in net.files.offers() if each.file_id == item.file_id]) > 1:
+        raise UnknownFile(several_kinds(net, same))
+    return item
+
+
+def several_kinds(net: PoolNet, same: Sequence[OfferInfo]) -> str:
+    """Return a sentence about one file that is offered as several kinds: who says what."""
+    claims = [f"as a {each.kind} by {_names(net, each)}" for each in same]
+    shown = f"{short_id(same[0].file_id)} ({same[0].name})"
+    return f"{shown} is offered {' and '.join(claims)}; say which by poolnet get --kind"
+
+
 def find_stream(net: PoolNet, text: str) -> tuple[FileId, str]:
     """Return the stream that is meant by its name, or the beginning of its id: its id and its name.
 
@@ -84,3 +106,8 @@ def meant(known: Iterable[tuple[FileId, str]], text: str) -> FileId | None:
         ids = ", ".join(short_id(file_id) for file_id in sorted(found)[:_NAMED_IN_ERRORS])
         raise UnknownFile(f"{len(found)} are meant by {text!r} ({ids}); use the id of one")
     return next(iter(found), None)
+
+
+def _names(net: PoolNet, offer: OfferInfo) -> str:
+    names = [net.name_of(node) for node in offer.nodes[:_NAMED_IN_ERRORS]]
+    return ", ".join(names) or "nobody any more"

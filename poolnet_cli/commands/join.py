@@ -14,6 +14,7 @@ from poolnet.limits import RECENT_MESSAGES
 from poolnet_cli import feed
 from poolnet_cli.command import Call
 from poolnet_cli.commands.fetching import check_output
+from poolnet_cli.commands.finding import find_offer
 from poolnet_cli.commands.history import lacks_older, session_records
 from poolnet_cli.commands.offers import OfferOptions, check_source, hash_and_offer
 from poolnet_cli.commands.showing import EventTalk, PrintedTalk, Showing
@@ -221,5 +222,5 @@ class _Feed:
         """Fetch in the background; what becomes of it is told by events."""
         target = self._resolve(out or ".")
         await trio.to_thread.run_sync(check_output, target)
-        item = self._net.files.find(file)
-        await self._net.files.start_download(item.file_id, Path(target))
+        item = find_offer(self._net, file)
+        await self._net.files.start_download(item.file_id, Path(target), kind=item.kind)

@@ -7,7 +7,7 @@ from poolnet_cli.command import Call
 from poolnet_cli.settings import DEFAULTS, SETTINGS, read_settings, write_setting
 
 #: What counts only when a home is opened.
-_AT_START = frozenset({"cache", "tcp"})
+_AT_START = frozenset({"cache", "pictures", "tcp"})
 
 
 async def settings(call: Call) -> None:
@@ -18,9 +18,13 @@ async def settings(call: Call) -> None:
     name, home = call.params["name"], call.session.node.home
     if call.params["is_change"]:
         await trio.to_thread.run_sync(write_setting, home, name, call.params["value"])
-    limits = await trio.to_thread.run_sync(read_settings, home)
+    stored = await trio.to_thread.run_sync(read_settings, home)
+    limits = stored.limits
     if call.params["is_change"]:
         call.session.take_settings(limits)
+    if call.session.is_in_use:  # else it was told when the home was opened
+        for text in stored.wrong:
+            await call.reporter.note(text)
     in_effect = attrs.asdict(limits.over(DEFAULTS))
     for setting in SETTINGS.values():
         if name in (None, setting.name):
