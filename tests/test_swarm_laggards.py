@@ -4,10 +4,11 @@ One machine at a time, by hand; whole swarms with slow uplinks are in test_swarm
 """
 
 import pytest
-from swarm_net import FILE
+from swarm_net import FILE, SwarmNet
 from test_swarm import ALL, ANN, BOB, CID, SIZE, Node, frames, have, interest, promise, want
 
-from poolnet.limits import HAVE_INTERVAL_S, MIN_WANT_WINDOW
+from poolnet.limits import CHUNK_SIZE, HAVE_INTERVAL_S, MIN_WANT_WINDOW
+from poolnet.protocol.hash_tree import TreeShape
 from poolnet.protocol.swarm import Download, LinkUp, PieceStored, Serve
 from poolnet.protocol.swarm_download import FileDownload, Source
 from poolnet.protocol.swarm_pace import Pace
@@ -123,13 +124,21 @@ def test_pieces_are_announced_sooner_where_they_are_few(news: int, waits_long: b
     node.hear(ANN, interest())
     node.wait(1)
     node.do(PieceStored(FILE, 1), *(PieceStored(FILE, piece) for piece in range(2, 2 + news)))
-    assert frames(node.wait(HAVE_INTERVAL_S / 2), Have) == [have(((2, 2 + news),))]
+    assert frames(node.wait(HAVE_INTERVAL_S), Have) == [have(((2, 2 + news),))]
     node.do(PieceStored(FILE, 30))
     node.do(PieceStored(FILE, 31))
-    assert (frames(node.wait(HAVE_INTERVAL_S / 2), Have) == []) == waits_long
+    assert (frames(node.wait(HAVE_INTERVAL_S), Have) == []) == waits_long
     node.do(PieceStored(FILE, 32))
     later = frames(node.wait(2 * HAVE_INTERVAL_S), Have)
     assert later == [have(((30, 33),))] if waits_long else [have(((32, 33),))]
+
+
+def test_pieces_that_come_one_by_one_are_announced_at_once() -> None:
+    node = Node(LinkUp(ANN), Serve(FILE, SIZE, ((0, 1),)))
+    node.hear(ANN, interest())
+    for piece in range(1, 5):
+        node.wait(HAVE_INTERVAL_S)
+        assert frames(node.do(PieceStored(FILE, piece)), Have) == [have(((piece, piece + 1),))]
 
 
 def test_a_laggard_gives_back_what_it_promised_before_it_was_known_to_be_one() -> None:
@@ -139,6 +148,56 @@ def test_a_laggard_gives_back_what_it_promised_before_it_was_known_to_be_one() -
     assert pace.window == MIN_WANT_WINDOW
     assert pace.surplus(is_laggard=False) == 0
     assert pace.surplus(is_laggard=True) == 7 - MIN_WANT_WINDOW
+
+
+def deliver(pace: Pace, count: int, *, seconds: float, now: float) -> float:
+    """A link brings so many pieces, one every so many seconds; returns when it is done."""
+    for _ in range(count):
+        now += seconds
+        pace.arrived(now, was_promised=True)
+    return now
+
+
+def test_a_rate_that_falls_to_a_fraction_is_believed_after_half_a_second() -> None:
+    pace = Pace()
+    pace.promised(164, 0.0)
+    now = deliver(pace, 100, seconds=0.005, now=0.0)
+    assert pace.rate == pytest.approx(200)
+    assert pace.surplus(is_laggard=False) == 0
+    now = deliver(pace, 4, seconds=0.1, now=now)
+    assert pace.rate is not None
+    assert pace.rate > 100  # a busy host pauses for so long
+    deliver(pace, 3, seconds=0.1, now=now)
+    assert pace.rate < 20
+    assert pace.surplus(is_laggard=False) == pace.promised_count - pace.window
+
+
+def test_a_rate_that_falls_a_little_is_averaged() -> None:
+    pace = Pace()
+    pace.promised(164, 0.0)
+    now = deliver(pace, 100, seconds=0.005, now=0.0)
+    deliver(pace, 5, seconds=0.0125, now=now)
+    assert pace.rate is not None
+    assert pace.rate > 150
+    assert pace.surplus(is_laggard=False) == 0
+
+
+@pytest.mark.parametrize("speed", [0.25e6, 1e6, 2.5e6])
+def test_of_a_holder_that_is_suddenly_slow_little_is_waited_for(speed: float) -> None:
+    net = SwarmNet(1, latency=0.001)
+    net.shapes[FILE] = shape = TreeShape(800 * CHUNK_SIZE)
+    holders, receiver = [net.add_node(upload=60e6) for _ in range(3)], net.add_node()
+    for holder in holders:
+        holder.stored[FILE] = set(range(shape.piece_count))
+        holder.feed(Serve(FILE, shape.size_bytes, ((0, shape.piece_count),)))
+        net.link(holder, receiver)
+    receiver.feed(Download(FILE, shape.size_bytes, ()))
+    net.run(until=lambda: receiver.swarm.missing_count(FILE) < 500)
+    slowed_at, holders[0].upload = net.now, speed
+    net.run(until=lambda: FILE in receiver.completed)
+    rest_s = 500 * CHUNK_SIZE / 120e6
+    print(f"\n{speed / 1e6} MB/s: {net.now - slowed_at:.2f} s where the others alone would take {rest_s:.2f} s")
+    assert net.now - slowed_at < rest_s + 1.1
 
 
 def test_what_a_second_holder_refuses_near_the_end_is_asked_for_again_later() -> None:

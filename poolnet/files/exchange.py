@@ -16,6 +16,7 @@ import trio
 
 from poolnet.errors import LinkClosed, ProtocolError, SourceUnavailable, StoreError
 from poolnet.files.chunk_link import ChunkLink, ReceivedPiece
+from poolnet.files.disk_turns import DiskTurns
 from poolnet.files.incoming import chunk_bytes, take_in
 from poolnet.files.outgoing import Outgoing, wait_for
 from poolnet.files.uses import (
@@ -86,6 +87,7 @@ class Exchange:
         self._resting: dict[FileId, None] = {}
         self._links: dict[DeviceId, tuple[ChunkLink, Outgoing]] = {}
         self._timer = Timer(self._swarm.next_deadline)
+        self._disk = DiskTurns()
         now = trio.current_time()
         self._up, self._down = Throttle(now=now), Throttle(now=now)
         self._statistics = ExchangeStatistics()
@@ -318,7 +320,7 @@ class Exchange:
     async def _store(self, peer: DeviceId, file_id: FileId, pieces: list[tuple[int, bytes]]) -> None:
         """Verify and write pieces of one file, and tell the machine."""
         is_relayed = isinstance(self._uses.get(file_id), Relayed)
-        for outcome in await take_in(peer, file_id, pieces, self._uses.get):
+        for outcome in await take_in(peer, file_id, pieces, self._uses.get, self._disk):
             match outcome:
                 case sw.PieceStored():
                     self._statistics.pieces_verified += 1
@@ -342,7 +344,7 @@ class Exchange:
         if use is None:
             return ()
         try:
-            return await run_on_disk(use.store.read_pieces, pieces)
+            return await self._disk.do(use.store.read_pieces, pieces)
         except (StoreError, SourceUnavailable) as exc:
             if self._is_current(use):
                 self._cannot_read(use, exc)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 from poolnet.errors import StoreError
+from poolnet.files.disk_turns import DiskTurns
 from poolnet.files.uses import Fetched, Followed, PieceStore, Relayed, Served, Use
 from poolnet.ids import DeviceId, FileId
 from poolnet.protocol import swarm_events as sw
 from poolnet.ranges import RangeSet
-from poolnet.storage.files import run_on_disk
 from poolnet.storage.piece_store import PiecesDamaged
 
 
@@ -17,17 +17,19 @@ async def take_in(
     file_id: FileId,
     pieces: Sequence[tuple[int, bytes]],
     use_of: Callable[[FileId], Use | None],
+    disk: DiskTurns,
 ) -> list[sw.SwarmEvent]:
     """Verify and write pieces of one file that came from a peer; return what became of each, in order.
 
     Args:
         use_of: returns what is done with a file now. If that changes meanwhile, the pieces count as dropped.
+        disk: of all links, so that what comes over several at the same time is written together.
     """
     use = use_of(file_id)
     if use is None or isinstance(use, Served):
         return _all_dropped(file_id, pieces)
     try:
-        genuine = await run_on_disk(use.store.write_pieces, pieces)
+        genuine = await disk.do(use.store.write_pieces, pieces)
     except PiecesDamaged as exc:  # the cache gave up tree nodes that are needed for these
         gone = sw.StopServing(file_id, RangeSet.of(sorted(exc.pieces)).to_ranges())
         return [gone, *_all_dropped(file_id, pieces), *_evicted(use)]

@@ -23,16 +23,16 @@ As before after 1 ms if much has arrived or something is missing: bulk and other
 For the sending side, `held` and `may_open_chunk_stream` tell what waits for the peer, whatever credit it pretends to
 give (protocol/flow_credit.py).
 
-None of this can be had from aioquic's public interface, so this module, and no other, uses private names of aioquic.
-tests/test_bounded_quic.py fails when a newer version no longer has them or no longer calls what is overridden here.
+None of this can be had from aioquic's public interface, so this module and bulk_quic.py, and no others, use private
+names of aioquic. tests/test_bounded_quic.py fails when a newer version no longer has them or no longer calls what is
+overridden here.
 """
 
 import math
 
-from aioquic import tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it is public, but not re-exported by name
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import NetworkAddress, QuicConnection, QuicConnectionError, QuicReceiveContext
+from aioquic.quic.connection import NetworkAddress, QuicConnectionError, QuicReceiveContext
 from aioquic.quic.events import QuicEvent, StreamDataReceived, StreamReset
 from aioquic.quic.packet import (
     QuicErrorCode,
@@ -52,6 +52,7 @@ from poolnet.limits import (
     MAX_UNACKNOWLEDGED_PACKETS,
     QUIC_CONNECTION_WINDOW,
 )
+from poolnet.net.bulk_quic import BulkQuicConnection
 
 #: The first bidirectional stream of the dialler.
 CONTROL_STREAM = 0
@@ -70,7 +71,7 @@ _LARGE_DATAGRAM, _MOMENT_S, _MANY_DATAGRAMS = 1000, 0.2, 10
 _STEPS = 4
 
 
-class BoundedQuicConnection(QuicConnection):
+class BoundedQuicConnection(BulkQuicConnection):
     """A QUIC connection with windows that follow what was delivered. To be made with the small windows."""
 
     def __init__(
@@ -126,7 +127,7 @@ class BoundedQuicConnection(QuicConnection):
 
     def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
         """Take a datagram; hold back its acknowledgement if that may wait."""
-        space = self._spaces.get(tls.Epoch.ONE_RTT)
+        space = self.application_space()
         ack_at = None if space is None else space.ack_at
         super().receive_datagram(data, addr, now)
         if self.__is_open and space is not None and space.ack_at is not None:
@@ -134,7 +135,7 @@ class BoundedQuicConnection(QuicConnection):
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """Return datagrams to send; close if too many were never acknowledged."""
-        space = self._spaces.get(tls.Epoch.ONE_RTT)
+        space = self.application_space()
         if space is not None:
             if len(space.sent_packets) > MAX_UNACKNOWLEDGED_PACKETS:
                 self.close(QuicErrorCode.INTERNAL_ERROR, QuicFrameType.ACK, "packets are not acknowledged")

@@ -38,8 +38,6 @@ _SLOW_FACTOR = 4.0
 _LAGGING = 0.25
 #: ... until it delivers this part.
 _RECOVERED = 0.5
-#: Who brings so many pieces a second is none: on busy hosts rates go up and down, and what it has is not far away.
-_FAST_ENOUGH = 4.0
 #: In the end game, another partial holder is asked if it is so much faster.
 _FASTER_FACTOR = 1.5
 #: Who has had nothing to give so often in a row is not counted on.
@@ -214,7 +212,7 @@ class FileDownload:
         if not source.pace.rate or not rates or source.is_origin:
             return
         part = source.pace.rate * len(rates) / sum(rates)
-        source.is_laggard = part < (_RECOVERED if source.is_laggard else _LAGGING) and source.pace.rate < _FAST_ENOUGH
+        source.is_laggard = part < (_RECOVERED if source.is_laggard else _LAGGING)
         if source.is_laggard:
             self.uncount(source)
         else:

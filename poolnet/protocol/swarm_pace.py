@@ -24,6 +24,10 @@ _SAMPLE_S = 0.05
 _SAMPLE_PIECES = 4
 #: Weight of a new sample against what was measured before.
 _WEIGHT = 0.3
+#: A sample below this part of the rate is a sudden fall. It is believed only over so much busy time, because a busy
+#: host pauses for less; but then at once, or what was promised at the former rate would be waited for.
+_FALL = 0.25
+_FALL_S = 0.5
 #: What is asked for together takes no longer than this.
 _BATCH_S = 0.4
 #: A link that stalled is asked again after this.
@@ -52,6 +56,7 @@ class Pace:
         "_refill",
         "_relay_s",
         "asked_count",
+        "has_fallen",
         "is_slow",
         "is_stalled",
         "patience_s",
@@ -70,6 +75,7 @@ class Pace:
         self.asked_count = 0
         self.is_stalled = False
         self.is_slow = False  # one piece at a time nearly keeps it busy
+        self.has_fallen = False  # it delivers a fraction of what it did when it promised
         self.patience_s = PROMISE_TIMEOUT_S
         self.progress_at = 0.0
         self.resting_until = 0.0
@@ -100,11 +106,13 @@ class Pace:
     def surplus(self, *, is_laggard: bool) -> int:
         """Return how many promised pieces are better asked of others: the window fell, and they would take long.
 
-        Of a laggard, everything beyond the window is: it would come when all the rest has long been here.
+        Of a laggard, and of a link whose rate has just fallen, everything beyond the window is: it would come when all
+        the rest has long been here.
         """
         if not self.rate or self.promised_count <= 1.5 * self.window:
+            self.has_fallen = False
             return 0
-        if not is_laggard and self.promised_count < _LONG_S * self.rate:
+        if not is_laggard and not self.has_fallen and self.promised_count < _LONG_S * self.rate:
             return 0
         return self.promised_count - self.window
 
@@ -169,8 +177,12 @@ class Pace:
         if self._busy_s < _SAMPLE_S or (self._pieces < _SAMPLE_PIECES and self._busy_s < 20 * _SAMPLE_S):
             return False
         sample = self._pieces / self._busy_s
+        is_fall = bool(self.rate) and sample < _FALL * (self.rate or 0.0)
+        if is_fall and self._busy_s < _FALL_S:
+            return False
         self._busy_s, self._pieces = 0.0, 0
-        self.rate = sample if not self.rate else self.rate + _WEIGHT * (sample - self.rate)
+        self.rate = sample if is_fall or not self.rate else self.rate + _WEIGHT * (sample - self.rate)
+        self.has_fallen = is_fall or self.has_fallen
         turn_s = self._delay_s + self._relay_s + _SLACK_S
         window = round(self.rate * turn_s)
         self.is_slow = window <= 1 and self.rate * (turn_s - _SLACK_S) < _SHORT_TURN

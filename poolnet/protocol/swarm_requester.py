@@ -39,8 +39,9 @@ _OVERDUE_S = 0.5
 _ORIGIN_OVERDUE_S = 2.0
 _MAX_LATE = 256
 #: A want asks for what all links together bring in this time, but not for more than so many pieces: a want and its
-#: answer cost as much work as a piece, and where pieces come fast they can wait for each other.
-_BATCH_S = 0.04
+#: answer cost as much work as a piece, and where pieces come fast they can wait for each other. The windows have as
+#: much slack (protocol/swarm_pace.py).
+_BATCH_S = 0.1
 _MAX_BATCH = 8
 #: That rate is measured over so much time, and forgotten by half with each measurement.
 _METER_S = 0.1

@@ -28,12 +28,9 @@ _HOLD_BACK_PIECES = 8
 _MAX_HOLD_BACK_S = 10.0
 #: ... nor are the pieces of smaller files: there a quarter of a second is worth more than a few uploads.
 _MIN_HOLD_BACK_CHUNKS = 16
-#: So few pieces since the last announcement: the next waits only for this. That is about a frame a piece, and
-#: where pieces are slow, an uplink would stand idle until the others know what they could ask it for.
-_FEW_NEWS = 2
-_SOON_S = 0.4 * HAVE_INTERVAL_S
-#: So many: the next waits for this. An announcement to every neighbour costs as much work as a few pieces do.
-_MANY_NEWS = 6
+#: So many pieces since the last announcement: the next waits for this. An announcement to every neighbour costs as much
+#: work as a few pieces do. Where pieces come one by one, each is announced at once, so that no uplink stands idle.
+_MANY_NEWS = 4
 _LATER_S = 2 * HAVE_INTERVAL_S
 _INFINITE = float("inf")
 
@@ -382,8 +379,6 @@ class PieceServer:
 
 def _announce_after_s(news: int) -> float:
     """Return how long what is new has to wait after an announcement of so many pieces."""
-    if news <= _FEW_NEWS:
-        return _SOON_S
     return HAVE_INTERVAL_S if news < _MANY_NEWS else _LATER_S
 
 
