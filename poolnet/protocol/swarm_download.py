@@ -180,13 +180,14 @@ class FileDownload:
     def forget(self, source: Source, pieces: Ranges) -> None:
         """Note that a peer has these pieces no more; promises of them are void."""
         gone = RangeSet.from_ranges(pieces)
-        self.uncount(source)
+        if source.is_counted:
+            self._discount(source, source.has.intersection(gone).to_ranges())
         source.has.difference_update(gone)
         source.is_origin = False
         source.late -= {piece for piece in source.late if piece in gone}
         self.release(source, [piece for piece in source.promised if piece in gone])
         if not source.pace.is_stalled:
-            self.count(source)
+            self.count(source)  # if it was an origin
 
     def count(self, source: Source) -> None:
         """Let a partial holder's pieces count as held by somebody else than an origin."""
@@ -224,6 +225,13 @@ class FileDownload:
             self.rare.discard_range(start, stop)
             for low, high in within([(start, stop)], self.open):
                 source.useful.add_range(low, high)
+
+    def _discount(self, source: Source, runs: Iterable[Run]) -> None:
+        for start, stop in runs:
+            self._holders.discard_range(start, stop)
+            source.useful.discard_range(start, stop)
+            for low, high in list(without(within([(start, stop)], self.open), self._holders.at_least(1))):
+                self.rare.add_range(low, high)
 
     def expects(self, source: Source, piece: int) -> bool:
         """Return whether a peer may send this piece now.
