@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: test lint types layers unit demo bench clean
+.PHONY: setup test lint types layers unit demo bench clean
+
+setup: $(VENV)/.installed  ## what make alone does
+	@echo "poolnet is installed: $(BIN)/poolnet --help shows what it does, make demo shows it at work, make test tests it"
 
 test: lint types layers unit  ## what CI runs
 

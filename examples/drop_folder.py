@@ -17,46 +17,46 @@ LOOK_EVERY_S = 1.0
 
 async def offer_new_files(pool: poolnet.PoolNet, folder: Path) -> None:
     """Offer each file that appears in `folder`, once it has stayed the same from one look to the next."""
-    seen: dict[Path, tuple[int, int]] = {}
+    seen, offered = dict[Path, tuple[int, int]](), dict[Path, tuple[int, int]]()
     while True:
         here = {offer.local_path for offer in pool.files.offers()}  # offered or fetched by us already
         for path in sorted(folder.iterdir()):
             if path in here or path.name.startswith(".") or path.suffix == ".part" or not path.is_file():
                 continue
             try:
-                found = path.stat()
-                if seen.get(path) == (found.st_size, found.st_mtime_ns):
+                found = (path.stat().st_size, path.stat().st_mtime_ns)
+                if seen.get(path) == found != offered.get(path):
+                    offered[path] = found  # once, also if the pool knows its content by another name
                     print(f"offered {(await pool.files.offer(path)).name}", flush=True)
-                seen[path] = (found.st_size, found.st_mtime_ns)
+                seen[path] = found
             except (OSError, poolnet.PoolnetError) as exc:  # it went away, or cannot be read
                 print(exc, flush=True)
         await trio.sleep(LOOK_EVERY_S)
 
 
-async def fetch(pool: poolnet.PoolNet, file_id: poolnet.FileId, kind: poolnet.OfferKind, folder: Path) -> None:
+async def fetch(pool: poolnet.PoolNet, offer: poolnet.OfferInfo, folder: Path) -> None:
     """Fetch one file; say what went wrong instead of ending everything."""
     try:
-        print(f"fetched {(await pool.files.download(file_id, folder, kind=kind)).name}", flush=True)
+        print(f"fetched {(await pool.files.download(offer.file_id, folder, kind=offer.kind)).name}", flush=True)
     except poolnet.PoolnetError as exc:  # among them OutputExists: one of that name is here already
-        print(exc, flush=True)
+        print(f"{offer.name} was not fetched: {exc}", flush=True)
 
 
 async def share(target: str, folder: Path, home: Path | None, listen: tuple[str, int] = ("::", 0)) -> None:
     """Join `target` (an invite, or a pool of this home) and keep `folder` shared until cancelled."""
-    folder = folder.absolute()
+    folder, asked = folder.absolute(), set[poolnet.FileId]()
     async with (
         poolnet.open_node(home, listen=listen) as node,
         node.join(target, name=f"folder {folder.name}") as pool,
-        pool.subscribe() as events,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(offer_new_files, pool, folder)
-        for offer in pool.files.offers():
-            if offer.local_path is None:
-                nursery.start_soon(fetch, pool, offer.file_id, offer.kind, folder)
-        async for event in events:
-            if isinstance(event, poolnet.FileOffered) and event.node != pool.node_id:
-                nursery.start_soon(fetch, pool, event.file_id, event.kind, folder)
+        while True:
+            for offer in pool.files.offers():
+                if offer.state == "offered" and offer.kind != "stream" and offer.file_id not in asked:
+                    asked.add(offer.file_id)
+                    nursery.start_soon(fetch, pool, offer, folder)
+            await trio.sleep(LOOK_EVERY_S)
 
 
 def main() -> None:

@@ -419,6 +419,7 @@ class PoolNet:
             rng=rng,
             apply=self._effects.apply,
             apply_ephemeral=self._apply_ephemeral,
+            restore=self._effects.restore,
             report=self.report,
             room=self._events.room,
         )

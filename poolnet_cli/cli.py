@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import click
 
-from poolnet import LocalError
+from poolnet import LocalError, parse_invite_link
 from poolnet.limits import DEFAULT_INVITE_LIFETIME_S, MAX_TEXT_CHARS
 from poolnet_cli import launch
+from poolnet_cli.arguments import POOL, WHOLE_PATH, is_invite
 from poolnet_cli.cli_files import FILE_COMMANDS
 from poolnet_cli.commands.serve import serve as run_server
 from poolnet_cli.demo import run_demo
@@ -39,6 +40,8 @@ from poolnet_cli.terminal import STDERR, rows_for_feed, write_text
 #: Bytes of standard input that `send -` reads: more than any text, so that what is too long is told as such.
 _MAX_STDIN_TEXT: Final = 16 * MAX_TEXT_CHARS
 _FROM_STDIN: Final = "-"
+#: What an invite has room for.
+_MAX_USES: Final = 2**32 - 1
 
 server_timeout = option(
     "--timeout", type=Duration(), default="15s", show_default=True, help="How long to wait for the sync server."
@@ -71,7 +74,7 @@ def cli() -> None:
 
 @cli.command()
 @option("--listen", type=SERVER_PORT, default="[::]", metavar="HOST:PORT", show_default=True)
-@option("--data", type=click.Path(path_type=Path), help="Its directory (default: server/ in the home).")
+@option("--data", type=WHOLE_PATH, help="Its directory (default: server/ in the home).")
 @option("--public-host", metavar="HOST", help="The host that others reach it by, for its address.")
 @global_options(is_root=False)
 @pass_settings
@@ -80,8 +83,8 @@ def serve(settings: Settings, listen: tuple[str, int], data: Path | None, public
 
     It brings the members of pools together, and carries neither messages nor files.
     """
-    directory = (data or settings.home / "server").expanduser().absolute()
-    params = {"host": listen[0], "port": listen[1], "data": str(directory), "public_host": public_host}
+    directory = data or settings.home / "server"
+    params = {"host": listen[0], "port": listen[1], "data": str(directory.absolute()), "public_host": public_host}
     reporter = make_reporter(settings, "serve")
     return run_until_signalled(lambda: run_server(params, reporter), reporter, stays=True)
 
@@ -98,8 +101,8 @@ def create(settings: Settings, name: str, server: str | None, timeout: float) ->
 
 
 @cli.command()
-@click.argument("pool")
-@option("--uses", type=click.IntRange(min=1), help="How many devices may join by it (default: any).")
+@click.argument("pool", type=POOL)
+@option("--uses", type=click.IntRange(1, _MAX_USES), metavar="N", help="How many devices may use it (default: any).")
 @option(
     "--expires",
     type=Duration(),
@@ -132,7 +135,11 @@ def join(settings: Settings, pool_or_invite: str, name: str | None, timeout: flo
     POOL_OR_INVITE is a pool of this device or an invite link. The link is a secret: it may also come from
     POOLNET_INVITE, or as the first line of standard input if this is "-".
     """
-    target = read_first_line() if pool_or_invite == _FROM_STDIN else pool_or_invite
+    target = (read_first_line() if pool_or_invite == _FROM_STDIN else pool_or_invite).strip()
+    if not target:
+        raise click.UsageError("no invite was given, and no pool of this device")
+    if is_invite(target):
+        parse_invite_link(target)  # before a home is made for it
     rows = None if settings.as_json else rows_for_feed()
     params = {"pool": target, "name": name, "cwd": os.getcwd(), "timeout_s": timeout, "rows": rows}
     return launch.run_on_home(
@@ -141,7 +148,7 @@ def join(settings: Settings, pool_or_invite: str, name: str | None, timeout: flo
 
 
 @cli.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @click.argument("text", nargs=-1, required=True)
 @option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to look for somebody.")
 @global_options(is_root=False)
@@ -157,7 +164,7 @@ def send(settings: Settings, pool: str, text: tuple[str, ...], timeout: float) -
 
 
 @cli.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @click.argument("text", nargs=-1, required=True)
 @option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to look for somebody.")
 @global_options(is_root=False)
@@ -172,7 +179,7 @@ def announce(settings: Settings, pool: str, text: tuple[str, ...], timeout: floa
 
 
 @cli.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @history_options
 @global_options(is_root=False)
 @pass_settings
@@ -185,7 +192,7 @@ def history(settings: Settings, /, pool: str, **given: Any) -> int:
 
 
 @cli.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @option("--for", "for_s", type=Duration(), metavar="DURATION", help="Delete what is older: 90d, 52w.")
 @option("--messages", type=click.IntRange(min=1), metavar="N", help="Delete all but the newest so many.")
 @option("--everything", is_flag=True, help="Keep everything, as at first.")
@@ -203,7 +210,7 @@ def keep(settings: Settings, pool: str, for_s: float | None, messages: int | Non
 
 
 @cli.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @option("--synced", is_flag=True, help="Until this device and its neighbours have the same history.")
 @option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to wait.")
 @global_options(is_root=False)
@@ -219,7 +226,7 @@ def wait(settings: Settings, pool: str, synced: bool, timeout: float) -> int:
 
 
 @cli.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @option("--all", "all_", is_flag=True, help="Members that are away, too.")
 @option("--timeout", type=Duration(), default="10s", show_default=True, help="How long to look for somebody.")
 @global_options(is_root=False)
@@ -238,7 +245,7 @@ def status(settings: Settings) -> int:
 
 
 @cli.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @global_options(is_root=False)
 @pass_settings
 def leave(settings: Settings, pool: str) -> int:
@@ -250,7 +257,7 @@ def leave(settings: Settings, pool: str) -> int:
 
 
 @cli.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=WHOLE_PATH)
 @option("--nodes", type=click.IntRange(2, 20), default=5, show_default=True, help="How many devices.")
 @global_options(is_root=False)
 @pass_settings

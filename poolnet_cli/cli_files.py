@@ -1,13 +1,13 @@
 """What can be typed about files, folders, pictures, streams and what they may take: part of the command line."""
 
 import os
-from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from poolnet_cli import launch
+from poolnet_cli.arguments import POOL, WHOLE_PATH, WholePath
 from poolnet_cli.command import Params
 from poolnet_cli.lines import FileData, Input
 from poolnet_cli.options import Duration, Settings, global_options, limit_options, option, pass_settings
@@ -18,12 +18,26 @@ _FROM_STDIN: Final = "-"
 _NO_ACTION: Final[Params] = {"action": None, "file": None, "priority": None}
 _GOES_ON: Final = "interrupted; the same command goes on from here"
 
-PathType = partial(click.Path, path_type=Path)
+
+class _Source(WholePath):
+    """A file to be read, or standard input."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value is None or value == _FROM_STDIN:
+            return None
+        path = super().convert(value, param, ctx)
+        if not os.path.exists(path):
+            self.fail(f"{value} is not there", param, ctx)
+        if os.path.isdir(path):
+            self.fail(f"{value} is a folder; poolnet offer takes those", param, ctx)
+        return path
 
 
 @click.command()
-@click.argument("pool")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PathType())
+@click.argument("pool", type=POOL)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=WHOLE_PATH)
 @option("--name", metavar="NAME", help="What others see, instead of its own name.")
 @option("--media", is_flag=True, help="Show pictures: everybody fetches them at once.")
 @option("--exclude", metavar="PATTERN", multiple=True, help="Of folders, leave out what this matches: '*.tmp', build/.")
@@ -47,12 +61,12 @@ def offer(
     if name is not None and len(paths) > 1:
         raise click.UsageError("--name is for one PATH")
     options = {"name": name, "media": media, "exclude": list(exclude), "hidden": hidden}
-    params = {"pool": pool, "paths": [_absolute(path) for path in paths], **options}
+    params = {"pool": pool, "paths": [str(path) for path in paths], **options}
     return launch.run_on_home(settings, "offer", params, stays=True)
 
 
 @click.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @option("--in", "folder", metavar="FOLDER", help="List what is in this folder instead; only its list is fetched.")
 @option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to wait for that list.")
 @global_options(is_root=False)
@@ -68,12 +82,12 @@ def files(settings: Settings, pool: str, folder: str | None, timeout: float) -> 
 
 
 @click.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @click.argument("files", metavar="FILE...", nargs=-1)
 @option("--all", "all_", is_flag=True, help="Everything that is offered and not here.")
 @option(
     "--out",
-    type=PathType(),
+    type=WHOLE_PATH,
     default=".",
     show_default=True,
     help="A directory; for one FILE also a path that does not exist.",
@@ -108,19 +122,19 @@ def get(
     """
     if bool(files) == all_:
         raise click.UsageError("name the FILEs to fetch, or fetch what is not here with --all")
-    if (all_ or len(files) > 1) and not os.path.isdir(_absolute(out)):
+    if (all_ or len(files) > 1) and not os.path.isdir(out):
         raise click.UsageError(f"--out {out} is not a directory; several files need one that is there")
     if only and len(files) != 1:
         raise click.UsageError("--only is for one FILE that is a folder")
     choice = {"files": list(files), "all": all_, "only": list(only), "kind": kind}
-    how = {"out": _absolute(out), "priority": priority, "background": background, "timeout_s": timeout}
+    how = {"out": str(out), "priority": priority, "background": background, "timeout_s": timeout}
     return launch.run_on_home(settings, "get", {"pool": pool, **choice, **how}, interrupted=_GOES_ON)
 
 
 @click.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @click.argument("file")
-@click.argument("out", type=PathType())
+@click.argument("out", type=WHOLE_PATH)
 @global_options(is_root=False)
 @pass_settings
 def save(settings: Settings, pool: str, file: str, out: Path) -> int:
@@ -129,11 +143,11 @@ def save(settings: Settings, pool: str, file: str, out: Path) -> int:
     Pictures that are shown are fetched into a cache, which forgets the oldest. OUT is a directory, or a path that does
     not exist.
     """
-    return launch.run_on_home(settings, "save", {"pool": pool, "file": file, "out": _absolute(out)})
+    return launch.run_on_home(settings, "save", {"pool": pool, "file": file, "out": str(out)})
 
 
 @click.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @option("--pause", metavar="FILE", help="Let it stand still, also after a restart.")
 @option("--resume", metavar="FILE", help="Go on with it, or try it again if it failed.")
 @option("--cancel", metavar="FILE", help="End it, and remove what was fetched of it.")
@@ -168,7 +182,7 @@ def downloads(
 
 
 @click.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @click.argument("file", required=False)
 @option("--message", metavar="ID", help="Take this message back instead (its id, or the beginning of it).")
 @option("--timeout", type=Duration(), default="5s", show_default=True, help="How long to look for somebody to tell.")
@@ -186,39 +200,34 @@ def retract(settings: Settings, pool: str, file: str | None, message: str | None
 
 
 @click.command()
-@click.argument("pool")
-@click.argument("file", default=_FROM_STDIN)
+@click.argument("pool", type=POOL)
+@click.argument("file", default=_FROM_STDIN, type=_Source())
 @option("--name", metavar="NAME", help="What others watch (default: the name of FILE).")
 @limit_options
 @global_options(is_root=False)
 @pass_settings
-def stream(settings: Settings, pool: str, file: str, name: str | None) -> int:
+def stream(settings: Settings, pool: str, file: Path | None, name: str | None) -> int:
     """Publish standard input in POOL, or FILE, as it comes. Prints "file_id  name".
 
     Whoever watches it gets the bytes while they come. When it has ended it is a file that is offered: unless a join
     runs in this home, this stays and gives it to whoever fetches it, until interrupted.
     """
-    path = None if file == _FROM_STDIN else Path(_absolute(Path(file)))
-    if name is None and path is None:
+    if name is None and file is None:
         raise click.UsageError("say by --name what others watch")
-    if path is not None and not os.path.exists(path):
-        raise click.UsageError(f"{file} is not there")
-    if path is not None and os.path.isdir(path):
-        raise click.UsageError(f"{file} is a folder; poolnet offer takes those")
-    params = {"pool": pool, "name": name or (path.name if path is not None else "")}
+    params = {"pool": pool, "name": name or (file.name if file is not None else "")}
     end = _NoticesEnd()
     return launch.run_on_home(
         settings,
         "stream",
         params,
         stays=lambda: end.has_ended,
-        make_input=lambda: Input(data=FileData(path)),
+        make_input=lambda: Input(data=FileData(file)),
         wrap=end.wrap,
     )
 
 
 @click.command()
-@click.argument("pool")
+@click.argument("pool", type=POOL)
 @click.argument("stream", metavar="NAME")
 @option("--from-start", is_flag=True, help="From its first byte on; nothing is skipped.")
 @option("--timeout", type=Duration(), default="30s", show_default=True, help="How long to look for the stream.")
@@ -235,7 +244,7 @@ def watch(settings: Settings, pool: str, stream: str, from_start: bool, timeout:
     return launch.until_output_closes(lambda: launch.run_on_home(settings, "watch", params))
 
 
-@click.command("settings")
+@click.command("settings", context_settings={"ignore_unknown_options": True})  # so that -5 is a wrong VALUE
 @click.argument("name", required=False, type=click.Choice(list(SETTINGS)))
 @click.argument("value", required=False)
 @global_options(is_root=False)
@@ -276,11 +285,3 @@ class _NoticesEnd:
     async def record(self, record: Record) -> None:
         await self._reporter.record(record)
         self.has_ended |= record["event"] == "stream_ended"
-
-
-def _absolute(path: Path) -> str:
-    try:
-        path = path.expanduser().absolute()
-        return str(path.resolve() if ".." in path.parts else path)  # links before a ".." are followed
-    except (RuntimeError, OSError) as exc:  # no such user, or the current directory is gone
-        raise click.UsageError(f"cannot tell where {path} is; write the whole path") from exc

@@ -6,6 +6,7 @@ a process with another working directory), a reporter, and what goes into it: ty
 """
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -41,5 +42,9 @@ class Command:
     holds_home: bool = False
     #: When it is done, how long commands of others that use the home through it may take to finish.
     linger_s: float = 2.0
+    #: Whether a home is made for it where there is none: it begins something. Others have nothing to work on there.
+    makes_home: Callable[[Params], bool] = lambda _params: False
+    #: What it does instead where there is no home; without it, it fails because there is no such pool.
+    run_without_home: Callable[[Path, Params, Reporter], Awaitable[None]] | None = None
     #: It reads typed lines, or bytes.
     takes_input: bool = False

@@ -49,6 +49,10 @@ MAX_QUEUED_LINES: Final = 64
 #: ... and bytes, in the pieces that they were sent in.
 MAX_QUEUED_DATA: Final = 4
 
+_KILLED: Final = (
+    "the process that did the work in this home was killed; run the same command again, a download goes on where it was"
+)
+
 Execute = Callable[[str, dict[str, Any], Reporter, Input], Awaitable[None]]
 
 
@@ -350,7 +354,7 @@ async def _pass_on_output(remote: _JsonLines, reporter: Reporter, has_begun: tri
     if has_begun.is_set():
         return {
             "exit": FAILED,
-            "error": {"code": "interrupted", "message": "the process that held the home was killed"},
+            "error": {"code": "interrupted", "message": _KILLED},
         }
     return None
 

@@ -54,7 +54,6 @@ def run_demo(file: Path | None, *, nodes: int, settings: Settings) -> int:
         CommandFailed: something is missing at the end, or a process ended.
     """
     if file is not None:
-        file = file.expanduser().absolute()
         check_source(str(file))
         if file.is_dir():
             raise SourceUnavailable(f"{file} is a folder; the demo passes a file around")

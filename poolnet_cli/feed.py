@@ -186,10 +186,11 @@ def _parse_offer(rest: str) -> OfferFile:
             flags.add(match["flag"])
         else:
             values[match["option"]].append(_unquoted(match["value"]))
-    if not rest or rest.startswith("--"):
+    path = _unquoted(rest)
+    if not path or rest.startswith("--"):
         raise ValueError("type /offer, --media, --hidden, --name NAME or --exclude PATTERN if you like, and a path")
     return OfferFile(
-        _unquoted(rest),
+        path,
         name=values["name"][-1] if values["name"] else None,
         media="media" in flags,
         exclude=tuple(values["exclude"]),

@@ -284,7 +284,10 @@ class FeedRenderer:
         if self._has_lost_server:
             return ""  # as before
         self._has_lost_server = True
-        return self._news(f"no sync server now: {record['reason']}; talk and files go on, and it is tried again")
+        return self._news(
+            f"no sync server now: {record['reason']}; talk and files go on with who is linked, "
+            "nobody else is found until one answers (it is tried again)"
+        )
 
     def _server_attached(self, record: Record) -> str:
         if not self._has_lost_server:

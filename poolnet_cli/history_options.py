@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from poolnet_cli.arguments import WHOLE_PATH
 from poolnet_cli.command import Params
 from poolnet_cli.options import Moment
 
@@ -41,7 +42,7 @@ def history_options(function: F) -> F:
             option("--search", metavar="WORDS", help='With all these words; word* and "several words" work.'),
             option("--session", type=click.IntRange(min=1), metavar="N", help="The N-th session; 1 is the latest."),
             option("--sessions", is_flag=True, help="List the sessions: talk without a pause of half an hour."),
-            option("--export", type=click.Path(path_type=Path), metavar="FILE", help="Write all of it to a new file."),
+            option("--export", type=WHOLE_PATH, metavar="FILE", help="Write all of it to a new file."),
             option("--format", type=click.Choice(["jsonl", "markdown"]), help="Of --export (default: by its suffix)."),
         )
     ):
@@ -68,7 +69,7 @@ def history_params(given: dict[str, Any]) -> Params:
         "search": _words(given["search"]),
         "session": given["session"],
         "sessions": given["sessions"],
-        "export": None if export is None else str(export.expanduser().absolute()),
+        "export": None if export is None else str(export),
         "format": _export_format(export, given["format"]),
     }
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Final
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -24,10 +24,12 @@ class Ink:
 
     Args:
         is_terminal: whether styles (and the terminal's width) apply.
+        descriptor: of the terminal whose size counts; without it, that of the environment, or of standard output.
     """
 
-    def __init__(self, *, is_terminal: bool) -> None:
+    def __init__(self, *, is_terminal: bool, descriptor: int | None = None) -> None:
         self.is_terminal = is_terminal
+        self._descriptor = descriptor
 
     def line(self, *pieces: Piece) -> str:
         """Return one line, its end included. The pieces' texts are made printable."""
@@ -36,24 +38,37 @@ class Ink:
             text.append(printable(content), style=style)
         return self._draw(text, width=_UNBOUNDED)
 
-    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-        """Return a table with aligned columns; headings that end in ``>`` are of columns of numbers."""
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], *, cuts: bool = False) -> str:
+        """Return a table with aligned columns; headings that end in ``>`` are of columns of numbers.
+
+        Args:
+            cuts: on a terminal, each row is one line: what has no room is cut off. Otherwise it is folded.
+        """
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for heading in headings:
             is_number = heading.endswith(">")
-            table.add_column(heading.rstrip(">"), justify="right" if is_number else "left", overflow="fold")
+            justify: JustifyMethod = "right" if is_number else "left"
+            table.add_column(heading.rstrip(">"), justify=justify, overflow="fold", no_wrap=cuts and is_number)
         for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
+            table.add_row(*(_cell(cell, cuts=cuts) for cell in row))
         drawn = self._draw(table, width=self.width() if self.is_terminal else _UNBOUNDED)
         return "".join(line.rstrip() + "\n" for line in drawn.splitlines())
 
     def width(self) -> int:
         """Return the columns of the terminal."""
-        return shutil.get_terminal_size().columns
+        return self._size().columns
 
     def height(self) -> int:
         """Return the rows of the terminal."""
-        return shutil.get_terminal_size().lines
+        return self._size().lines
+
+    def _size(self) -> os.terminal_size:
+        if self._descriptor is not None:
+            try:
+                return os.get_terminal_size(self._descriptor)  # as it is now: COLUMNS is as it was
+            except OSError:
+                pass
+        return shutil.get_terminal_size()
 
     def _draw(self, content: Text | Table, *, width: int) -> str:
         buffer = io.StringIO()
@@ -72,4 +87,10 @@ class Ink:
 
 def ink_for(descriptor: int) -> Ink:
     """Return ink that suits a file descriptor."""
-    return Ink(is_terminal=os.isatty(descriptor) and os.environ.get("TERM") != "dumb")
+    return Ink(is_terminal=os.isatty(descriptor) and os.environ.get("TERM") != "dumb", descriptor=descriptor)
+
+
+def _cell(text: str, *, cuts: bool) -> Text:
+    if cuts:
+        return Text(printable(text), no_wrap=True, overflow="ellipsis")
+    return Text(printable(text))

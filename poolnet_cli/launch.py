@@ -64,7 +64,7 @@ def run_on_home(
         Whatever made it fail.
     """
     reporter = make_reporter(settings, name, has_prompt=reads_lines)
-    home = settings.home.expanduser().absolute()
+    home = settings.home.absolute()
     runner = Runner(commands=COMMANDS, home=home, bind=settings.bind, limits=settings.limits)
     make = make_input or Input
     if reads_lines and isinstance(reporter, TextReporter):

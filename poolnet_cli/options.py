@@ -3,20 +3,16 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 import click
 
 from poolnet import InvalidAddress, default_home, parse_server_address
 from poolnet.limits import DEFAULT_SERVER_PORT
+from poolnet_cli.arguments import HomePath, ParamType
 from poolnet_cli.settings import MAX_DOWNLOADS, Limits, parse_rate
 from poolnet_cli.units import parse_duration, parse_size, parse_time
-
-if TYPE_CHECKING:
-    ParamType = click.ParamType[Any, Any]
-else:
-    ParamType = click.ParamType  # generic in newer versions of click only
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -198,7 +194,7 @@ def _store_limit(ctx: click.Context, param: click.Parameter, value: Any) -> None
 
 
 _GLOBAL: Final[tuple[tuple[tuple[str, ...], str, dict[str, Any]], ...]] = (
-    (("--home",), "home", {"type": click.Path(path_type=Path), "help": "The home directory of this device."}),
+    (("--home",), "home", {"type": HomePath(), "metavar": "DIR", "help": "The home directory of this device."}),
     (("--bind",), "bind", {"type": ANY_PORT, "metavar": "HOST:PORT", "help": "Where its UDP socket is bound."}),
     (("--json",), "as_json", {"is_flag": True, "help": "Print one JSON object a line."}),
     (("--verbose", "-v"), "verbose", {"is_flag": True, "help": "Log to standard error, and show tracebacks."}),

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 import trio
 
-from poolnet import PoolnetError, Unreachable, printable
+from poolnet import InvalidAddress, PoolnetError, Unreachable, printable
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -82,6 +82,8 @@ def _outcome_of_one(error: BaseException) -> Outcome:
     match error:
         case CommandFailed():
             return error.outcome
+        case InvalidAddress():  # typed, whatever found out
+            return Outcome(exit_code=USAGE, code=error.code, message=_sentence(error))
         case Unreachable():
             return Outcome(exit_code=UNREACHABLE, code=error.code, message=_sentence(error))
         case PoolnetError():

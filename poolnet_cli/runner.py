@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from poolnet import LocalError, StoreLocked
+from poolnet import LocalError, StoreLocked, UnknownPool
 from poolnet_cli.command import Call, Command, Params
 from poolnet_cli.control import connect_control, open_control_server, run_remotely
 from poolnet_cli.lines import Input
@@ -58,11 +58,15 @@ class Runner:
             make_input: makes what goes into it; called again if a process that should run it ends before it begins.
 
         Raises:
+            UnknownPool: there is no home, and it works on one; nothing is made.
             StoreLocked: another process holds the home and does not take commands.
             CommandFailed: it failed in the process that holds the home.
             PoolnetError, OSError, ExceptionGroup of them: it failed here.
         """
         command = self.commands[name]
+        if not command.makes_home(params) and not await trio.to_thread.run_sync(_has_something, self.home):
+            await self._run_without_home(command, params, reporter)
+            return
         give_up_at = trio.current_time() + HANDOVER_S
         while True:
             stream = await connect_control(self.home)
@@ -79,6 +83,14 @@ class Runner:
                 if trio.current_time() >= give_up_at:
                     raise
             await trio.sleep(_HANDOVER_POLL_S)
+
+    async def _run_without_home(self, command: Command, params: Params, reporter: Reporter) -> None:
+        if command.run_without_home is None:
+            pool = params.get("pool", "")
+            raise UnknownPool(
+                f"there is no pool {pool!r}: {self.home} is no home of a device yet; poolnet join INVITE makes it one"
+            )
+        await command.run_without_home(self.home, params, reporter)
 
     async def _run_there(
         self,
@@ -114,6 +126,16 @@ class Runner:
         if command is None:
             raise LocalError(f"the running poolnet does not know the command {name}; it may be an older version")
         await command.run(Call(session=session, params=params, reporter=reporter, input=given))
+
+
+def _has_something(home: Path) -> bool:
+    """Return whether there is a home, or something else that is to be looked at when it is opened."""
+    try:
+        return bool(os.listdir(home))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # opening it says what is wrong
 
 
 async def until_signalled(

@@ -4,7 +4,7 @@ from poolnet_cli.entry_text import SHORT, full_time, kind_word
 from poolnet_cli.ink import Ink
 from poolnet_cli.reporter import Record
 from poolnet_cli.settings import SETTINGS
-from poolnet_cli.units import format_long_duration, format_rate, format_size
+from poolnet_cli.units import fitted, format_long_duration, format_rate, format_size
 
 #: Participants of a session that its row names.
 _MAX_NAMES = 6
@@ -15,7 +15,7 @@ def files_table(ink: Ink, records: list[Record]) -> str:
     rows = [
         (
             record["file_id"][:SHORT],
-            record["name"],
+            fitted(record["name"]),
             kind_word(record),
             "-" if record.get("kind") == "stream" else format_size(record["size"]),
             str(record["holders"]),
@@ -23,7 +23,7 @@ def files_table(ink: Ink, records: list[Record]) -> str:
         )
         for record in records
     ]
-    return ink.table(("FILE", "NAME", "KIND", "SIZE>", "HOLDERS>", "HERE"), rows)
+    return ink.table(("FILE", "NAME", "KIND", "SIZE>", "HOLDERS>", "HERE"), rows, cuts=True)
 
 
 def _state(record: Record) -> str:
@@ -48,7 +48,7 @@ def downloads_table(ink: Ink, records: list[Record]) -> str:
     rows = [
         (
             record["file_id"][:SHORT],
-            record["name"],
+            fitted(record["name"]),
             f"{_percent(record)} of {format_size(record['size'])}",
             _standing(record),
             format_rate(record["rate"]) if record["rate"] else "-",

@@ -4,6 +4,7 @@ Writing waits in a thread, so that a reader that does not read holds up nothing 
 """
 
 import base64
+import errno
 import json
 import math
 import os
@@ -25,6 +26,8 @@ from poolnet_cli.transfers import Transfers
 STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
+#: What they are called when they fail.
+_OUTPUTS: Final = {STDOUT: "standard output", STDERR: "standard error"}
 _PROMPT: Final = "> "
 #: A line read so soon after something was written may have been typed before it (pasted): its echo is further up.
 _SAFE_TO_ERASE_S: Final = 0.15
@@ -69,8 +72,12 @@ async def write_data(descriptor: int, data: bytes) -> None:
 
 def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError as exc:
+        reason = "it is closed" if exc.errno == errno.EBADF else exc.strerror
+        raise OSError(exc.errno, reason, _OUTPUTS.get(descriptor)) from exc
 
 
 def json_line(record: Record) -> str:

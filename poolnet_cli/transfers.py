@@ -13,7 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from poolnet import printable
 from poolnet_cli.ink import Ink, Piece
 from poolnet_cli.reporter import Record
-from poolnet_cli.units import format_duration, format_rate, format_size
+from poolnet_cli.units import fitted, format_duration, format_rate, format_size
 
 #: Where there is no terminal: how long something takes before it is told, and how often then.
 FIRST_TOLD_S: Final = 5.0
@@ -159,7 +159,7 @@ class Transfers:
         return [self._line(row, texts, widths, name_width) for row, texts in zip(rows, cells, strict=True)]
 
     def _line(self, row: _Transfer, texts: Sequence[str], widths: Sequence[int], name_width: int) -> str:
-        pieces: list[Piece] = [(_fitted(row.name, name_width), "" if row.is_here else "dim")]
+        pieces: list[Piece] = [(set_cell_size(fitted(row.name, name_width), name_width), "" if row.is_here else "dim")]
         for place, (text, width) in enumerate(zip(texts, widths, strict=True)):
             if place == 0 and width:
                 filled = width * row.done // max(row.size, 1)
@@ -172,10 +172,3 @@ class Transfers:
 def _width(widths: Sequence[int]) -> int:
     """Return the cells that columns take, with what is between them."""
     return sum(width + 2 for width in widths if width)
-
-
-def _fitted(name: str, width: int) -> str:
-    """Return a name in so many cells, cut if it is longer."""
-    if cell_len(name) <= width or width < 2:
-        return set_cell_size(name, width)
-    return set_cell_size(name, width - 1) + "…"

@@ -1,9 +1,13 @@
-"""Durations, times, sizes and rates as people type and read them."""
+"""Durations, times, sizes and rates as people type and read them, and names in the room there is."""
 
 import re
 from datetime import datetime, time, timedelta
 from typing import Final
 
+from rich.cells import cell_len, set_cell_size
+
+#: Cells of a name in a table.
+_MAX_NAME: Final = 60
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 #: A hundred years: beyond this a duration is a typing error, and dates stop to work.
@@ -133,3 +137,10 @@ def format_size(size_bytes: float) -> str:
 def format_rate(rate_bytes_per_s: float) -> str:
     """Return a rate: ``12.3 MiB/s``."""
     return f"{format_size(rate_bytes_per_s)}/s"
+
+
+def fitted(name: str, width: int = _MAX_NAME) -> str:
+    """Return a name in at most so many cells of a terminal, cut if it is longer."""
+    if cell_len(name) <= width:
+        return name
+    return set_cell_size(name, width) if width < 2 else set_cell_size(name, width - 1) + "…"

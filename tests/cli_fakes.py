@@ -157,6 +157,7 @@ class FakeFiles:
         self.may_complete = trio.Event()
         self.failing: dict[str, Exception] = {}
         self.changes: list[tuple[Any, ...]] = []
+        self.folder_files = 3
         self.infos: list[DownloadInfo] = []
         self.limits: dict[str, int | None] = {}
         self.entries: tuple[FolderEntry, ...] = ()
@@ -185,7 +186,9 @@ class FakeFiles:
         self, path: Path, *, name: str | None = None, exclude: Any, include_hidden: bool, on_progress: Any = None
     ) -> OfferInfo:
         self.changes.append(("folder", path.name, tuple(exclude), include_hidden))
-        self.known.append(offer_info(200 + len(self.known), name or path.name, ME, kind="folder", file_count=3))
+        self.known.append(
+            offer_info(200 + len(self.known), name or path.name, ME, kind="folder", file_count=self.folder_files)
+        )
         return self.known[-1]
 
     async def offer_media(self, path: Path, *, name: str | None = None, on_progress: Any = None) -> OfferInfo:
@@ -299,6 +302,9 @@ class FakePool:
         self.files = FakeFiles()
         self.events = EventStream[PoolEvent]()
         self.is_linked = trio.Event()
+        self.is_attached = True
+        self.may_deliver = trio.Event()
+        self.may_deliver.set()
         self.sent: list[str] = []
         self.people: list[MemberInfo] = [member(ME, "me", linked=False)]
 
@@ -357,7 +363,12 @@ class FakePool:
             return
         raise Unreachable("nobody was there")
 
-    delivered = wait_linked
+    async def delivered(self, timeout_s: float) -> None:
+        with trio.move_on_after(timeout_s):
+            await self.may_deliver.wait()
+            await self.wait_linked(timeout_s)
+            return
+        raise Unreachable(f"nobody confirmed it within {timeout_s:g} s")
 
 
 class FakeNode:

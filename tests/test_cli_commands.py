@@ -17,6 +17,7 @@ from poolnet import (
     NodeLeft,
     OutputExists,
     Refused,
+    ServerLost,
     SourceUnavailable,
     TextTooLong,
     UnknownFile,
@@ -108,6 +109,56 @@ async def test_send_gives_up_in_time_and_has_sent_nothing(jumping_clock: MockClo
             await talk.send(desk.call(Recorder(), text="hi", timeout_s=30))
         assert trio.current_time() - began_at < 31
         assert desk.pool.sent == []
+
+
+async def test_what_nobody_confirms_is_told_with_the_time_that_was_given(jumping_clock: MockClock):
+    recorder = Recorder()
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        desk.pool.may_deliver = trio.Event()
+        desk.pool.files.known.append(offer_info(9, "big", ME))
+
+        async def link_after_a_while() -> None:
+            await trio.sleep(2)
+            desk.pool.is_linked.set()
+
+        nursery.start_soon(link_after_a_while)
+        with pytest.raises(Unreachable, match="within 4 s"):
+            await talk.send(desk.call(Recorder(), text="hi", timeout_s=4))
+        desk.pool.is_linked = trio.Event()
+        nursery.start_soon(link_after_a_while)
+        began_at = trio.current_time()
+        await offers.retract(desk.call(recorder, file="big", message=None, timeout_s=5))
+        assert trio.current_time() - began_at < 6
+    assert "nobody has confirmed it yet, others will hear of it" in recorder.notes[0]
+
+
+@pytest.mark.parametrize(("is_attached", "is_told_before"), [(False, False), (True, False), (False, True)])
+async def test_a_server_that_does_not_answer_is_told_soon_unless_that_is_known(
+    jumping_clock: MockClock, is_attached: bool, is_told_before: bool
+):
+    recorder = Recorder()
+    async with open_desk() as desk:
+        desk.pool.is_attached = is_attached
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(join, desk.call(recorder, name=None, cwd="/", rows=20))
+            await trio.sleep(1)
+            if is_told_before:
+                desk.pool.events.publish(ServerLost(address="h:1", reason="gone"))
+            await trio.sleep(2.5)
+            nursery.cancel_scope.cancel()
+    reasons = [record["reason"] for record in recorder.records if record["event"] == "server_lost"]
+    expected = "gone" if is_told_before else "none has answered yet at 192.0.2.7:7665"
+    assert reasons == ([] if is_attached else [expected])
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"),
+    [(2.2 * 1024**2, [2.2, 1.1, 0.55, 0.275, 0, 0]), (100 * 1024, [0.098, 0.098, 0.098, 0.098, 0, 0]), (0.0, [0, 0])],
+)
+def test_the_rate_of_what_gets_nothing_sinks_within_seconds(rate: float, shown: list[float]):
+    seconds = (0.5, 1.5, 2.5, 3.5, 4.5, 60)
+    rates = [fetching._rate_after_silence(rate, silent_s) / 1024**2 for silent_s in seconds[: len(shown)]]
+    assert rates == pytest.approx(shown, abs=0.001)
 
 
 async def test_send_where_the_pool_is_joined_waits_for_nobody(jumping_clock: MockClock):
@@ -253,7 +304,7 @@ async def test_get_is_patient_once_something_has_come(jumping_clock: MockClock, 
 async def test_get_does_not_enter_for_a_path_that_is_taken(jumping_clock: MockClock, tmp_path: Path):
     (tmp_path / "taken").write_text("precious")
     async with open_desk() as desk:
-        with pytest.raises(OutputExists, match="never overwrites"):
+        with pytest.raises(OutputExists, match="is there already"):
             await fetching.get(desk.call(Recorder(), files=["big"], out=str(tmp_path / "taken"), timeout_s=30))
         assert desk.node.joins == 0
 

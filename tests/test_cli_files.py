@@ -29,7 +29,7 @@ from poolnet_cli.render import renderer_for
 
 async def test_a_directory_is_a_folder_and_a_picture_is_shown_if_asked_for(jumping_clock: MockClock, tmp_path: Path):
     (tmp_path / "trip").mkdir()
-    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n and so on")
     recorder = Recorder()
     async with open_desk() as desk, desk.session.use_pool(GARDEN):
         trip, picture = str(tmp_path / "trip"), str(tmp_path / "a.png")
@@ -251,7 +251,7 @@ async def test_downloads_are_listed_and_one_is_changed_by_its_name(jumping_clock
         ]
         await downloads.downloads(desk.call(recorder, **NOTHING))
         assert [record["state"] for record in recorder.records] == ["complete", "queued", "failed"]
-        assert recorder.records[1]["reason"] == "it waits for a join in this home"
+        assert recorder.records[1]["reason"] == "it waits for the next join"
         recorder.records.clear()
         async with desk.session.use_pool(GARDEN):
             await downloads.downloads(desk.call(recorder, **NOTHING))

@@ -11,6 +11,11 @@ import poolnet_cli.launch
 from poolnet_cli.options import Settings
 from poolnet_cli.settings import Limits
 
+SECRET = "thzu2kz5hfudletrtktpd5ftwfr466ocllntrnmcjfqs5f67iafa"
+INVITE = (
+    "poolnet://127.0.0.1:7665/hqiqgkpuxxv3siyelvnazgtxmmhvjthjhiz2qdow5d5uvqz3b7ba/"
+    f"krufetlhal5dmxtuvhg2rvak7ukf44hfkblygdnh6kbs6xivm73a#{SECRET}"
+)
 Calls = list[tuple[Settings, str, dict[str, Any]]]
 
 
@@ -68,11 +73,67 @@ def test_every_option_of_a_command_may_come_from_the_environment(run, calls: Cal
 
 
 def test_an_invite_comes_from_the_environment_or_standard_input(run, calls: Calls, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("POOLNET_INVITE", "poolnet://from-environment")
+    monkeypatch.setenv("POOLNET_INVITE", INVITE)
     run("join")
-    monkeypatch.setattr(poolnet_cli.cli, "read_first_line", lambda: "poolnet://from-stdin")
+    monkeypatch.setattr(poolnet_cli.cli, "read_first_line", lambda: "from-stdin")
     run("join", "-")
-    assert [params["pool"] for _, _, params in calls] == ["poolnet://from-environment", "poolnet://from-stdin"]
+    assert [params["pool"] for _, _, params in calls] == [INVITE, "from-stdin"]
+
+
+def test_an_invite_that_is_cut_off_is_told_before_anything_is_made(run, calls: Calls, capfd):
+    assert run("join", INVITE[:-60]) == 1
+    assert "cut off" in capfd.readouterr().err
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--home", "", "status"),
+        ("status", "--home", ""),
+        ("serve", "--data", ""),
+        ("offer", "garden", ""),
+        ("offer", "garden", "a", ""),
+        ("get", "garden", "a", "--out", ""),
+        ("save", "garden", "a", ""),
+        ("stream", "garden", "", "--name", "x"),
+        ("history", "garden", "--export", ""),
+        ("demo", ""),
+        ("join", ""),
+        ("join", "-"),
+        ("files", ""),
+        ("send", " ", "hi"),
+    ],
+)
+def test_what_an_unset_variable_comes_to_stands_for_nothing(
+    run, calls: Calls, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+):
+    monkeypatch.setattr(poolnet_cli.cli, "read_first_line", lambda: "")
+    assert run(*arguments) == 2
+    assert calls == []
+    told = capfd.readouterr().err
+    assert "is empty" in told or "no invite was given" in told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("send", INVITE, "hi"), ("files", INVITE), ("create", "x", "--server", INVITE), ("join", INVITE + "x")],
+)
+def test_the_secret_of_an_invite_is_never_printed(
+    run, calls: Calls, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+):
+    assert run(*arguments, "--json") in (1, 2)
+    captured = capfd.readouterr()
+    assert captured.err
+    assert SECRET[:10] not in captured.err + captured.out
+    assert calls == []
+
+
+def test_a_home_is_a_directory(run, calls: Calls, capfd: pytest.CaptureFixture[str], tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"x")
+    assert run("--home", str(tmp_path / "file"), "status") == 2
+    assert "is not a directory" in capfd.readouterr().err
+    assert calls == []
 
 
 def test_words_of_a_text_need_no_quotes(run, calls: Calls):
@@ -190,6 +251,9 @@ def test_a_feed_for_people_knows_the_rows_of_the_screen_and_one_for_programs_has
         ("send", "garden"),
         ("join",),
         ("invite", "garden", "--uses", "0"),
+        ("invite", "garden", "--uses", "99999999999"),
+        ("status", "--bind", "127.0.0.1:99999"),
+        ("status", "--home", "~nobody-of-that-name"),
         ("invite", "garden", "--expires", "soon"),
         ("serve", "--listen", "host:port"),
         ("create", "x", "--server", "example.org"),

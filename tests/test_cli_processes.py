@@ -1,8 +1,11 @@
 """Real processes: bad input, ends and signals, and the socket of a home."""
 
+import shlex
 import signal
+import sys
 from pathlib import Path
 
+import pytest
 import trio
 from cli_harness import Cli, open_cli
 
@@ -32,6 +35,7 @@ async def test_bad_input_is_one_sentence_and_a_code(tmp_path: Path):
 
 
 async def check_failure(cli: Cli, home: str, arguments: tuple[str, ...], code: int, word: str) -> None:
+    assert (await cli.run(home, "settings", "tcp", "on")).code == 0  # which makes it a home
     done = await cli.run(home, *arguments)
     assert (done.code, done.records[-1]["code"]) == (code, word), done
     assert is_one_sentence(done.stderr), done
@@ -131,3 +135,41 @@ async def test_what_a_killed_join_leaves_does_not_stand_in_the_way(tmp_path: Pat
         again = await cli.join("ada", "garden")
         assert again.events[0]["pool"] == ada.events[0]["pool"]
         assert len(encode_id(bytes(32))) == len(again.events[0]["node"])
+
+
+async def test_what_was_withdrawn_in_an_earlier_session_is_no_news_in_the_next(tmp_path: Path):
+    async with open_cli(tmp_path) as cli:
+        ada, bob = await cli.pool_of("ada", "bob")
+        names = ("gone", "again")
+        for name in names:
+            (tmp_path / name).write_text(name)
+            await ada.type_line(f"/offer {tmp_path / name}")
+            await bob.event("offer", name=name)
+            assert (await cli.run("ada", "retract", "garden", name)).code == 0
+            await bob.event("retracted", file_id=ada.all_of("offer", name=name)[0]["file_id"])
+        await ada.type_line(f"/offer {tmp_path / 'again'}")
+        await bob.event("offer", name="again", count=2)
+        for joined in (ada, bob):
+            assert await joined.end() == 0
+        for name in ("ada", "bob"):
+            joined = await cli.join(name, "garden")
+            await joined.event("offer", name="again")
+            await joined.type_line("said after all that was")
+            await joined.event("message", text="said after all that was")
+            assert joined.all_of("retracted") == []
+            assert [offer["name"] for offer in joined.all_of("offer")] == ["again"]
+
+
+@pytest.mark.parametrize(
+    ("redirection", "told"), [(">&-", "it is closed"), (">/dev/full", "No space left on device"), ("2>&-", "")]
+)
+async def test_an_output_that_cannot_be_written_is_told_and_nothing_else_is_written_instead(
+    tmp_path: Path, redirection: str, told: str
+):
+    home = tmp_path / "home"
+    command = f"{shlex.quote(sys.executable)} -m poolnet_cli --home {home} settings downloads 3 {redirection}"
+    done = await trio.run_process(["sh", "-c", command], check=False, capture_stderr=True)
+    assert done.returncode == (1 if told else 0)
+    assert done.stderr.decode() == (f"poolnet: standard output: {told}\n" if told else "")
+    assert (home / "lock").read_bytes() == b""
+    assert len((home / "device.key").read_bytes()) == 32

@@ -327,14 +327,28 @@ def test_the_list_of_files_says_what_is_offered_and_how_far_it_is(fields: dict[s
     assert renderer.finish().splitlines()[1].endswith(words)
 
 
-def test_a_table_is_aligned_and_not_cut_off_outside_a_terminal():
+def test_a_table_is_aligned_and_nothing_but_a_long_name_is_cut_off_outside_a_terminal():
     renderer = renderer_for("files", PLAIN)
-    for name in ("short", "x" * 300):
-        assert renderer.record(listed(name=name)) == ""
+    path = "/" + "p" * 300
+    for name, fields in (("short", {}), ("x" * 250, {"state": "complete", "path": path})):
+        assert renderer.record(listed(name=name, **fields)) == ""
     heading, first, second = renderer.finish().splitlines()
     assert heading.split() == ["FILE", "NAME", "KIND", "SIZE", "HOLDERS", "HERE"]
     assert first.split() == ["ffffffff", "short", "file", "2.0", "KiB", "1", "-"]
-    assert "x" * 300 in second
+    assert second.split() == ["ffffffff", "x" * 59 + "…", "file", "2.0", "KiB", "1", path]
+
+
+@pytest.mark.parametrize("columns", [50, 60, 100])
+def test_each_file_is_one_row_of_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    renderer = renderer_for("files", STYLED)
+    renderer.record(listed(name="a picture.jpg", kind="media", state="complete", path="/home/bob/" + "p" * 200))
+    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row) for row in renderer.finish().splitlines()]
+    assert len(rows) == 2
+    assert max(map(len, rows)) <= columns
+    assert rows[1].endswith("…")
+    if columns >= 60:
+        assert rows[1].startswith("ffffffff  a pict")
 
 
 def test_an_empty_table_is_nothing():

@@ -1,10 +1,12 @@
 """Progress on a terminal: what it says, and that it leaves the screen as it should be."""
 
+import os
 import re
+import termios
 
 import pytest
 
-from poolnet_cli.ink import Ink
+from poolnet_cli.ink import Ink, ink_for
 from poolnet_cli.live_lines import LiveLines, rows_of
 from poolnet_cli.terminal_text import TerminalText
 from poolnet_cli.transfers import FIRST_TOLD_S, TOLD_INTERVAL_S, Transfers
@@ -181,3 +183,16 @@ def test_a_stream_on_a_terminal_is_text_in_which_nothing_acts():
     text = TerminalText()
     shown = "".join(text.feed(data) for data in (b"h\xc3", b"\xa4llo\r\n\x1b[2Jx\ty", b"\xff\n"))
     assert shown == "hällo\n\\x1b[2Jx    y�\n"
+
+
+def test_the_size_of_a_terminal_is_what_it_is_now(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "99")  # as it was when the shell began
+    controller, device = os.openpty()
+    try:
+        ink = ink_for(device)
+        for columns in (60, 40):
+            termios.tcsetwinsize(controller, (20, columns))
+            assert (ink.width(), ink.height()) == (columns, 20)
+    finally:
+        os.close(controller)
+        os.close(device)

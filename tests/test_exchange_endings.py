@@ -1,4 +1,4 @@
-"""A link that ends while pieces off it are on their way to the disk: none is lost, and none is fetched again."""
+"""What changes while pieces are on their way to or from the disk: a link ends, a file comes from elsewhere."""
 
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,12 +10,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from poolnet.errors import PoolnetError
+from poolnet.errors import PoolnetError, SourceUnavailable
 from poolnet.files.exchange import Exchange
 from poolnet.ids import DeviceId, FileId
 from poolnet.protocol.hash_tree import TreeShape
 from poolnet.testing.chunk_links import MemoryPiece
-from poolnet.wire.swarm_frames import ChunkHeader, Have, Want
+from poolnet.wire.swarm_frames import ChunkHeader, Have, Interest, Want
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -30,6 +30,7 @@ class Link:
     def __init__(self) -> None:
         self.peer = PEER
         self.frames: list[Any] = []
+        self.sent: list[tuple[int, bytes]] = []
         self._send, self._receive = trio.open_memory_channel[Sequence[MemoryPiece]](1)
 
     def post_frame(self, frame: Any) -> None:
@@ -38,7 +39,7 @@ class Link:
 
     async def send_chunk(self, header: ChunkHeader, payload: bytes) -> None:
         """See `ChunkLink`."""
-        raise AssertionError("nothing is asked for")
+        self.sent.append((header.piece, payload))
 
     async def receive_chunks(self) -> Sequence[MemoryPiece]:
         """See `ChunkLink`."""
@@ -133,4 +134,34 @@ async def test_pieces_that_had_arrived_when_the_link_ended_are_written_and_asked
         assert exchange.statistics().pieces_verified == 2
         async with open_link(exchange) as (link, end):
             assert link.wanted() == {FILES[2]}
+            end.cancel()
+
+
+@attrs.define(eq=False)
+class VanishingFile:
+    """A file that is gone when it is read."""
+
+    file_id: FileId
+    before_read: Callable[[], None] = lambda: None
+    shape: TreeShape = TreeShape(len(CONTENT))
+
+    def read_pieces(self, pieces: Sequence[int]) -> list[bytes]:
+        """See `PieceStore`."""
+        self.before_read()
+        raise SourceUnavailable("it is gone")
+
+
+async def test_a_piece_that_was_promised_from_a_file_that_is_gone_comes_from_where_the_file_is_now(
+    jumping_clock: MockClock,
+) -> None:
+    reasons: list[str] = []
+    gone, here = VanishingFile(FILES[0]), Part(FILES[0])
+    async with open_exchange(()) as exchange:
+        gone.before_read = lambda: exchange.serve(here, reasons.append)
+        exchange.serve(gone, reasons.append)
+        async with open_link(exchange) as (link, end):
+            exchange.handle_frame(PEER, Interest(file_id=FILES[0], interested=True))
+            exchange.handle_frame(PEER, Want(file_id=FILES[0], pieces=((0, 1),), count=1))
+            await trio.sleep(1)
+            assert (link.sent, reasons) == ([(0, CONTENT)], [])
             end.cancel()

@@ -27,7 +27,7 @@ from poolnet.files.download_history import DownloadHistory
 from poolnet.files.offer_book import OfferBook, offer_of
 from poolnet.ids import DeviceId, FileId
 from poolnet.limits import CHUNK_SIZE, MAX_DOWNLOAD_HISTORY, MIB
-from poolnet.storage.file_table import DownloadRecord, FileTable, LocalFile
+from poolnet.storage.file_table import DownloadRecord, FileTable, LocalFile, PartRecord
 from poolnet.testing.chunk_links import FileNode, Uplink, linked
 from poolnet.wire.bodies import FolderBody, MediaBody, OfferBody, RetractOfferBody, StreamBody
 
@@ -246,6 +246,44 @@ async def test_one_whose_holder_is_away_does_not_keep_others_waiting(
         assert states_of(files) == [("away", "running"), ("here.bin", "complete")]
 
 
+async def test_one_that_waits_for_another_use_of_its_file_does_not_keep_others_waiting(
+    pool: Pool, jumping_clock: trio.testing.MockClock
+) -> None:
+    source = write_file(pool.tmp_path / "here.bin")
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b), trio.open_nursery() as nursery:
+        files = files_of(b)
+        files.set_limits(concurrent=1)
+        (away,) = offer_nothing(files, "away")
+        quiet = PartRecord(file_id=away, name="away", size_bytes=0, target=pool.home(2) / "quiet")
+        nursery.start_soon(files._files.downloads.fetch, quiet, lambda: [SIZE])
+        await trio.sleep(1)
+        await files.start_download(away, pool.home(2))
+        offer = await files_of(a).offer(source)
+        with trio.fail_after(30):
+            path = await files.download(offer.file_id, pool.home(2))
+        assert path.read_bytes() == source.read_bytes()
+        assert states_of(files) == [("away", "running"), ("here.bin", "complete")]
+        nursery.cancel_scope.cancel()
+
+
+async def test_folders_whose_lists_do_not_come_do_not_keep_others_waiting(
+    pool: Pool, jumping_clock: trio.testing.MockClock
+) -> None:
+    source = write_file(pool.tmp_path / "here.bin")
+    async with pool.device(1) as a, pool.device(2) as b, linked(a, b):
+        files = files_of(b)
+        files.set_limits(concurrent=1)
+        ids = [FileId(bytes([number]) * 32) for number in (1, 2)]
+        body = FolderBody(file_id=ids[0], list_id=ids[1], name="d", size=100, list_size=50, file_count=1)
+        files.learned_offer(SOMEBODY, body, Hlc(1))
+        await files.start_download(ids[0], pool.home(2))
+        offer = await files_of(a).offer(source)
+        began = trio.current_time()
+        path = await files.download(offer.file_id, pool.home(2))
+        assert path.read_bytes() == source.read_bytes()
+        assert 5 < trio.current_time() - began < 30
+
+
 async def test_the_same_file_to_the_same_place_is_one_download(pool: Pool) -> None:
     async with pool.device(2) as b:
         files = files_of(b)
@@ -345,6 +383,22 @@ async def test_cancelling_removes_what_was_fetched_and_tells_who_waits(pool: Poo
         assert list(pool.home(2).glob("a*")) == []
         assert list((pool.home(2) / "manager" / "trees").iterdir()) == []
         assert files.find("a").state == "offered"
+
+
+async def test_what_was_cancelled_and_fetched_again_is_copied_after_that(pool: Pool) -> None:
+    source = write_file(pool.tmp_path / "a.bin", 20 * MIB)
+    async with pool.device(1, uplink=Uplink(20 * MIB)) as a, pool.device(2) as b, linked(a, b):
+        files = files_of(b)
+        offer = await files_of(a).offer(source)
+        await files.start_download(offer.file_id, pool.home(2))
+        while files.find("a.bin").done_bytes < 2 * MIB:
+            await trio.lowlevel.checkpoint()
+        await files.cancel(offer.file_id)
+        await files.download(offer.file_id, pool.home(2) / "first")
+        before = a.uplink.sent_bytes
+        copy = await files.download(offer.file_id, pool.home(2) / "second")
+        assert copy.read_bytes() == source.read_bytes()
+        assert a.uplink.sent_bytes == before
 
 
 async def test_a_failed_download_can_be_tried_again(pool: Pool) -> None:

@@ -582,6 +582,30 @@ async def test_a_finished_stream_becomes_an_offered_file_that_can_be_read_as_a_s
         assert late.got == author.content
 
 
+@pytest.mark.parametrize("is_offered_before", [False, True])
+async def test_a_finished_stream_is_gone_with_the_offer_of_the_file_that_it_became(
+    pool: Overlay, is_offered_before: bool, jumping_clock: MockClock
+) -> None:
+    content = random.Random(3).randbytes(MIB)
+    async with pool.device(1) as a, pool.device(2) as b, pool.linked(a, b):
+        if is_offered_before:
+            (pool.tmp_path / "film").write_bytes(content)
+            await files_of(a).offer(pool.tmp_path / "film")
+        async with files_of(a).open_stream("film") as writer:
+            await writer.send(content)
+        if is_offered_before:
+            await files_of(a).offer(pool.tmp_path / "film")
+        (shown,) = files_of(b).offers()
+        assert (shown.kind, shown.name) == ("file", "film")
+        await files_of(a).retract(shown.file_id)
+        await trio.sleep(1)
+        for device in (a, b):
+            assert files_of(device).offers() == []
+            with pytest.raises(UnknownFile):
+                async with files_of(device).watch(writer.stream_id):
+                    pass
+
+
 async def test_an_aborted_stream_tells_its_watcher_and_is_offered_no_more(
     pool: Overlay, jumping_clock: MockClock
 ) -> None:

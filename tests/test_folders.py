@@ -41,6 +41,7 @@ class Device:
         return source
 
     async def open_part(self, record: PartRecord) -> PartFile:
+        await self.folders.prepare_part(record)
         part = await self.folders.open_part(record)
         assert isinstance(part, PartFile)
         return part

@@ -10,9 +10,10 @@ from test_media_cache import id_of
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from poolnet.clock import make_hlc
-from poolnet.errors import DiskFull, LocalError, OutputExists, PoolnetError, SourceUnavailable, UnknownFile
+from poolnet.errors import DiskFull, LocalError, OutputExists, PoolnetError, SourceUnavailable, StoreError, UnknownFile
 from poolnet.events import ErrorReported, MediaReceived, PoolEvent
 from poolnet.files.media import Media
+from poolnet.files.offer_book import OfferBook, offer_of
 from poolnet.ids import DeviceId, FileId
 from poolnet.limits import MAX_MEDIA_SIZE
 from poolnet.storage.file_table import LocalFile
@@ -38,14 +39,17 @@ class World:
         self.begun: list[FileId] = []
         self.failure: PoolnetError | None = None
         self.events: list[PoolEvent] = []
+        self.book = OfferBook()
         self._arrived = trio.Event()
         self._size_bytes = size_bytes
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Media]:
-        """Open the device; it forgets nothing between two times."""
+        """Open the device; between two times it forgets what is offered, and nothing else."""
+        self.book = OfferBook()
         media = Media(
             MediaCache(self.directory / "media", self._size_bytes),
+            self.book,
             fetch=self.fetch,
             forget=self.forget,
             here=self.table.get,
@@ -93,14 +97,19 @@ class World:
     def files(self) -> set[str]:
         return {path.name[:4] for path in (self.directory / "media").iterdir()}
 
+    def show(self, media: Media, content: bytes, at_ms: int, *, size_bytes: int | None = None) -> FileId:
+        """Let Ada show a picture."""
+        file_id = id_of(content)
+        size = len(content) if size_bytes is None else size_bytes
+        body = MediaBody(file_id=file_id, name="cat.png", size=size, width=4, height=3, preview=b"")
+        is_first = self.book.offered(file_id, offer_of(ADA, body, make_hlc(at_ms)))
+        media.offered(file_id, is_first=is_first)
+        return file_id
 
-def show(media: Media, content: bytes, at_ms: int, *, size_bytes: int | None = None) -> FileId:
-    """Let Ada show a picture."""
-    file_id = id_of(content)
-    size = len(content) if size_bytes is None else size_bytes
-    body = MediaBody(file_id=file_id, name="cat.png", size=size, width=4, height=3, preview=b"")
-    media.offered(ADA, body, make_hlc(at_ms))
-    return file_id
+    def withdraw(self, media: Media, file_id: FileId) -> None:
+        """Let Ada withdraw a picture."""
+        self.book.retracted(file_id, ADA, make_hlc(10**6))
+        media.withdrawn(file_id)
 
 
 async def test_a_picture_is_fetched_at_once_and_told_when_it_is_complete(
@@ -109,7 +118,7 @@ async def test_a_picture_is_fetched_at_once_and_told_when_it_is_complete(
     world = World(tmp_path)
     async with world.open() as media:
         media.settle()
-        file_id = show(media, picture(1), 1000)
+        file_id = world.show(media, picture(1), 1000)
         await wait_all_tasks_blocked()
         assert (world.fetching, world.events, media.path_of(file_id)) == ([file_id], [], None)
         world.hold(picture(1))
@@ -121,7 +130,7 @@ async def test_a_picture_is_fetched_at_once_and_told_when_it_is_complete(
         assert isinstance(event, MediaReceived)
         assert (event.file_id, event.path, event.file_name) == (file_id, path, "cat.png")
         assert (event.width, event.height, event.node) == (4, 3, ADA)
-        show(media, picture(1), 2000)
+        world.show(media, picture(1), 2000)
         await wait_all_tasks_blocked()
         assert len(world.events) == len(world.begun) == 1, "shown again it is the same picture"
         assert (media.statistics().kept, media.statistics().kept_bytes, media.statistics().fetched) == (1, 100, 1)
@@ -132,7 +141,7 @@ async def test_the_newest_that_fit_are_fetched_and_the_oldest_make_room(
 ) -> None:
     world = World(tmp_path)
     async with world.open() as media:
-        first, second, third = (show(media, picture(number), number) for number in (1, 2, 3))
+        first, second, third = (world.show(media, picture(number), number) for number in (1, 2, 3))
         await wait_all_tasks_blocked()
         assert world.begun == [], "until all offers that are stored are known"
         for number in (1, 2, 3, 4):
@@ -140,7 +149,7 @@ async def test_the_newest_that_fit_are_fetched_and_the_oldest_make_room(
         media.settle()
         await wait_all_tasks_blocked()
         assert sorted(world.begun) == sorted([second, third])
-        fourth = show(media, picture(4), 4)
+        fourth = world.show(media, picture(4), 4)
         await wait_all_tasks_blocked()
         assert [media.path_of(file_id) is not None for file_id in (first, second, third, fourth)] == [
             False,
@@ -156,8 +165,8 @@ async def test_a_picture_that_does_not_fit_at_all_is_not_fetched(tmp_path: Path,
     world = World(tmp_path)
     async with world.open() as media:
         media.settle()
-        show(media, picture(1, 251), 2)
-        small = show(media, picture(2), 1)
+        world.show(media, picture(1, 251), 2)
+        small = world.show(media, picture(2), 1)
         await wait_all_tasks_blocked()
         assert world.begun == [small]
 
@@ -169,13 +178,13 @@ async def test_without_a_cache_nothing_is_fetched_and_what_was_there_goes(
     async with world.open() as media:
         media.settle()
         world.hold(picture(1))
-        show(media, picture(1), 1)
+        world.show(media, picture(1), 1)
         await wait_all_tasks_blocked()
         assert len(world.files()) == 1
     world._size_bytes = 0
     async with world.open() as media:
-        show(media, picture(1), 1)
-        show(media, picture(2), 2)
+        world.show(media, picture(1), 1)
+        world.show(media, picture(2), 2)
         media.settle()
         await wait_all_tasks_blocked()
         assert len(world.begun) == 1
@@ -190,9 +199,9 @@ async def test_a_picture_that_turns_out_larger_is_fetched_once_and_floods_nobody
     async with world.open() as media:
         media.settle()
         world.hold(picture(1))
-        newer = show(media, picture(1), 2)
+        newer = world.show(media, picture(1), 2)
         world.hold(picture(2, size_bytes))
-        show(media, picture(2, size_bytes), 1, size_bytes=10)
+        world.show(media, picture(2, size_bytes), 1, size_bytes=10)
         await trio.sleep(1000)
         assert len(world.begun) == 2
         assert set(world.table) == {newer}
@@ -207,10 +216,10 @@ async def test_an_own_offer_of_a_picture_in_the_cache_is_served_on_when_that_goe
     async with world.open() as media:
         media.settle()
         world.hold(picture(1))
-        file_id = show(media, picture(1), 1)
+        file_id = world.show(media, picture(1), 1)
         await wait_all_tasks_blocked()
         world.table[file_id] = tmp_path / "mine.png"
-        show(media, picture(2), 2)
+        world.show(media, picture(2), 2)
         await wait_all_tasks_blocked()
         assert media.path_of(file_id) == tmp_path / "mine.png"
         assert world.table[file_id] == tmp_path / "mine.png"
@@ -223,16 +232,16 @@ async def test_after_a_restart_pictures_are_there_and_those_withdrawn_meanwhile_
     world = World(tmp_path)
     async with world.open() as media:
         media.settle()
-        kept, gone = show(media, picture(1), 1), show(media, picture(2), 2)
+        kept, gone = world.show(media, picture(1), 1), world.show(media, picture(2), 2)
         world.hold(picture(1))
         world.hold(picture(2))
         await wait_all_tasks_blocked()
-        unfinished = show(media, picture(3), 3)
+        unfinished = world.show(media, picture(3), 3)
         await wait_all_tasks_blocked()
         assert unfinished in world.fetching
     world.events.clear()
     async with world.open() as media:
-        show(media, picture(1), 1)
+        world.show(media, picture(1), 1)
         assert media.path_of(kept) is not None
         media.settle()
         await wait_all_tasks_blocked()
@@ -249,11 +258,11 @@ async def test_a_withdrawn_picture_goes_whether_it_is_here_or_on_its_way(
     world = World(tmp_path)
     async with world.open() as media:
         media.settle()
-        here, coming = show(media, picture(1), 1), show(media, picture(2), 2)
+        here, coming = world.show(media, picture(1), 1), world.show(media, picture(2), 2)
         world.hold(picture(1))
         await wait_all_tasks_blocked()
         for file_id in (here, coming):
-            media.withdrawn(file_id)
+            world.withdraw(media, file_id)
         await wait_all_tasks_blocked()
         assert (world.fetching, world.table, world.files()) == ([], {}, set())
         world.hold(picture(2))
@@ -265,10 +274,10 @@ async def test_pictures_whose_holders_are_away_give_way_to_others(tmp_path: Path
     world = World(tmp_path, size_bytes=10_000)
     async with world.open() as media:
         media.settle()
-        absent = [show(media, picture(number), 100 + number) for number in range(8)]
+        absent = [world.show(media, picture(number), 100 + number) for number in range(8)]
         await wait_all_tasks_blocked()
         assert sorted(world.fetching) == sorted(absent[4:]), "the newest first"
-        there = show(media, picture(9), 1)
+        there = world.show(media, picture(9), 1)
         world.hold(picture(9))
         await trio.sleep(200)
         assert world.received() == [there]
@@ -281,7 +290,7 @@ async def test_while_nobody_else_waits_a_fetch_is_not_interrupted(tmp_path: Path
     world = World(tmp_path)
     async with world.open() as media:
         media.settle()
-        file_id = show(media, picture(1), 1)
+        file_id = world.show(media, picture(1), 1)
         await trio.sleep(10_000)
         assert world.begun == [file_id]
 
@@ -293,16 +302,16 @@ async def test_own_pictures_and_downloads_are_not_copied(tmp_path: Path, jumping
         path.write_bytes(picture(number))
         world.table[id_of(picture(number))] = path
     async with world.open() as media:
-        known = show(media, picture(2), 1)
+        known = world.show(media, picture(2), 1)
         media.settle()
         await wait_all_tasks_blocked()
         assert world.events == [], "it was here when this device was last in the pool"
-        file_id = show(media, picture(1), 2)
+        file_id = world.show(media, picture(1), 2)
         await wait_all_tasks_blocked()
         assert world.begun == []
         assert world.received() == [file_id]
         assert (media.path_of(file_id), media.path_of(known)) == (mine, before)
-        media.withdrawn(file_id)
+        world.withdraw(media, file_id)
         await wait_all_tasks_blocked()
         assert mine.exists()
 
@@ -313,7 +322,7 @@ async def test_a_picture_is_saved_under_its_own_name_and_never_over_something(
     world = World(tmp_path)
     async with world.open() as media:
         media.settle()
-        file_id = show(media, picture(1), 1)
+        file_id = world.show(media, picture(1), 1)
         with pytest.raises(UnknownFile):
             await media.save_as(file_id, tmp_path)
         world.hold(picture(1))
@@ -330,7 +339,7 @@ async def test_a_damaged_picture_is_not_saved_but_fetched_again(tmp_path: Path, 
     world = World(tmp_path)
     async with world.open() as media:
         media.settle()
-        file_id = show(media, picture(1), 1)
+        file_id = world.show(media, picture(1), 1)
         world.hold(picture(1))
         await wait_all_tasks_blocked()
         world.table[file_id].write_bytes(picture(2))
@@ -347,7 +356,7 @@ async def test_a_picture_that_somebody_removed_from_the_cache_is_fetched_again(
     world = World(tmp_path)
     async with world.open() as media:
         media.settle()
-        file_id = show(media, picture(1), 1)
+        file_id = world.show(media, picture(1), 1)
         world.hold(picture(1))
         await wait_all_tasks_blocked()
         world.table.pop(file_id).unlink()
@@ -364,7 +373,7 @@ async def test_a_full_disk_is_told_once_and_tried_again_until_there_is_room(
         media.settle()
         world.failure = DiskFull("no space left")
         world.hold(picture(1))
-        file_id = show(media, picture(1), 1)
+        file_id = world.show(media, picture(1), 1)
         await trio.sleep(100)
         assert [event.code for event in world.events if isinstance(event, ErrorReported)] == ["disk_full"]
         assert 3 <= len(world.begun) <= 5
@@ -373,21 +382,40 @@ async def test_a_full_disk_is_told_once_and_tried_again_until_there_is_room(
         assert world.received() == [file_id]
 
 
+async def test_what_is_wrong_with_one_picture_delays_no_other(tmp_path: Path, jumping_clock: MockClock) -> None:
+    world = World(tmp_path)
+    async with world.open() as media:
+        media.settle()
+        world.failure = StoreError("that offer says it is empty, and its id says it is not")
+        world.hold(picture(1))
+        bad = world.show(media, picture(1), 1)
+        await wait_all_tasks_blocked()
+        world.failure = None
+        good = world.show(media, picture(2), 2)
+        world.hold(picture(2))
+        await wait_all_tasks_blocked()
+        assert world.received() == [good]
+        assert world.begun.count(bad) == 1, "it has had its turn"
+        assert not any(isinstance(event, ErrorReported) for event in world.events)
+        await trio.sleep(60)
+        assert set(world.received()) == {good, bad}
+
+
 async def test_a_picture_that_is_withdrawn_while_it_comes_is_no_error_and_delays_no_other(
     tmp_path: Path, jumping_clock: MockClock
 ) -> None:
     world = World(tmp_path)
     async with world.open() as media:
         media.settle()
-        withdrawn = show(media, picture(1), 1)
+        withdrawn = world.show(media, picture(1), 1)
         await wait_all_tasks_blocked()
         world.failure = UnknownFile("withdrawn by everybody")
         world.hold(picture(1))
         await wait_all_tasks_blocked()
-        media.withdrawn(withdrawn)
+        world.withdraw(media, withdrawn)
         world.failure = None
         world.hold(picture(2))
-        other = show(media, picture(2), 2)
+        other = world.show(media, picture(2), 2)
         await wait_all_tasks_blocked()
         assert world.received() == [other]
         assert not any(isinstance(event, ErrorReported) for event in world.events)

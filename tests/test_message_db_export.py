@@ -141,7 +141,7 @@ async def test_an_export_to_a_full_disk_leaves_no_part_of_it(tmp_path: Path, sma
 
 
 OFFERS = [
-    make_said(make_hlc(T0), OfferBody(file_id=FILE, name="log", size=7, stream_id=bytes(range(32))), author=1),
+    make_said(make_hlc(T0), OfferBody(file_id=FILE, name="log", size=4_800_000, stream_id=bytes(range(32))), author=1),
     make_said(
         make_hlc(T0 + 1),
         FolderBody(file_id=FILE, list_id=FileId(b"l" * 32), name="a_dir", size=9, list_size=3, file_count=2),
@@ -168,7 +168,7 @@ async def test_json_lines_hold_all_there_is_to_know_of_what_was_offered(tmp_path
             "kind": "offer",
             "file_id": file_id,
             "file_name": "log",
-            "size": 7,
+            "size": 4_800_000,
             "stream_id": encode_id(FileId(bytes(range(32)))),
         },
         {
@@ -199,7 +199,7 @@ async def test_markdown_says_what_was_offered(tmp_path: Path) -> None:
         await db.append(OFFERS)
         assert await db.export(path, format="markdown") == 4
     assert [line.split("**")[2] for line in path.read_text().splitlines() if "**" in line] == [
-        " offers log (7 bytes)",
+        " offers log (4.6 MiB)",
         " offers the folder a\\_dir (2 files, 9 bytes)",
         " shows cat.png (5 bytes)",
         " streams radio",

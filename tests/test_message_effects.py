@@ -47,10 +47,13 @@ class Heard:
 
     def say(self, unix_ms: int, body: Body | str, *, by: str = "ann") -> Message:
         """Return a message after it took effect."""
-        said = TextBody(text=body) if isinstance(body, str) else body
-        message = sign_message(key_of(by), pool_id=self.pool.pool_id, hlc=make_hlc(unix_ms), body=said)
+        message = self.written(unix_ms, TextBody(text=body) if isinstance(body, str) else body, by=by)
         self.effects.apply(message)
         return message
+
+    def written(self, unix_ms: int, body: Body, *, by: str = "ann") -> Message:
+        """Return a message that nobody has heard of yet."""
+        return sign_message(key_of(by), pool_id=self.pool.pool_id, hlc=make_hlc(unix_ms), body=body)
 
     def texts(self) -> list[tuple[str, bool]]:
         """Return the texts heard, and whether they were late."""
@@ -137,6 +140,34 @@ async def test_offers_of_every_kind_reach_the_files_and_go_with_their_message(bo
     heard.effects.retracted(message.msg_id, heard.say(102, RetractMessageBody(msg_id=message.msg_id)))
     assert files.retracted == [(ann, file_id), (ann, file_id)]
     assert [type(event) for event in heard.events] == [MessageRetracted]
+
+
+async def test_of_earlier_sessions_only_what_still_stands_is_told() -> None:
+    files, heard = LearntFiles(), Heard()
+    gone, again, kept = (FileId(bytes([n]) * 32) for n in range(3))
+    said = [
+        OfferBody(file_id=gone, name="gone", size=1),
+        OfferBody(file_id=again, name="again", size=1),
+        RetractOfferBody(file_id=gone),
+        RetractOfferBody(file_id=again),
+        OfferBody(file_id=kept, name="kept", size=1, stream_id=b"s" * 32),
+        OfferBody(file_id=kept, name="kept, as a file", size=1),
+        OfferBody(file_id=again, name="again", size=1),
+        ProfileBody(name="Ann"),
+        ProfileBody(name="Anna"),
+    ]
+    history = [heard.written(200 + n, body) for n, body in enumerate(said)]
+    history += [heard.written(300, ProfileBody(name=name), by="bob") for name in ("Robert", "Bob")]
+    later = Heard(files)
+    later.effects.restore(history)
+    assert [(body.name, file_id) for _, body, file_id in files.offered if isinstance(body, OfferBody)] == [
+        ("kept", kept),
+        ("kept, as a file", kept),
+        ("again", again),
+    ]
+    assert {file_id for _, file_id in files.retracted} == {gone, again}
+    assert later.effects.name_of(key_of("ann").device_id) == "Anna"
+    assert later.events == []
 
 
 async def test_a_handler_that_fails_costs_the_others_nothing(autojump_clock: MockClock) -> None:

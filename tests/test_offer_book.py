@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from poolnet.clock import Hlc
 from poolnet.events import OfferKind
 from poolnet.files.offer_book import NodeOffer, OfferBook
+from poolnet.files.offer_shares import OfferShares
 from poolnet.ids import DeviceId, FileId
+from poolnet.limits import MAX_OFFERS
 
 FILE = FileId(bytes([1]) * 32)
 LIST = FileId(bytes([2]) * 32)
@@ -98,3 +100,78 @@ def test_what_others_offer_under_the_id_of_a_stream_is_a_lie() -> None:
     assert book.nodes(FILE, "file") == ()
     book.retracted(FILE, node(1), Hlc(6))
     assert book.kinds(FILE) == ["file"]
+
+
+# --- streams and the files that they became -----------------------------------------------------------------------
+
+
+def whole(hlc: int, stream_id: bytes = b"") -> NodeOffer:
+    return NodeOffer(node=node(1), name="w", size_bytes=5, hlc=Hlc(hlc), stream_id=stream_id)
+
+
+@given(order=st.permutations(range(3)))
+def test_a_file_that_is_offered_again_stays_the_whole_of_its_stream_in_whatever_order_that_is_heard(
+    order: list[int],
+) -> None:
+    book = OfferBook()
+    stream = NodeOffer(node=node(1), name="s", size_bytes=0, hlc=Hlc(1), kind="stream")
+    said = [(LIST, stream), (FILE, whole(2, LIST)), (FILE, whole(3))]
+    for number in order:
+        book.offered(*said[number])
+    assert book.whole_of_stream(LIST) == FILE
+
+
+def test_a_file_that_is_offered_as_the_whole_of_one_stream_after_the_other_is_that_of_the_last() -> None:
+    book = OfferBook()
+    streams = [FileId(bytes([number]) * 32) for number in range(10, 60)]
+    for number, stream_id in enumerate(streams):
+        book.offered(stream_id, NodeOffer(node=node(1), name="s", size_bytes=0, hlc=Hlc(1), kind="stream"))
+        book.offered(FILE, whole(number + 2, stream_id))
+    assert [stream_id for stream_id in streams if book.whole_of_stream(stream_id)] == streams[-1:]
+    assert len(book._wholes) == 1
+
+
+# --- when there is no more room -----------------------------------------------------------------------------------
+
+
+def file_id_of(number: int) -> FileId:
+    return FileId(number.to_bytes(32, "big"))
+
+
+def test_whoever_fills_the_book_makes_room_for_the_others_by_its_oldest_offers() -> None:
+    book = OfferBook()
+    for number in range(MAX_OFFERS + 5):
+        assert book.offered(file_id_of(number), offer(1, number + 1))
+    assert file_id_of(4) not in book
+    assert book.offered(FILE, offer(2, 3)), "an honest one, however early it was made"
+    assert book.nodes(FILE) == (node(2),)
+    assert file_id_of(5) not in book
+    assert len(list(book.files())) == MAX_OFFERS
+    assert book.dropped == 6
+    assert not book.offered(file_id_of(10**6), offer(1, 2)), "older than all that there is of that device"
+    assert len(book.of_node(node(1))) == MAX_OFFERS - 1
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 200) | st.none()), min_size=1, max_size=300
+    )
+)
+def test_who_has_the_most_offers_loses_the_oldest(steps: list[tuple[int, int, int | None]]) -> None:
+    shares, model = OfferShares(), dict[tuple[DeviceId, FileId], int]()
+    for number, file, hlc in steps:
+        key = (node(number), file_id_of(file))
+        if hlc is not None:
+            shares.put(*key, Hlc(hlc))
+            model[key] = hlc
+        elif key in model:
+            shares.remove(*key)
+            del model[key]
+        assert len(shares) == len(model)
+        for each in range(4):
+            assert set(shares.of_node(node(each))) == {file_id for owner, file_id in model if owner == node(each)}
+        if model:
+            owner, oldest = shares.first_to_go()
+            counts = [sum(other == one for other, _ in model) for one, _ in model]
+            assert sum(other == owner for other, _ in model) == max(counts)
+            assert model[owner, oldest] == min(at for (other, _), at in model.items() if other == owner)

@@ -274,3 +274,24 @@ def test_where_something_is_there_is_no_hole(tmp_path: Path) -> None:
     assert first + 2 not in holes
     assert first + 1 in holes
     assert part.verify(list(holes)) == list(holes)
+
+
+def test_a_download_is_complete_though_its_journal_cannot_be_removed(tmp_path: Path) -> None:
+    source = make_source(tmp_path, 5 * CHUNK_SIZE)
+    part = make_part(tmp_path, source)
+    part.create()
+    part.write_pieces(all_pieces(source))
+    part.sync()
+    (tmp_path / "a.journal").unlink()
+    (tmp_path / "a.journal").mkdir()
+    part.publish(tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == source.path.read_bytes()
+
+
+def test_nodes_that_are_only_remembered_are_not_there(tmp_path: Path) -> None:
+    source = make_source(tmp_path, 5 * CHUNK_SIZE)
+    part = make_part(tmp_path, source)
+    assert part.write_pieces([(0, source.read_pieces([0])[0])]) == [True]
+    assert part.tree.present_nodes() == [0]
+    part.tree.path.unlink()
+    assert part.tree.present_nodes() == []

@@ -26,9 +26,10 @@ def test_the_program_runs_and_does_what_it_says(
     (tmp_path / "photos.zip").write_bytes(b"a picture" * 1000)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(poolnet, "open_node", partial(poolnet.open_node, listen=("127.0.0.1", 0)))
-    exec(compile(program, "README.md", "exec"), {})
-    assert capsys.readouterr().out == "Bob: thank you, I have copy.zip\n"
-    assert (tmp_path / "copy.zip").read_bytes() == b"a picture" * 1000
+    for _ in range(2):  # whoever tries it tries it again
+        exec(compile(program, "README.md", "exec"), {})
+        assert capsys.readouterr().out == "Bob: thank you, I have copy.zip\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["photos.zip"]
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from poolnet.errors import DiskFull, LocalError, OutputExists, StoreError, StoreLocked
 from poolnet.ids import PoolId
 from poolnet.storage.atomic_json import read_json, write_json
-from poolnet.storage.durable import store_errors
+from poolnet.storage.durable import store_errors, write_durably
 from poolnet.storage.files import (
     MAX_SAFE_NAME_BYTES,
     check_free_space,
@@ -311,6 +311,34 @@ def test_publishing_never_overwrites(tmp_path: Path, has_links: bool, monkeypatc
     with pytest.raises(OutputExists):
         publish_without_overwrite(part, target)
     assert (target.read_bytes(), part.read_bytes()) == (b"new", b"newer")
+
+
+@pytest.fixture
+def nothing_can_be_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+
+
+@pytest.mark.usefixtures("nothing_can_be_removed")
+def test_what_was_published_counts_though_its_part_cannot_be_removed(tmp_path: Path) -> None:
+    part, target = tmp_path / "a.part", tmp_path / "a"
+    part.write_bytes(b"new")
+    publish_without_overwrite(part, target)
+    assert target.read_bytes() == b"new"
+
+
+@pytest.mark.usefixtures("nothing_can_be_removed")
+def test_what_cannot_be_removed_after_a_failure_does_not_hide_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(DiskFull):
+        write_durably(tmp_path / "a", b"new")
 
 
 def test_a_disk_without_room_is_noticed_before_anything_is_written(tmp_path: Path) -> None:

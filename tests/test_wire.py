@@ -425,7 +425,7 @@ body_values = st.one_of(
         size=st.integers(0, 2**40),
         list_size=st.integers(0, 2**28),
         file_count=st.integers(0, 10**6),
-    ),
+    ).filter(lambda body: body.file_id != body.list_id),
     st.builds(
         bodies.MediaBody,
         file_id=id32,
@@ -467,6 +467,7 @@ class TestBodiesAndMessages:
             ("profile", ["x" * 65]),
             ("offer", [bytes(32), "", 1]),
             ("offer", [bytes(32), "name", -1]),
+            ("folder", [bytes(32), bytes(32), "its own list", 1, 1, 1]),
         ],
     )
     def test_an_empty_or_oversized_body_is_refused(self, kind: str, items: list[Any]) -> None:

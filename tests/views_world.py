@@ -91,7 +91,7 @@ def any_offer(number: int) -> Body:
             return OfferBody(file_id=file_id, name=name, size=number)
         case 1:
             return FolderBody(
-                file_id=file_id, list_id=file_id, name=name, size=number, list_size=1, file_count=number + 2
+                file_id=file_id, list_id=FileId(b"l" * 32), name=name, size=number, list_size=1, file_count=number + 2
             )
         case 2:
             return MediaBody(file_id=file_id, name=name, size=1 + number, width=4, height=3, preview=b"")

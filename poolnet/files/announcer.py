@@ -44,12 +44,17 @@ class Announcer:
             await self._publish(body)
 
     async def retract(self, file_id: FileId) -> None:
-        """Withdraw this device's offer of a file, if the pool knows one.
+        """Withdraw this device's offer of a file, if the pool knows one, and that of the stream that became it.
 
         Raises:
             StoreError: the message cannot be stored.
         """
-        if self._publish is not None and self.is_offered(file_id):
+        if self._publish is None or self._node is None:
+            return
+        offer = self._book.by_node(file_id, self._node)
+        if offer is not None and offer.stream_id:  # first: without its whole it would count as one that goes on
+            await self.retract(FileId(offer.stream_id))
+        if offer is not None:
             await self._publish(RetractOfferBody(file_id=file_id))
 
     async def settle(self) -> None:
@@ -66,9 +71,9 @@ class Announcer:
             offer = self._book.by_node(file_id, self._node)
             if (file is None or not file.is_own) and offer is not None and offer.kind != "stream":
                 await self.retract(file_id)
-        for file in list(self._table.files.values()):
-            if file.is_own and file.kind != "list" and not self.is_offered(file.file_id):
-                await self.offer(file)
+        own = [file for file in self._table.files.values() if file.is_own and file.kind != "list"]
+        for file in [file for file in own if not self.is_offered(file.file_id)]:
+            await self.offer(file)
 
 
 def stored_body(body: Body) -> bytes:

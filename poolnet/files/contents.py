@@ -6,10 +6,12 @@ and spreads over many files (files/folders.py).
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
+
+import attrs
 
 from poolnet.errors import DiskFull, SourceUnavailable
 from poolnet.files.uses import PieceSink, PieceStore
@@ -31,6 +33,8 @@ _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 #: Called with chunks that were written and are genuine.
 Stored = Callable[[RangeSet], None]
+#: See `Sources.recognise`.
+FindFile = Callable[[Path, str, FileId], Awaitable[LocalFile | None]]
 
 
 class PartStore(PieceSink, Protocol):
@@ -94,15 +98,41 @@ class Content(Protocol):
     def needs_tree(self, part: PartStore) -> bool:
         """Return whether `copy_here` comes after the tree nodes of what is missing, which are fetched for it."""
 
-    async def open_part(self, record: PartRecord) -> PartStore:
-        """Return where a download is kept. May fetch first what describes it (the list of a folder).
+    async def prepare_part(self, record: PartRecord) -> None:
+        """Fetch what describes a download: the list of a folder.
 
         Raises:
             PoolnetError: that cannot be had.
         """
 
+    async def open_part(self, record: PartRecord) -> PartStore:
+        """Return where a download is kept that was prepared.
+
+        Raises:
+            UnknownFile: something is wanted that is not in it.
+            StoreError: what describes it is of another one, or not there.
+        """
+
     def wanted(self, record: PartRecord, part: PartStore) -> Ranges | None:
-        """Return the pieces of the download that are wanted; None: all."""
+        """Return the pieces of the download that are wanted; None: all. For threads."""
+
+    async def recognise(self, record: PartRecord, listed: PartRecord | None) -> LocalFile | None:
+        """Return what is at the target if it is what is wanted: something put it there that was interrupted then.
+
+        Args:
+            record: what is wanted. Its size does not count.
+            listed: what there is, or was, of an unfinished download of it.
+
+        Raises:
+            StoreError: this home cannot be read or written.
+        """
+
+    def discard(self, record: PartRecord) -> None:
+        """Remove what was begun, and nothing else; nothing if it is not there. For threads.
+
+        Raises:
+            StoreError: the system refused.
+        """
 
     async def copy_here(self, record: PartRecord, part: PartStore, missing: RangeSet, stored: Stored) -> None:
         """Write those of the missing chunks that are on this device already, as far as they are genuine.
@@ -121,15 +151,20 @@ class FileContent:
     Args:
         table: where those are listed that are here.
         give_up: called with a listed file that turns out not to be what it was, and the reason.
+        find: returns the file at a path, given its name, if it has that id, and keeps its tree.
     """
 
-    def __init__(self, table: FileTable, give_up: Callable[[FileId, str], None]) -> None:
+    def __init__(self, table: FileTable, give_up: Callable[[FileId, str], None], find: FindFile) -> None:
         self._table = table
         self._give_up = give_up
+        self._find = find
 
     def needs_tree(self, part: PartStore) -> bool:
         """See `Content`: a large file may have large holes."""
         return part.shape.size_bytes >= _MIN_SIZE_WITH_HOLES
+
+    async def prepare_part(self, record: PartRecord) -> None:
+        """See `Content`: an id says it all."""
 
     async def open_part(self, record: PartRecord) -> PartStore:
         """See `Content`."""
@@ -138,6 +173,18 @@ class FileContent:
     def wanted(self, record: PartRecord, part: PartStore) -> Ranges | None:
         """See `Content`."""
         return None
+
+    async def recognise(self, record: PartRecord, listed: PartRecord | None) -> LocalFile | None:
+        """See `Content`."""
+        try:
+            found = await self._find(record.target, record.name, record.file_id)
+        except SourceUnavailable:
+            return None
+        return None if found is None else attrs.evolve(found, is_own=False, kind=record.kind)
+
+    def discard(self, record: PartRecord) -> None:
+        """See `Content`."""
+        self._table.part(record).discard()
 
     async def copy_here(self, record: PartRecord, part: PartStore, missing: RangeSet, stored: Stored) -> None:
         """See `Content`; blocks are shared where the file system can, and holes stay holes."""
@@ -161,6 +208,21 @@ class FileContent:
     def source(self, file: LocalFile) -> PieceStore:
         """See `Content`."""
         return self._table.source(file)
+
+
+def complete_file(record: PartRecord, *, mtime_ns: int) -> LocalFile:
+    """Return what a download is that is at its target."""
+    return LocalFile(
+        file_id=record.file_id,
+        name=record.name,
+        size_bytes=record.size_bytes,
+        path=record.target,
+        mtime_ns=mtime_ns,
+        is_own=False,
+        kind=record.kind,
+        list_id=record.list_id,
+        only=record.only,
+    )
 
 
 def batches(pieces: RangeSet) -> Iterator[list[int]]:

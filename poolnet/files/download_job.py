@@ -46,6 +46,7 @@ class Job:
         self.stopped.set()
         self._record = record
         self._download: Download | None = None
+        self._began_at = 0.0
         self._look_at = 0.0
         self._blocked_at: tuple[int, int] = (-1, 0)  # bytes done then, and how often in a row with no more
 
@@ -98,8 +99,15 @@ class Job:
             only=record.only,
         )
 
+    def begin(self) -> trio.CancelScope:
+        """Take note that it runs from now on; return what `stop` cancels."""
+        self.scope = trio.CancelScope()
+        self.stopped = trio.Event()
+        self._began_at = trio.current_time()
+        return self.scope
+
     def began(self, download: Download) -> None:
-        """Take note that it runs."""
+        """Take note that it is fetched: it has what describes it, and waits for no other download of the file."""
         self._download = download
 
     def block(self, error: DiskFull, interval_s: float) -> None:
@@ -111,8 +119,9 @@ class Job:
         self.blocked = error
 
     def is_stalled(self, after_s: float) -> bool:
-        """Return whether it runs and got nothing for so long."""
-        return self._download is not None and trio.current_time() - self._download.news_at >= after_s
+        """Return whether it runs and got nothing for so long, also while it waits for what it needs first."""
+        news_at = self._began_at if self._download is None else max(self._began_at, self._download.news_at)
+        return self.scope is not None and trio.current_time() - news_at >= after_s
 
     def stop(self) -> None:
         """Let it stand still; `stopped` is set when it does."""

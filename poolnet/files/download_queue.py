@@ -285,10 +285,8 @@ class DownloadQueue:
 
     def _start_ready(self) -> None:
         while (job := self._next()) is not None:
-            job.scope = trio.CancelScope()
-            job.stopped = trio.Event()
             self._running[job.record.file_id] = job
-            self._nursery.start_soon(self._run, job)
+            self._nursery.start_soon(self._run, job, job.begin())
 
     def _next(self) -> Job | None:
         """Return the download that may run now, if there is one."""
@@ -303,12 +301,11 @@ class DownloadQueue:
             if job.is_ready and file_id not in self._running and self._offers.is_known(file_id):
                 yield job
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job, scope: trio.CancelScope) -> None:
         """Run a download until it ends or is stopped."""
         file_id, error, is_complete = job.record.file_id, None, False
-        assert job.scope is not None, "_start_ready made it"
         self._begins(file_id)
-        with job.scope:
+        with scope:
             try:
                 await self._downloads.fetch(
                     job.part_record(),

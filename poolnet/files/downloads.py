@@ -7,7 +7,6 @@ A file that is here already is copied, not fetched. Which download runs when is 
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
@@ -15,10 +14,10 @@ from weakref import WeakValueDictionary
 import attrs
 import trio
 
-from poolnet.errors import OutputExists, SourceUnavailable, StoreError, UnknownFile
+from poolnet.errors import OutputExists, StoreError, UnknownFile
 from poolnet.events import DownloadComplete, PoolEvent
-from poolnet.files.contents import Content, FileContent, PartStore, batches
-from poolnet.files.part_paths import move_part, put_part_aside, remove_part
+from poolnet.files.contents import Content, FileContent, PartStore, batches, complete_file
+from poolnet.files.part_paths import move_part, put_part_aside
 from poolnet.files.partial_folders import PartialFolders
 from poolnet.files.progress import Download
 from poolnet.files.size_claims import SizeClaims
@@ -88,7 +87,7 @@ class Downloads:
         changed: Callable[[FileId], None],
     ) -> None:
         self.running: dict[FileId, Download] = {}
-        plain = FileContent(table, sources.give_up)
+        plain = FileContent(table, sources.give_up, sources.recognise)
         self.contents: dict[FileKind, Content] = {"file": plain, "media": plain, "list": plain}
         self._table = table
         self._exchange = exchange
@@ -121,6 +120,8 @@ class Downloads:
         Raises:
             PoolnetError: as `FileManager.download`.
         """
+        if not await run_on_disk(os.path.lexists, record.target):
+            await self.contents[record.kind].prepare_part(record)  # not in its turn: that waits for nobody else's
         turn = self._turns.setdefault(record.file_id, trio.Lock())
         async with turn:  # of two downloads of one file, the second copies what the first has brought
             if await run_on_disk(os.path.lexists, record.target):
@@ -168,13 +169,8 @@ class Downloads:
         """
         async with self._turns.setdefault(file_id, trio.Lock()):
             record = self._table.parts.get(file_id)
-            if record is None:
-                return
-            await run_on_disk(remove_part, record.part_path)
-            await run_on_disk(remove_part, self._table.journal_path(file_id))
-            await self._unlist(record)
-            if not self._table.is_listed(file_id):
-                await run_on_disk(self._table.remove_tree, file_id)
+            if record is not None:
+                await self._drop(record)
 
     def prioritise(self, file_id: FileId, priority: int) -> None:
         """Change the priority of a download that is running."""
@@ -202,18 +198,13 @@ class Downloads:
         Raises:
             OutputExists: it is something else.
         """
-        complete = self._table.files.get(record.file_id)
-        if complete is not None and complete.path == record.target:
-            return
-        found = None
-        if record.kind != "folder":
-            with suppress(SourceUnavailable):
-                found = await self._sources.recognise(record.target, record.name, record.file_id)
-        if found is None:
-            raise OutputExists(f"{record.target} is there already; move it away, or choose another place")
-        if complete is None:
-            await self._sources.add(attrs.evolve(found, is_own=False, kind=record.kind))
         part = self._table.parts.get(record.file_id)
+        complete = (self._table.partials if record.only else self._table.files).get(record.file_id)
+        if complete is None or complete.path != record.target:
+            found = await self.contents[record.kind].recognise(record, part)
+            if found is None:
+                raise OutputExists(f"{record.target} is there already; move it away, or choose another place")
+            await self._keep(found)
         if part is not None and part.target == record.target:
             await self._unlist(part)
 
@@ -254,7 +245,7 @@ class Downloads:
                 return None  # no disk has room for a size that is a lie, and no list of a folder adds up to it
             raise
         download.begin(_chunk_bytes(part.shape, held), is_proven=bool(held))
-        wanted = content.wanted(record, part)
+        wanted = await run_on_disk(content.wanted, record, part)
         missing = _missing(part.shape, held, wanted)
         if missing and content.needs_tree(part) and not await self._fetch_nodes(download, sizes, part, held, missing):
             return None
@@ -302,9 +293,10 @@ class Downloads:
         """Begin a part file, or go on with the one there is; return the genuine pieces in it."""
         earlier = self._table.parts.get(record.file_id)
         if earlier is not None and not _is_same(earlier, record):
-            await run_on_disk(self._discard, earlier)
+            await self._discard(earlier)
         elif earlier is not None:
-            await run_on_disk(move_part, earlier.part_path, record.part_path)
+            if not await run_on_disk(move_part, earlier.part_path, record.part_path):
+                await self._discard(earlier)  # on another disk: begin anew
             written = await run_on_disk(part.reopen)
             if written is not None:
                 await self._list(record)
@@ -313,22 +305,22 @@ class Downloads:
                 await run_on_disk(put_part_aside, record.part_path)
         return await self._begin_part(record, part)
 
-    def _discard(self, record: PartRecord) -> None:
+    async def _discard(self, record: PartRecord) -> None:
         """Remove a part that is of no use."""
-        if record.kind == "folder":
-            remove_part(record.part_path)
-            remove_part(self._table.journal_path(record.file_id))
-        else:
-            self._table.part(record).discard()
+        await run_on_disk(self.contents[record.kind].discard, record)
+
+    async def _drop(self, record: PartRecord) -> None:
+        """Remove a part, and forget it."""
+        await self._discard(record)
+        await self._unlist(record)
+        if not self._table.is_listed(record.file_id):
+            await run_on_disk(self._table.remove_tree, record.file_id)
 
     async def _supersede(self, record: PartRecord) -> None:
         """Remove what is left of another download that went to the same place: of an earlier version, mostly."""
         for left in [left for left in self._table.parts.values() if left.part_path == record.part_path]:
             if left.file_id != record.file_id and left.file_id not in self.running:
-                await run_on_disk(self._discard, left)
-                await self._unlist(left)
-                if not self._table.is_listed(left.file_id):
-                    await run_on_disk(self._table.remove_tree, left.file_id)
+                await self._drop(left)
 
     async def _begin_part(self, record: PartRecord, part: PartStore) -> RangeSet:
         await self._supersede(record)
@@ -363,25 +355,18 @@ class Downloads:
     async def _finish(self, record: PartRecord, part: PartStore) -> None:
         await run_on_disk(part.sync)
         mtime_ns = await run_on_disk(part.publish, record.target)
-        here = self._table.files.get(record.file_id)
-        is_better = here is not None and record.kind == "folder" != here.kind and not here.is_own
-        fetched = LocalFile(
-            file_id=record.file_id,
-            name=record.name,
-            size_bytes=record.size_bytes,
-            path=record.target,
-            mtime_ns=mtime_ns,
-            is_own=False,
-            kind=record.kind,
-            list_id=record.list_id,
-            only=record.only,
-        )
-        if record.only:
+        await self._keep(complete_file(record, mtime_ns=mtime_ns))
+        await self._unlist(record)
+
+    async def _keep(self, fetched: LocalFile) -> None:
+        """List what is at its target, and serve it, unless it is here already."""
+        here = self._table.files.get(fetched.file_id)
+        is_better = here is not None and fetched.kind == "folder" != here.kind and not here.is_own
+        if fetched.only:
             await self._partials.add(fetched)
         elif here is None or is_better:
             await self._sources.add(fetched)
-            await self._partials.forget(record.file_id)
-        await self._unlist(record)
+            await self._partials.forget(fetched.file_id)
 
 
 async def _write_back(download: Download, part: PartStore) -> None:

@@ -181,9 +181,13 @@ class Exchange:
     # --- streams (StreamExchange) -------------------------------------------------------------------------------
 
     def follow_stream(self, store: RelaySink, start: int, stop: int, watcher: StreamWatcher) -> None:
-        """Fetch the pieces from `start` to before `stop` in ascending order, as they appear, into `store`."""
-        self._use(Followed(store, watcher))
+        """Fetch the pieces from `start` to before `stop` in ascending order, as they appear, into `store`.
+
+        Raises:
+            LocalError: it is known as a file, which has a size, and goes on as that; or too much is being fetched.
+        """
         self._feed(sw.Serve(store.file_id, None, store.held()))
+        self._use(Followed(store, watcher))
         self._feed(sw.Follow(store.file_id, start, stop))
 
     def move_stream(self, stream_id: FileId, start: int, stop: int) -> None:
@@ -346,8 +350,9 @@ class Exchange:
         try:
             return await self._disk.do(use.store.read_pieces, pieces)
         except (StoreError, SourceUnavailable) as exc:
-            if self._is_current(use):
-                self._cannot_read(use, exc)
+            if not self._is_current(use):
+                return await self._read(file_id, pieces)  # what they promised holds, whatever the file is now
+            self._cannot_read(use, exc)
             damaged = exc.pieces if isinstance(exc, PiecesDamaged) else pieces
         intact = [piece for piece in pieces if piece not in damaged]
         if not intact or len(intact) == len(pieces):

@@ -81,15 +81,12 @@ class FolderLists:
             PoolnetError: it cannot be had.
         """
         path = self.path(list_id)
-        if list_id in self._table.files and await run_on_disk(path.exists):
+        if await run_on_disk(_make_room, path, list_id in self._table.files):
             return
-        await run_on_disk(make_private_directory, self._directory)
-        if list_id not in self._table.files:  # then it was left over, and nobody has verified it
-            await run_on_disk(lambda: path.unlink(missing_ok=True))
         await self._fetch(list_id, path)
         listed = self._table.files.get(list_id)
         if listed is not None and listed.kind != "list":  # somebody offered it as something else
-            mtime_ns = (await run_on_disk(path.stat)).st_mtime_ns
+            mtime_ns = await run_on_disk(_mtime_ns, path)
             self._table.files[list_id] = attrs.evolve(listed, kind="list", path=path, mtime_ns=mtime_ns, is_own=False)
             await self._table.save_files()
 
@@ -122,6 +119,21 @@ class FolderLists:
 
     def _load_index(self, list_id: FileId, is_own: bool) -> FolderIndex:
         return index_list(self.entries(list_id), is_own=is_own)
+
+
+def _make_room(path: Path, is_listed: bool) -> bool:
+    """Return whether a list is here, or else make room for it."""
+    make_private_directory(path.parent)
+    with store_errors("look at", path):
+        if is_listed and path.exists():
+            return True
+        path.unlink(missing_ok=True)  # it was left over, and nobody has verified it
+    return False
+
+
+def _mtime_ns(path: Path) -> int:
+    with store_errors("look at", path):
+        return path.stat().st_mtime_ns
 
 
 def _write_list(path: Path, entries: Iterable[FolderEntry]) -> None:

@@ -6,13 +6,14 @@ same as for files. Which files changed shows by the stamps that are kept beside 
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
-from poolnet.errors import SourceUnavailable, StoreError
-from poolnet.files.contents import PartStore, Stored, batches
+from poolnet.errors import SourceUnavailable, StoreError, UnknownFile
+from poolnet.files.contents import PartStore, Stored, batches, complete_file
 from poolnet.files.folder_lists import FetchList, FolderLists
 from poolnet.files.sources import ProgressCallback
 from poolnet.files.uses import PieceStore
@@ -168,18 +169,48 @@ class Folders:
 
     # --- to download and to serve (see `Content`) ---------------------------------------------------------------
 
+    async def prepare_part(self, record: PartRecord) -> None:
+        """See `Content`: fetches the list if it is not here."""
+        assert record.list_id is not None
+        await self._lists.need(record.list_id)
+
     async def open_part(self, record: PartRecord) -> PartStore:
-        """See `Content`; fetches the list if it is not here.
+        """See `Content`.
 
         Raises:
             UnknownFile: something is wanted that is not in the folder.
             StoreError: the list is none, or belongs to another content.
         """
+        return self._part(record, await run_on_disk(self._open_layout, record))
+
+    async def recognise(self, record: PartRecord, listed: PartRecord | None) -> LocalFile | None:
+        """See `Content`: only what was published by a download that was interrupted just then."""
+        if listed is None or attrs.evolve(record, size_bytes=listed.size_bytes) != listed:
+            return None
+        if await run_on_disk(os.path.lexists, listed.part_path) or not await run_on_disk(os.path.isdir, listed.target):
+            return None
+        try:
+            layout = await run_on_disk(self._open_layout, listed)
+        except (StoreError, UnknownFile):
+            return None  # what was written was laid out by that list
+        places = frozenset(await run_on_disk(layout.selected_files))
+        for path, file_id in (await run_on_disk(self._ids_of, listed.target, layout, places)).values():
+            try:
+                if (await self._hash(path))[0] != file_id:
+                    return None
+            except SourceUnavailable:
+                return None
+        return complete_file(listed, mtime_ns=0)
+
+    def discard(self, record: PartRecord) -> None:
+        """See `Content`. Without its list, which may be gone, nobody knows what was begun: what is empty goes."""
         assert record.list_id is not None
-        await self._lists.need(record.list_id)
-        layout = await run_on_disk(self._open_layout, record)
-        tree = self._table.tree(record.file_id, record.size_bytes)
-        return PartFile(record.part_path, tree, self._table.journal_path(record.file_id), layout)
+        try:
+            layout = self._open_layout(record)
+        except (StoreError, UnknownFile):
+            layout = FolderLayout(FolderIndex, record.list_id)
+        self._part(record, layout).discard()
+        _remove_quietly(self._spill_path(record.file_id))
 
     def needs_tree(self, part: PartStore) -> bool:
         """See `Content`: what is copied has no tree of its own."""
@@ -195,11 +226,12 @@ class Folders:
         What cannot be verified, because the tree is not here, does not count.
         """
         layout = _layout_of(part)
-        sources = await run_on_disk(self._find_here, record)
-        copier = FolderCopier(record.part_path, layout, [each for each in sources if layout.is_selected(each[0])])
+        sources = await run_on_disk(self._find_here, record, layout)
+        copier = FolderCopier(record.part_path, layout, sources)
         while await run_on_disk(copier.step):
             pass
-        for batch in batches(copier.chunks().intersection(missing)):
+        copied = await run_on_disk(copier.chunks)
+        for batch in batches(copied.intersection(missing)):
             genuine = RangeSet.of(await run_on_disk(part.verify, batch))
             await run_on_disk(part.note_written, genuine)
             stored(genuine)
@@ -239,7 +271,14 @@ class Folders:
     def _select(self, record: PartRecord | LocalFile) -> Selection:
         assert record.list_id is not None
         selected = select_entries(self._lists.entries(record.list_id), record.only)
-        return Selection(selected=selected, spill=self._table.journal_path(record.file_id).with_suffix(".spill"))
+        return Selection(selected=selected, spill=self._spill_path(record.file_id))
+
+    def _spill_path(self, file_id: FileId) -> Path:
+        return self._table.journal_path(file_id).with_suffix(".spill")
+
+    def _part(self, record: PartRecord, layout: FolderLayout) -> PartFile:
+        tree = self._table.tree(record.file_id, record.size_bytes)
+        return PartFile(record.part_path, tree, self._table.journal_path(record.file_id), layout)
 
     def _open_partial(self, file: LocalFile) -> tuple[PieceStore, Ranges]:
         assert file.list_id is not None
@@ -249,8 +288,8 @@ class Folders:
         held.update(RangeSet.of(tree.present_nodes()))
         return FileSource(file.path, tree, layout), held.to_ranges()
 
-    def _find_here(self, record: PartRecord) -> list[tuple[int, Path]]:
-        """Return which files of a folder are here already, by place in its list, and where."""
+    def _find_here(self, record: PartRecord, layout: FolderLayout) -> list[tuple[int, Path]]:
+        """Return which files that are wanted of a folder are here already, by place in its list, and where."""
         assert record.list_id is not None
         wanted = frozenset(entry.file_id for entry in self._lists.entries(record.list_id) if entry.size_bytes)
         here: dict[FileId, Path] = {}
@@ -260,7 +299,7 @@ class Folders:
             elif file.file_id in wanted:
                 here[file.file_id] = file.path
         found = known_entries(self._lists.entries(record.list_id), frozenset(here))
-        return [(place, here[file_id]) for place, file_id in found]
+        return [(place, here[file_id]) for place, file_id in found if layout.is_selected(place)]
 
     def _find_in_folder(self, file: LocalFile, wanted: frozenset[FileId]) -> Iterator[tuple[FileId, Path]]:
         """Yield those of the files wanted that are in a complete folder; nothing if its list cannot be read."""
@@ -274,7 +313,9 @@ class Folders:
 
     async def _compare(self, file: LocalFile, stamps: FolderStamps, touched: Sequence[int]) -> str | None:
         """Hash files that were written to; return what happened if one is not what it was."""
-        expected = await run_on_disk(self._ids_of, file, frozenset(touched))
+        assert file.list_id is not None
+        layout = FolderLayout(self._loader(file), file.list_id)
+        expected = await run_on_disk(self._ids_of, file.path, layout, frozenset(touched))
         refreshed: dict[int, int] = {}
         for place, (path, file_id) in expected.items():
             try:
@@ -286,23 +327,18 @@ class Folders:
         await run_on_disk(stamps.refresh, refreshed)
         return None
 
-    def _ids_of(self, file: LocalFile, places: frozenset[int]) -> dict[int, tuple[Path, FileId]]:
+    def _ids_of(self, root: Path, layout: FolderLayout, places: frozenset[int]) -> dict[int, tuple[Path, FileId]]:
         """Return where some files of a complete folder are, and what they should be."""
-        assert file.list_id is not None
-        paths = self._loader(file)().paths
-        entries = enumerate(self._lists.entries(file.list_id))
-        return {place: (file.path / paths[place], entry.file_id) for place, entry in entries if place in places}
+        paths = layout.index.paths
+        entries = enumerate(self._lists.entries(layout.list_id))
+        return {place: (root / paths[place], entry.file_id) for place, entry in entries if place in places}
 
     async def _hash(self, path: Path) -> tuple[FileId, int]:
         """Return the id of a file, and its modification time; its tree is not kept."""
-        tree_path = self._table.new_tree_path()
-        try:
-            with await run_on_disk(FileHasher, path, tree_path) as hasher:
-                while await run_on_disk(hasher.step):
-                    pass
-                return await run_on_disk(hasher.finish, lambda _file_id: tree_path), hasher.mtime_ns
-        finally:
-            tree_path.unlink(missing_ok=True)
+        with await run_on_disk(FileHasher, path, None) as hasher:
+            while await run_on_disk(hasher.step):
+                pass
+            return await run_on_disk(hasher.finish_id), hasher.mtime_ns
 
     def _loader(self, file: LocalFile) -> Callable[[], FolderIndex]:
         """Return a function that returns what is in a complete folder."""

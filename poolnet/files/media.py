@@ -10,16 +10,16 @@ This device's own pictures, and those that its user downloaded, are where they a
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import trio
 
-from poolnet.clock import Hlc
-from poolnet.errors import LocalError, PoolnetError, SourceUnavailable, StoreError, UnknownFile
+from poolnet.errors import DiskFull, LocalError, PoolnetError, SourceUnavailable, StoreError, UnknownFile
 from poolnet.events import ErrorReported, MediaReceived, PoolEvent
+from poolnet.files.offer_book import NodeOffer
 from poolnet.files.preview import make_preview
 from poolnet.ids import DeviceId, FileId, short_id
 from poolnet.limits import MAX_MEDIA_SIZE, MIB
@@ -54,17 +54,22 @@ class MediaStatistics:
     fetched: int
 
 
+class Pictures(Protocol):
+    """What is shown."""
+
+    def pictures(self) -> Iterable[tuple[FileId, NodeOffer]]:
+        """Return all pictures that somebody shows, with the newest offer of each."""
+
+    def picture(self, file_id: FileId) -> NodeOffer | None:
+        """Return the newest offer of a picture; None if nobody shows it."""
+
+
 @attrs.frozen(kw_only=True)
-class _Offer:
-    """A picture that somebody shows: the newest offer of it."""
+class _Wanted:
+    """A picture that is to be here."""
 
-    node: DeviceId
-    body: MediaBody
-    hlc: Hlc
-
-    @property
-    def file_id(self) -> FileId:
-        return self.body.file_id
+    file_id: FileId
+    offer: NodeOffer
 
 
 class Media:
@@ -72,6 +77,7 @@ class Media:
 
     Args:
         cache: where they are kept; of size 0, nothing is fetched.
+        shown: what is shown.
         fetch: see `Fetch`; must not fetch more than `MAX_MEDIA_SIZE`, whatever offers claim. Cancelled often: then it
             keeps what it has for the next time. Raises what `FileManager.download` does.
         forget: see `Forget`. Raises StoreError.
@@ -83,6 +89,7 @@ class Media:
     def __init__(
         self,
         cache: MediaCache,
+        shown: Pictures,
         *,
         fetch: Fetch,
         forget: Forget,
@@ -91,12 +98,12 @@ class Media:
         name_of: Callable[[DeviceId], str] = short_id,
     ) -> None:
         self._cache = cache
+        self._shown = shown
         self._fetch = fetch
         self._forget = forget
         self._here = here
         self._publish = publish
         self._name_of = name_of
-        self._offers: dict[FileId, _Offer] = {}
         self._begun: set[FileId] = set()  # of these there may be a part
         self._fetching: dict[FileId, trio.CancelScope] = {}
         self._damaged: set[FileId] = set()
@@ -131,25 +138,20 @@ class Media:
             preview=preview.jpeg,
         )
 
-    def offered(self, node: DeviceId, body: MediaBody, hlc: Hlc) -> None:
-        """Take note that another device shows a picture; called for stored offers as well, in any order."""
-        known = self._offers.get(body.file_id)
-        if known is not None and known.hlc >= hlc:
+    def offered(self, file_id: FileId, *, is_first: bool) -> None:
+        """Take note that another device shows a picture, `is_first` if no other does; also for stored offers."""
+        offer = self._shown.picture(file_id)
+        if offer is None:
             return
-        offer = _Offer(node=node, body=body, hlc=hlc)
-        self._offers[body.file_id] = offer
-        self._cache.date(body.file_id, hlc)
-        if known is None and self._is_settled and (path := self._path_outside(body.file_id)) is not None:
-            self._tell(offer, path)
+        self._cache.date(file_id, offer.hlc)
+        if is_first and self._is_settled and (path := self._path_outside(file_id)) is not None:
+            self._tell(file_id, offer, path)
         self._news.set()
 
     def withdrawn(self, file_id: FileId) -> None:
         """Take note that nobody offers a picture any more: it goes, unless its user has it elsewhere."""
-        self._offers.pop(file_id, None)
         if file_id in self._fetching:
             self._fetching[file_id].cancel()
-        else:
-            self._forget_turns(file_id)
         self._news.set()
 
     def give_way(self, file_id: FileId) -> None:
@@ -194,8 +196,8 @@ class Media:
         source = self.path_of(file_id)
         if source is None:
             raise UnknownFile("that picture is not here, or not any more; download it")
-        offer = self._offers.get(file_id)
-        target = await run_on_disk(download_target, out, source.name if offer is None else offer.body.name)
+        offer = self._shown.picture(file_id)
+        target = await run_on_disk(download_target, out, source.name if offer is None else offer.name)
         try:
             await run_on_disk(copy_verified, source, file_id, target)
         except SourceUnavailable:
@@ -221,8 +223,8 @@ class Media:
             StoreError: the directory of the cache cannot be made or read.
         """
         self._begun |= await run_on_disk(self._cache.load)
-        for offer in self._offers.values():
-            self._cache.date(offer.file_id, offer.hlc)
+        for file_id, offer in self._shown.pictures():
+            self._cache.date(file_id, offer.hlc)
         task_status.started()
         async with open_service_nursery() as nursery:
             while True:
@@ -238,17 +240,17 @@ class Media:
     def _may_work(self) -> bool:
         return self._is_settled and trio.current_time() >= self._rests_until
 
-    def _wanted(self) -> list[_Offer]:
+    def _wanted(self) -> list[_Wanted]:
         """Return the newest pictures that fit into the cache, of those that are not elsewhere on this device."""
         wanted, room = [], self._cache.size_bytes
-        for offer in sorted(self._offers.values(), key=lambda offer: (offer.hlc, offer.file_id), reverse=True):
-            size_bytes = self._sizes.get(offer.file_id, offer.body.size)
-            if size_bytes > self._cache.size_bytes or self._path_outside(offer.file_id) is not None:
+        for file_id, offer in sorted(self._shown.pictures(), key=lambda shown: (shown[1].hlc, shown[0]), reverse=True):
+            size_bytes = self._sizes.get(file_id, offer.size_bytes)
+            if size_bytes > self._cache.size_bytes or self._path_outside(file_id) is not None:
                 continue
             room -= size_bytes
             if room < 0:
                 break
-            wanted.append(offer)
+            wanted.append(_Wanted(file_id=file_id, offer=offer))
         return wanted
 
     def _give_turns(self, nursery: trio.Nursery) -> float:
@@ -257,14 +259,14 @@ class Media:
         While more are waiting, those that had their turn give way.
         """
         now = trio.current_time()
-        absent = [offer for offer in self._wanted() if offer.file_id not in self._cache]
-        waiting = [offer for offer in absent if offer.file_id not in self._fetching]
+        absent = [wanted for wanted in self._wanted() if wanted.file_id not in self._cache]
+        waiting = [wanted for wanted in absent if wanted.file_id not in self._fetching]
         waiting.sort(key=self._due)  # among equals, the newest first
-        ready = [offer for offer in waiting if self._due(offer) <= now]
+        ready = [wanted for wanted in waiting if self._due(wanted) <= now]
         wake_at = min(map(self._due, waiting[len(ready) :]), default=math.inf)
         room = _FETCHED_AT_ONCE - len(self._fetching)
-        for offer in ready[:room]:
-            self._begin_turn(nursery, offer)
+        for wanted in ready[:room]:
+            self._begin_turn(nursery, wanted)
         if len(ready) <= room:
             return wake_at
         ends = {file_id: self._last_turn[file_id] + _TURN_S for file_id in self._fetching}
@@ -273,51 +275,49 @@ class Media:
                 self._fetching[file_id].cancel()
         return min(wake_at, *ends.values())
 
-    def _due(self, offer: _Offer) -> float:
+    def _due(self, wanted: _Wanted) -> float:
         """Return when a picture may have its next turn."""
-        return self._last_turn.get(offer.file_id, -math.inf) + _RETRY_S
+        return self._last_turn.get(wanted.file_id, -math.inf) + _RETRY_S
 
-    def _begin_turn(self, nursery: trio.Nursery, offer: _Offer) -> None:
-        self._fetching[offer.file_id] = trio.CancelScope()
-        self._begun.add(offer.file_id)
-        self._last_turn[offer.file_id] = trio.current_time()
-        nursery.start_soon(self._have_turn, offer, self._fetching[offer.file_id])
+    def _begin_turn(self, nursery: trio.Nursery, wanted: _Wanted) -> None:
+        scope = self._fetching[wanted.file_id] = trio.CancelScope()
+        self._begun.add(wanted.file_id)
+        self._last_turn[wanted.file_id] = trio.current_time()
+        nursery.start_soon(self._have_turn, wanted.file_id, wanted.offer, scope)
 
-    async def _have_turn(self, offer: _Offer, scope: trio.CancelScope) -> None:
-        file_id = offer.file_id
+    async def _have_turn(self, file_id: FileId, offer: NodeOffer, scope: trio.CancelScope) -> None:
         try:
             path = self._here(file_id)  # complete since an earlier turn that ended just then
             if path is None:
                 with scope:
-                    path = await self._fetch(file_id, self._cache.place(file_id, offer.body.name))
+                    path = await self._fetch(file_id, self._cache.place(file_id, offer.name))
             if path is not None:
                 self._sizes[file_id] = await run_on_disk(self._cache.add, file_id, path, offer.hlc)
-                self._received(offer, path)
+                self._received(file_id, path)
         except UnknownFile:
             pass  # withdrawn just then
-        except (StoreError, LocalError) as exc:
+        except PoolnetError as exc:
             self._failed(exc)
         finally:
             del self._fetching[file_id]
-            if file_id not in self._offers:
-                self._forget_turns(file_id)
             self._news.set()
 
-    def _received(self, offer: _Offer, path: Path) -> None:
+    def _received(self, file_id: FileId, path: Path) -> None:
         self._reported = None
         self._fetched += 1
-        if offer.file_id not in self._cache:
+        if file_id not in self._cache:
             return  # larger than it said, and than the cache
-        self._begun.discard(offer.file_id)
-        if offer.file_id in self._offers and offer.file_id not in self._cache.surplus():
-            self._tell(offer, path)
-
-    def _forget_turns(self, file_id: FileId) -> None:
-        self._last_turn.pop(file_id, None)
-        self._sizes.pop(file_id, None)
+        self._begun.discard(file_id)
+        offer = self._shown.picture(file_id)
+        if offer is not None and file_id not in self._cache.surplus():
+            self._tell(file_id, offer, path)
 
     async def _tidy_up(self) -> None:
         """Remove what has to go; whoever is being served from it is not any more."""
+        for file_id in [file_id for file_id in self._last_turn if self._shown.picture(file_id) is None]:
+            if file_id not in self._fetching:
+                del self._last_turn[file_id]
+                self._sizes.pop(file_id, None)
         try:
             for file_id in self._unwanted():
                 if self._path_outside(file_id) is None:
@@ -332,13 +332,13 @@ class Media:
         unwanted = self._damaged.union(self._cache.surplus())
         unwanted.update(file_id for file_id in self._cache if not self._is_good(file_id))
         if self._begun:
-            unwanted |= self._begun.difference(offer.file_id for offer in self._wanted())
+            unwanted |= self._begun.difference(wanted.file_id for wanted in self._wanted())
         return [file_id for file_id in unwanted if file_id not in self._fetching]
 
     def _is_good(self, file_id: FileId) -> bool:
         """Return whether a picture in the cache is still offered, and served from there."""
         is_served = self._here(file_id) is not None and self._path_outside(file_id) is None
-        return is_served and file_id in self._offers
+        return is_served and self._shown.picture(file_id) is not None
 
     # --- helpers ------------------------------------------------------------------------------------------------
 
@@ -346,21 +346,29 @@ class Media:
         path = self._here(file_id)
         return None if path is None or path.parent == self._cache.directory else path
 
-    def _tell(self, offer: _Offer, path: Path) -> None:
+    def _tell(self, file_id: FileId, offer: NodeOffer, path: Path) -> None:
         self._publish(
             MediaReceived(
-                file_id=offer.file_id,
-                file_name=offer.body.name,
+                file_id=file_id,
+                file_name=offer.name,
                 path=path,
-                width=offer.body.width,
-                height=offer.body.height,
+                width=offer.width,
+                height=offer.height,
                 node=offer.node,
                 name=self._name_of(offer.node),
             )
         )
 
     def _failed(self, error: PoolnetError) -> None:
-        """Leave it alone for a while; tell once, until something works again."""
+        """Leave the disk alone for a while if it failed; tell once, until something works again.
+
+        What is wrong with a picture alone delays that one: it has had its turn.
+        """
+        if not (
+            isinstance(error, DiskFull) or (isinstance(error, StoreError) and isinstance(error.__cause__, OSError))
+        ):
+            logger.info("a picture cannot be fetched: %s", error.code)
+            return
         self._rests_until = trio.current_time() + _RETRY_S
         logger.warning("a picture cannot be fetched or removed: %s", error.code)
         if error.code != self._reported:

@@ -5,7 +5,7 @@ it, so claims of different kinds stay apart: each kind that somebody claims is a
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ import attrs
 
 from poolnet.clock import Hlc
 from poolnet.events import OfferKind
+from poolnet.files.offer_shares import OfferShares
 from poolnet.ids import DeviceId, FileId
 from poolnet.limits import MAX_OFFERS
 from poolnet.wire.bodies import FolderBody, MediaBody, OfferBody, StreamBody
@@ -57,6 +58,7 @@ class NodeOffer:
         size_bytes: of a folder, its content's; 0 for a stream.
         list_id: of a folder, the file that lists what is in it; `list_size` is its size.
         stream_id: of a file that is the whole of a stream, that stream; empty otherwise.
+        width, height: of a picture, as its author says; 0 if nobody knows.
     """
 
     node: DeviceId
@@ -68,6 +70,8 @@ class NodeOffer:
     list_id: FileId | None = None
     list_size: int = 0
     stream_id: bytes = b""
+    width: int = 0
+    height: int = 0
 
 
 #: What messages offer. The id of a stream is not in its body: it depends on the pool.
@@ -91,20 +95,35 @@ def offer_of(node: DeviceId, body: OfferedBody, hlc: Hlc) -> NodeOffer:
                 list_size=body.list_size,
             )
         case MediaBody():
-            return NodeOffer(node=node, name=body.name, size_bytes=body.size, hlc=hlc, kind="media")
+            return NodeOffer(
+                node=node,
+                name=body.name,
+                size_bytes=body.size,
+                hlc=hlc,
+                kind="media",
+                width=body.width,
+                height=body.height,
+            )
         case StreamBody():
             return NodeOffer(node=node, name=body.name, size_bytes=0, hlc=hlc, kind="stream")
 
 
 class OfferBook:
-    """Offers of a pool, at most `MAX_OFFERS` live ones and as many remembered retractions."""
+    """Offers of a pool, at most `MAX_OFFERS` live ones and as many remembered retractions.
+
+    When there is no more room, the device with the most offers loses the oldest of them (`OfferShares`).
+
+    Attributes:
+        dropped: how many offers were lost so.
+    """
 
     def __init__(self) -> None:
         self._offers: dict[FileId, dict[DeviceId, NodeOffer]] = {}
         self._lists: dict[FileId, dict[DeviceId, NodeOffer]] = {}  # of folders, as if they were offered
         self._wholes: dict[tuple[DeviceId, bytes], FileId] = {}  # by author and stream
+        self._pictures: dict[FileId, dict[DeviceId, NodeOffer]] = {}  # those of the offers that are
         self._retracted: dict[tuple[DeviceId, FileId], Hlc] = {}
-        self._live = 0
+        self._shares = OfferShares()
         self.dropped = 0
 
     def __contains__(self, file_id: object) -> bool:
@@ -112,36 +131,28 @@ class OfferBook:
         return file_id in self._offers
 
     def offered(self, file_id: FileId, offer: NodeOffer) -> bool:
-        """Take note of an offer; return whether that device did not offer the file just before."""
-        earlier = self._offers.get(file_id, {}).get(offer.node)
+        """Take note of an offer; return whether it is kept, and that device did not offer the file just before."""
+        earlier = self.by_node(file_id, offer.node)
         if self._retracted.get((offer.node, file_id), -1) >= offer.hlc:
             return False
-        if earlier is None and self._live >= MAX_OFFERS:
+        if earlier is not None:
+            offer = _latest(earlier, offer)
+            self._forget(file_id, earlier)
+        self._note(file_id, offer)
+        while len(self._shares) > MAX_OFFERS:
+            node, oldest = self._shares.first_to_go()
+            self._forget(oldest, self._offers[oldest][node])
             self.dropped += 1
-            return False
-        if earlier is None or offer.hlc > earlier.hlc:
-            self._forget_list(earlier)
-            self._offers.setdefault(file_id, {})[offer.node] = offer
-            self._note_list(offer)
-            if offer.stream_id:
-                self._wholes[offer.node, offer.stream_id] = file_id
-        self._live += earlier is None
-        return earlier is None
+        return earlier is None and self.by_node(file_id, offer.node) is not None
 
     def retracted(self, file_id: FileId, node: DeviceId, hlc: Hlc) -> bool:
         """Take note of a retraction; return whether it ended the last offer of the file."""
         self._remember_retraction(file_id, node, hlc)
-        offers = self._offers.get(file_id, {})
-        offer = offers.get(node)
+        offer = self.by_node(file_id, node)
         if offer is None or offer.hlc > hlc:
             return False
-        del offers[node]
-        self._forget_list(offer)
-        self._wholes.pop((node, offer.stream_id), None)
-        self._live -= 1
-        if not offers:
-            del self._offers[file_id]
-        return not offers
+        self._forget(file_id, offer)
+        return file_id not in self._offers
 
     def is_withdrawn(self, file_id: FileId) -> bool:
         """Return whether somebody offered the file once, and nobody does any more."""
@@ -190,7 +201,16 @@ class OfferBook:
 
     def of_node(self, node: DeviceId) -> list[FileId]:
         """Return the files that one device offers."""
-        return [file_id for file_id, offers in self._offers.items() if node in offers]
+        return self._shares.of_node(node)
+
+    def pictures(self) -> Iterator[tuple[FileId, NodeOffer]]:
+        """Iterate over the pictures that somebody shows, with the newest offer of each."""
+        return ((file_id, _newest(offers.values())) for file_id, offers in self._pictures.items())
+
+    def picture(self, file_id: FileId) -> NodeOffer | None:
+        """Return the newest offer of a picture."""
+        offers = self._pictures.get(file_id)
+        return None if offers is None else _newest(offers.values())
 
     def is_stream_offered(self, stream_id: FileId) -> bool:
         """Return whether its author publishes a stream, or did and offers it as a file now."""
@@ -215,24 +235,50 @@ class OfferBook:
         """Return all that is said of a file: by its offers, and by those of folders that it is the list of."""
         return [*self._of_kind(file_id), *self._lists.get(file_id, {}).values()]
 
-    def _note_list(self, offer: NodeOffer) -> None:
+    def _note(self, file_id: FileId, offer: NodeOffer) -> None:
+        self._shares.put(offer.node, file_id, offer.hlc)
+        self._offers.setdefault(file_id, {})[offer.node] = offer
+        if offer.kind == "media":
+            self._pictures.setdefault(file_id, {})[offer.node] = offer
         if offer.list_id is not None:
             listed = NodeOffer(node=offer.node, name=offer.name, size_bytes=offer.list_size, hlc=offer.hlc)
             self._lists.setdefault(offer.list_id, {})[offer.node] = listed
+        if offer.stream_id:
+            self._wholes[offer.node, offer.stream_id] = file_id
 
-    def _forget_list(self, offer: NodeOffer | None) -> None:
-        if offer is None or offer.list_id is None:
-            return
-        listed = self._lists.get(offer.list_id, {})
-        listed.pop(offer.node, None)
-        if not listed:
-            self._lists.pop(offer.list_id, None)
+    def _forget(self, file_id: FileId, offer: NodeOffer) -> None:
+        self._shares.remove(offer.node, file_id)
+        _remove(self._offers, file_id, offer.node)
+        _remove(self._pictures, file_id, offer.node)
+        if offer.list_id is not None:
+            _remove(self._lists, offer.list_id, offer.node)
+        if self._wholes.get((offer.node, offer.stream_id)) == file_id:
+            del self._wholes[offer.node, offer.stream_id]
 
     def _remember_retraction(self, file_id: FileId, node: DeviceId, hlc: Hlc) -> None:
         latest = max(hlc, self._retracted.pop((node, file_id), hlc))
         self._retracted[node, file_id] = latest
         if len(self._retracted) > MAX_OFFERS:
             del self._retracted[next(iter(self._retracted))]
+
+
+def _latest(one: NodeOffer, other: NodeOffer) -> NodeOffer:
+    """Return which of two offers of one device and file counts. What was the whole of a stream stays that."""
+    earlier, later = sorted((one, other), key=lambda offer: offer.hlc)
+    if later.kind != "file" or later.stream_id:
+        return later
+    return attrs.evolve(later, stream_id=earlier.stream_id)
+
+
+def _newest(offers: Iterable[NodeOffer]) -> NodeOffer:
+    return max(offers, key=lambda offer: (offer.hlc, offer.node))
+
+
+def _remove(offers: dict[FileId, dict[DeviceId, NodeOffer]], file_id: FileId, node: DeviceId) -> None:
+    of_file = offers.get(file_id, {})
+    of_file.pop(node, None)
+    if not of_file:
+        offers.pop(file_id, None)
 
 
 def _by_belief(offers: Sequence[NodeOffer]) -> Sequence[NodeOffer]:

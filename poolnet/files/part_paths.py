@@ -1,38 +1,40 @@
-"""Where unfinished downloads lie: moved, removed, put aside. Synchronous, for threads; each raises StoreError."""
+"""Where unfinished downloads lie: moved, put aside. Synchronous, for threads; each raises StoreError."""
 
+import errno
 import os
-import shutil
 from pathlib import Path
 
 from poolnet.errors import OutputExists
 from poolnet.storage.durable import store_errors
 
 
-def remove_part(path: Path) -> None:
-    """Remove a file or a directory, if it is there."""
-    with store_errors("remove", path):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def put_part_aside(part: Path) -> None:
     """Make way for a new part where one is that a crash, or somebody, gave another size: whoever's it is, it stays."""
     aside = part.with_name(part.name + ".damaged")
-    if part.is_file() and not os.path.lexists(aside):
-        with store_errors("move", part):
+    with store_errors("move", part):
+        if part.is_file() and not os.path.lexists(aside):
             part.rename(aside)
 
 
-def move_part(earlier: Path, part: Path) -> None:
-    """Bring the part of an interrupted download to another place, if that can be done without copying."""
-    if earlier == part or not earlier.exists():
-        return
+def move_part(earlier: Path, part: Path) -> bool:
+    """Bring the part of an interrupted download to another place, if there is one.
+
+    Returns:
+        False if that takes copying, because the place is on another disk; the part stays where it is.
+
+    Raises:
+        OutputExists: something has that place.
+        StoreError: the system refused; the part stays where it is.
+    """
     with store_errors("move", earlier):
+        if earlier == part or not earlier.exists():
+            return True
         if part.exists():
             raise OutputExists(f"{part} is there already; move it away, or choose another place")
         try:
             earlier.rename(part)
-        except OSError:  # another disk: begin anew there
-            remove_part(earlier)
+        except OSError as exc:
+            if exc.errno != errno.EXDEV:
+                raise
+            return False
+        return True

@@ -107,6 +107,7 @@ class PoolFiles:
         self._streams_directory = table.directory / "streams"
         self.media = Media(
             MediaCache(self._media_directory, media_cache_bytes),
+            self.book,
             fetch=lambda file_id, out: self._fetch_quietly(file_id, out, "media", self._media_sizes),
             forget=self._forget_media,
             here=lambda file_id: None if (file := table.files.get(file_id)) is None else file.path,
@@ -255,7 +256,8 @@ class PoolFiles:
         self.queue.offered()
         self._stream_news(offered, offer)
         if isinstance(body, MediaBody) and node != self._node and not self._is_known_as_other(offered):
-            self.media.offered(node, body, hlc)
+            others = [other for other in self.book.nodes(offered, "media") if other != self._node]
+            self.media.offered(offered, is_first=is_new and others == [node])
         if is_new:
             self.events.publish(
                 FileOffered(
@@ -276,6 +278,8 @@ class PoolFiles:
         """Take note that a node withdrew its offer; see `FileManager.learned_retraction`."""
         earlier = self.book.by_node(file_id, node)
         is_gone = self.book.retracted(file_id, node, hlc)
+        if node == self._node and self._streams is not None and self._streams.is_own(file_id):
+            self._nursery.start_soon(self._streams.withdrawn, file_id)
         if earlier is not None:
             self.routes.offers_changed(file_id)
             self._holders_changed(file_id)

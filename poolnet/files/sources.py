@@ -228,6 +228,8 @@ class Sources:
     def _serve(self, file: LocalFile) -> None:
         kind = self.kinds.get(file.kind)
         source = self._table.source(file) if kind is None else kind.source(file)
+        if self._is_fetched(file.file_id) and self._exchange.size_here(file.file_id) is None:
+            self._exchange.stop(file.file_id)  # of what size it is was only a claim: now it is known
         self._exchange.serve(source, lambda reason: self._give_up(file, reason))
         self._served(file.file_id)
 

@@ -13,6 +13,9 @@ class StreamFollowing(Protocol):
         """Fetch the pieces of a stream from `start` to before `stop`, in ascending order, as they appear, into `store`.
 
         An empty window fetches nothing; `watcher` is told all the same how many pieces there are.
+
+        Raises:
+            LocalError: it cannot be followed now; `stop_following` is due all the same.
         """
 
     def move_stream(self, stream_id: FileId, start: int, stop: int) -> None:

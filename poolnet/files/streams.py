@@ -120,6 +120,15 @@ class Streams:
         if stream_id in self._watched:
             self._watched[stream_id].news_changed()
 
+    async def withdrawn(self, stream_id: FileId) -> None:
+        """Give no more of a finished stream of this device, whose offer was withdrawn; who reads it here reads on.
+
+        One that was broken off lingers, so that those who watch hear of that.
+        """
+        own = self._own.get(stream_id)
+        if own is not None and own.writer.file is not None:
+            await self._drop(own)
+
     def make_relay(self, stream_id: FileId) -> RelaySink:
         """Return where to keep pieces of somebody's stream on their way to others."""
         return StreamStore(self._ring, self._pool_id, stream_id)
@@ -162,7 +171,8 @@ class Streams:
 
         Raises:
             UnknownFile: nobody offers such a stream.
-            LocalError: it is being watched already.
+            LocalError: it is being watched already, or downloaded as the file that somebody says it is; or too much is
+                being fetched.
         """
         own = self._own.get(stream_id)
         if own is not None:
@@ -177,9 +187,9 @@ class Streams:
         store = StreamStore(self._ring, self._pool_id, stream_id)
         reader = self._reader(store, self._exchange, self._news, from_start=from_start)
         self._watched[stream_id] = reader
-        self._exchange.follow_stream(store, 0, 0, reader)
-        self._watching(stream_id)
         try:
+            self._exchange.follow_stream(store, 0, 0, reader)
+            self._watching(stream_id)
             yield reader
         finally:
             del self._watched[stream_id]
@@ -226,12 +236,18 @@ class Streams:
         """Give the pieces of no more than a few finished streams."""
         idle = [own for own in self._own.values() if own.writer.is_over and not own.readers]
         for own in idle[: max(0, len(idle) - _MAX_LINGERING)]:
-            del self._own[own.stream_id]
-            self._exchange.stop(own.stream_id)
-            try:
-                await run_on_disk(own.spool.forget)
-            except StoreError as exc:
-                logger.warning("the index of a finished stream cannot be removed: %s", exc.code)
+            await self._drop(own)
+
+    async def _drop(self, own: "_OwnStream") -> None:
+        """Give no more pieces of a stream. While it is read here its index stays, at most until the next start."""
+        del self._own[own.stream_id]
+        self._exchange.stop(own.stream_id)
+        if own.readers:
+            return
+        try:
+            await run_on_disk(own.spool.forget)
+        except StoreError as exc:
+            logger.warning("the index of a finished stream cannot be removed: %s", exc.code)
 
     def _reader(
         self, store: PieceStore, following: StreamFollowing, news: StreamNews, *, from_start: bool

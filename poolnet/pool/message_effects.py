@@ -20,7 +20,7 @@ from poolnet.events import (
 from poolnet.file_manager import FileManager
 from poolnet.identity.membership import Membership
 from poolnet.ids import DeviceId, FileId, MsgId
-from poolnet.pool.history import apply_offer, offered_id
+from poolnet.pool.history import apply_offer, offered_id, what_counts
 from poolnet.protocol.presence import Presence, Said
 from poolnet.timer import Timer
 from poolnet.wire.bodies import (
@@ -99,6 +99,11 @@ class MessageEffects:
     def begin_after(self, key: MessageKey) -> None:
         """Take the place of the newest message of earlier sessions: what comes before it is late."""
         self._newest = key
+
+    def restore(self, standing: Iterable[Message]) -> None:
+        """Take what stands in the history from earlier sessions, so that it holds and old changes are no news."""
+        for message in what_counts(standing):
+            self.apply(message)
 
     def handle_app(self, app_name: str, handler: AppHandler) -> None:
         """Call `handler` with each message of a program from now on.

@@ -60,6 +60,7 @@ class MessageFlow:
         time: what time it is, for stamping and judging messages.
         apply: called with each message that is new here, in the order in which they were stored.
         apply_ephemeral: called with each message of a kind that is neither stored nor ordered.
+        restore: called once with what stands in the history from earlier sessions, in its order.
         report: called with what goes wrong without anybody having asked.
         room: waits until applications have heard most of what came, before more of the history is taken.
     """
@@ -75,6 +76,7 @@ class MessageFlow:
         rng: RandomSource,
         apply: Callable[[Message], None],
         apply_ephemeral: Callable[[Message], None],
+        restore: Callable[[Sequence[Message]], None],
         report: Callable[[PoolnetError], None],
         room: Callable[[], Awaitable[None]],
     ) -> None:
@@ -83,6 +85,7 @@ class MessageFlow:
         self._db = db
         self._time = time
         self._apply = apply
+        self._restore = restore
         self._report = report
         self._links: dict[DeviceId, Link] = {}
         self._book = DeliveryBook(nursery)
@@ -113,7 +116,7 @@ class MessageFlow:
         self._sent = 0
 
     async def load(self) -> MessageKey | None:
-        """Read from the database what was seen lately and what stands, apply the latter.
+        """Read from the database what was seen lately and what stands, restore the latter.
 
         Returns the place of the newest message that is for people or programs, None if there is none lately.
         """
@@ -134,7 +137,7 @@ class MessageFlow:
         self._db.bind(self.fetch_older, floor_moved=self._agreement.floor_moved)
         for message in standing:
             self._inbox.expect_tombstone(message)
-            self._apply(message)
+        self._restore(standing)
         return max((message.key for message in recent if message.content.kind not in STANDING_KINDS), default=None)
 
     async def run(self) -> None:

@@ -50,7 +50,8 @@ def write_durably(path: Path, content: bytes, *, mode: int = PRIVATE_FILE) -> No
                 os.fsync(file.fileno())
             os.replace(part, path)
         except BaseException:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # or it would hide why
+                part.unlink()
             raise
         sync_directory(path.parent)
 
@@ -70,12 +71,8 @@ def sync_file(path: Path) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make creations, renames and removals in a directory durable, where the system can."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems refuse to sync a directory
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(OSError):  # some network file systems refuse, and one may write where one may not read
+        sync_file(path)
 
 
 def make_private_directory(path: Path) -> None:
@@ -96,10 +93,10 @@ def keep_aside(path: Path) -> Path:
     Raises:
         StoreError: it cannot be renamed.
     """
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
     with store_errors("set aside", path):
+        number = 1
+        while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+            number += 1
         os.replace(path, aside)
     return aside
 

@@ -134,7 +134,8 @@ def publish_without_overwrite(part: Path, target: Path) -> None:
                 raise
             _publish_by_placeholder(part, target)
         else:
-            part.unlink()
+            with contextlib.suppress(OSError):  # a second name for what is complete is no reason to say that it is not
+                part.unlink()
         sync_directory(target.parent)
 
 

@@ -77,6 +77,11 @@ class FolderLayout:
         """Return whether an entry is wanted."""
         return self.selection is None or bool(self.selection.selected[place])
 
+    def selected_files(self) -> list[int]:
+        """Return which entries are files that are wanted."""
+        kinds = self.index.kinds
+        return [i for i in range(len(kinds)) if kinds[i] != EntryKind.EMPTY_DIRECTORY and self.is_selected(i)]
+
     def selected_pieces(self) -> Ranges | None:
         """Return the chunks (as pieces) with something of the selected files in them; None: all."""
         if self.selection is None:
@@ -188,14 +193,14 @@ class FolderLayout:
         """See `Layout`."""
         self._remove_spill()
         directories = {""}
-        with contextlib.suppress(FileNotFoundError), opened(path, _DIRECTORY) as root:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), opened(path, _DIRECTORY) as root:
             for place, relative in enumerate(self.index.paths):
                 is_file = self.index.kinds[place] != EntryKind.EMPTY_DIRECTORY
                 directories.update(str(above) for above in PurePosixPath(relative).parents)
                 with contextlib.suppress(OSError):
-                    if is_file and self.is_selected(place):
+                    if is_file:  # also what was selected before the download was taken up again
                         os.unlink(relative, dir_fd=root)
-                    elif not is_file:
+                    else:
                         os.rmdir(relative, dir_fd=root)
             for directory in sorted(directories - {"", "."}, key=lambda each: -each.count("/")):
                 with contextlib.suppress(OSError):

@@ -106,7 +106,7 @@ class FolderWalk:
         try:
             check_path_untrusted(path)
         except UnicodeEncodeError as exc:
-            raise SourceUnavailable(f"{self.path / path!r} has a name that is not UTF-8; rename or exclude it") from exc
+            raise SourceUnavailable(f"{self.path / path} has a name that is not UTF-8; rename or exclude it") from exc
         except WireError as exc:
             raise SourceUnavailable(f"{self.path / path} cannot be offered: {exc}; rename or exclude it") from exc
         self.index.append(path, size_bytes, kind)

@@ -119,14 +119,14 @@ class FileHasher:
 
     Args:
         path: a regular file, or a link to one.
-        tree_path: where to write its tree.
+        tree_path: where to write its tree; None: only its id matters.
 
     Raises:
         SourceUnavailable: it cannot be read, or is not a regular file.
         StoreError: the tree cannot be written.
     """
 
-    def __init__(self, path: Path, tree_path: Path) -> None:
+    def __init__(self, path: Path, tree_path: Path | None) -> None:
         self.path = path
         self.done_bytes = 0
         self._hasher = ChunkHasher()
@@ -134,7 +134,7 @@ class FileHasher:
         self._source = _open_source(path)
         try:
             self._before = os.fstat(self._source.fileno())
-            self._tree = TreeWriter(tree_path, self.size_bytes)
+            self._tree = None if tree_path is None else TreeWriter(tree_path, self.size_bytes)
         except BaseException:
             self._source.close()
             raise
@@ -146,7 +146,8 @@ class FileHasher:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._source.close()
-        self._tree.close(is_kept=error is None)
+        if self._tree is not None:
+            self._tree.close(is_kept=error is None)
 
     @property
     def size_bytes(self) -> int:
@@ -168,7 +169,7 @@ class FileHasher:
         work = 0.0
         while self.done_bytes < self.size_bytes and work < 1:
             size, data = read_portion(self.path, self._source, self.done_bytes, self.size_bytes, self._buffer)
-            self._tree.write(self._hasher.feed_zeros(size) if data is None else self._hasher.feed(data))
+            self._write(self._hasher.feed_zeros(size) if data is None else self._hasher.feed(data))
             self.done_bytes += size
             work += size / (HOLE_STEP_SIZE if data is None else STEP_SIZE)
         return self.done_bytes < self.size_bytes
@@ -180,13 +181,27 @@ class FileHasher:
             SourceUnavailable: it changed while it was read.
             StoreError: the tree cannot be written.
         """
+        assert self._tree is not None, "it was asked for"
+        file_id = self.finish_id()
+        self._tree.publish(place(file_id))
+        return file_id
+
+    def finish_id(self) -> FileId:
+        """Return the id of the file, whose tree is not kept.
+
+        Raises:
+            SourceUnavailable, StoreError: as `finish`.
+        """
         file_id, nodes = self._hasher.finish()
-        self._tree.write(nodes)
+        self._write(nodes)
         after = os.fstat(self._source.fileno())
         if (after.st_size, after.st_mtime_ns) != (self.size_bytes, self.mtime_ns):
             raise SourceUnavailable(f"{self.path} was changed while it was read; offer it again when it is finished")
-        self._tree.publish(place(file_id))
         return file_id
+
+    def _write(self, nodes: list[FinishedNode]) -> None:
+        if self._tree is not None:
+            self._tree.write(nodes)
 
 
 def read_portion(

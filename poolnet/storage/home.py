@@ -28,6 +28,7 @@ from poolnet.storage.durable import (
     store_errors,
     write_durably,
 )
+from poolnet.storage.files import whole_path
 
 SEED_SIZE: Final = 32
 HOME_VARIABLE: Final = "POOLNET_HOME"
@@ -132,8 +133,9 @@ async def open_home(path: Path | None = None) -> AsyncIterator[Home]:
     Raises:
         StoreLocked: another process, or another part of this one, holds it.
         StoreError: it cannot be made or read, or is a directory with other things in it.
+        LocalError: its ``~`` stands for nobody's directory.
     """
-    path = (path or default_home()).expanduser().absolute()
+    path = whole_path(path or default_home())
     lock = await trio.to_thread.run_sync(_lock, path)
     try:
         yield await trio.to_thread.run_sync(_load, path)

@@ -164,11 +164,11 @@ class _Markdown:
                 is_valid = self._was_admin(message.author, message.content.hlc)
                 return f" announces: {_paragraph(text)}" if is_valid else None
             case OfferBody(name=name, size=size):
-                return f" offers {_escaped(name)} ({size} bytes)"
+                return f" offers {_escaped(name)} ({_size(size)})"
             case FolderBody(name=name, size=size, file_count=count):
-                return f" offers the folder {_escaped(name)} ({_counted(count, 'file')}, {size} bytes)"
+                return f" offers the folder {_escaped(name)} ({_counted(count, 'file')}, {_size(size)})"
             case MediaBody(name=name, size=size):
-                return f" shows {_escaped(name)} ({size} bytes)"
+                return f" shows {_escaped(name)} ({_size(size)})"
             case StreamBody(name=name):
                 return f" streams {_escaped(name)}"
             case None:
@@ -226,6 +226,16 @@ def _base64(data: bytes) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _size(size_bytes: int) -> str:
+    """Return a size as people read it."""
+    size = float(size_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1023.95:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
 
 
 def _time(message: Message) -> datetime:

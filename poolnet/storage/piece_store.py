@@ -140,8 +140,8 @@ class PartFile:
         check_free_space(self.path.parent, self.layout.needed_bytes)
         try:
             with store_errors("create", self.path):
-                self.layout.create(self.path)
                 self._journal_path.unlink(missing_ok=True)
+                self.layout.create(self.path)
         except StoreError as exc:
             if isinstance(exc.__cause__, FileExistsError):
                 raise OutputExists(f"{self.path} is there already; move it away, or choose another place") from exc
@@ -291,11 +291,13 @@ class PartFile:
             OutputExists: something has that name; the part file stays.
             StoreError: the system refused.
         """
+        with store_errors("look at", self.path):
+            mtime_ns = self.path.stat().st_mtime_ns
         self._target = target
         self.layout.publish(self.path, target)
-        with store_errors("look at", target):
-            self._journal_path.unlink(missing_ok=True)
-            return target.stat().st_mtime_ns
+        with contextlib.suppress(OSError):  # it is complete; the next start removes what is left
+            self._journal_path.unlink()
+        return mtime_ns
 
     @contextlib.contextmanager
     def _reading_where_it_is(self) -> Iterator[OpenFiles]:

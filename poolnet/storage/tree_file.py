@@ -83,18 +83,23 @@ class TreeFile:
         self._cache.put(self._key(piece), data)
 
     def present_nodes(self) -> list[int]:
-        """Return the nodes that are there and genuine."""
-        return [piece for piece in range(self.shape.node_count) if self.node(piece) is not None]
+        """Return the nodes that are on the disk and genuine; one that is only remembered is there no more."""
+        return [piece for piece in range(self.shape.node_count) if self._is_on_disk(piece)]
 
     def is_complete(self) -> bool:
         """Return whether the file on disk is as long as the tree; that it is genuine shows on reading."""
-        try:
-            return self.path.stat().st_size == self.shape.tree_size_bytes
-        except FileNotFoundError:
-            return self.shape.node_count == 0
+        with store_errors("look at", self.path):
+            try:
+                return self.path.stat().st_size == self.shape.tree_size_bytes
+            except FileNotFoundError:
+                return self.shape.node_count == 0
 
     def _key(self, piece: int) -> _NodeKey:
         return (self.file_id, self.shape.size_bytes, piece)
+
+    def _is_on_disk(self, piece: int) -> bool:
+        data = self._read(piece)
+        return data is not None and self.is_genuine(piece, data)
 
     def _read(self, piece: int) -> bytes | None:
         with store_errors("read", self.path):

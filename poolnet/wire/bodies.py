@@ -101,7 +101,7 @@ class FolderBody:
     """The author gives a folder to everyone, as two files: the list of what is in it, and its content.
 
     The list (wire/folder_list.py) names the path, size and id of each file; the content is all of them, one after the
-    other, and the list's id at the end. `size` is the content's, `list_size` the list's.
+    other, and the list's id at the end. `size` is the content's, `list_size` the list's. The two ids differ.
     """
 
     KIND = "folder"
@@ -207,6 +207,20 @@ def decode_body_untrusted(kind: str, encoded: bytes) -> Body | None:
         return None
     items = decode_cbor_untrusted(encoded, max_size=MAX_BODY_SIZE)
     body: Body = decode_fields_untrusted(cls, items)
-    if isinstance(body, ProfileBody) and not body.name.strip():
-        raise WireError("an empty name")
+    _check_sense(body)
     return body
+
+
+def _check_sense(body: Body) -> None:
+    """Refuse what no honest author writes although each field is what it may be.
+
+    Raises:
+        WireError: it is such a body.
+    """
+    match body:
+        case ProfileBody(name=name) if not name.strip():
+            raise WireError("an empty name")
+        case FolderBody(file_id=file_id, list_id=list_id) if file_id == list_id:
+            raise WireError("a folder that is its own list")
+        case _:
+            pass

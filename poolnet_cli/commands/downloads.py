@@ -35,7 +35,7 @@ async def downloads(call: Call) -> None:
             return
         chosen = None if action is None else _find(files, call.params["file"])
         if chosen is not None:
-            _check_not_over(files, chosen)
+            _check_not_over(files, chosen, action)
             await _change(files, chosen, action, call.params["priority"])
         listed = [info for info in files.downloads() if chosen in (None, info.file_id)]
         is_joined = call.session.joined(info.pool_id) is not None
@@ -49,9 +49,9 @@ async def downloads(call: Call) -> None:
 
 def _at_rest(item: DownloadInfo) -> DownloadInfo:
     """Return a download as it stands while nothing moves."""
-    if item.state != "running":
+    if item.state not in ("queued", "running"):
         return item
-    return attrs.evolve(item, state="queued", rate_bytes_per_s=0.0, reason="it waits for a join in this home")
+    return attrs.evolve(item, state="queued", rate_bytes_per_s=0.0, reason="it waits for the next join")
 
 
 async def _change(files: FileManager, file_id: FileId, action: str, priority: int | None) -> None:
@@ -62,11 +62,14 @@ async def _change(files: FileManager, file_id: FileId, action: str, priority: in
         await _ACTIONS[action](files, file_id)
 
 
-def _check_not_over(files: FileManager, file_id: FileId) -> None:
-    """Raise UnknownFile if there is nothing to change about the downloads of a file, because they are complete."""
+def _check_not_over(files: FileManager, file_id: FileId, action: str) -> None:
+    """Raise UnknownFile if there is nothing to change about the downloads of a file: complete, or cancelled."""
     infos = [info for info in files.downloads() if info.file_id == file_id]
+    latest = infos[-1]
     if all(info.state == "complete" for info in infos):
-        raise UnknownFile(f"{infos[-1].name} is complete: {infos[-1].path}; --forget takes it off the list")
+        raise UnknownFile(f"{latest.name} is complete: {latest.path}; --forget takes it off the list")
+    if action != "resume" and all(info.state == "complete" or info.code == "cancelled" for info in infos):
+        raise UnknownFile(f"{latest.name} is cancelled already; --resume tries it again")
 
 
 async def _forget(call: Call, files: FileManager) -> None:

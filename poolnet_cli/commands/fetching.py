@@ -23,6 +23,7 @@ from poolnet import (
     Unreachable,
     encode_id,
 )
+from poolnet.limits import CHUNK_SIZE
 from poolnet_cli.command import Call
 from poolnet_cli.commands.finding import find_offer, several_kinds, wait_caught_up, wait_found
 from poolnet_cli.outcome import FAILED, UNREACHABLE, CommandFailed, Outcome, failure_of
@@ -31,8 +32,10 @@ from poolnet_cli.records import complete_record, download_record, progress_recor
 from poolnet_cli.reporter import Reporter
 from poolnet_cli.session import PoolUse
 
+#: How long after the last piece, at the rate of the last ones, the next may be awaited before the rate sinks.
+_PIECES_AWAITED: Final = 2
 #: What gets nothing for so long has no rate.
-_STALLED_AFTER_S: Final = 5.0
+_STALLED_AFTER_S: Final = 4.0
 _LOOK_INTERVAL_S: Final = 1.0
 #: Files that were not fetched, of which the last sentence tells.
 _NAMED_IN_ERRORS: Final = 3
@@ -52,7 +55,7 @@ class Wish:
 def check_output(out: str) -> None:
     """Raise OutputExists if `out` is there and not a directory to put files in."""
     if os.path.lexists(out) and not os.path.isdir(out):
-        raise OutputExists(f"{out} exists, and poolnet never overwrites; choose another path with --out")
+        raise OutputExists(f"{out} is there already; choose another place for the download")
 
 
 async def get(call: Call) -> None:
@@ -129,6 +132,7 @@ class _Fetch:
     begun_with: int | None = None  # bytes that were here before
     latest: DownloadProgress | None = None
     news_at: float = 0.0
+    shown_rate: float = 0.0
 
 
 class _Fetching:
@@ -223,24 +227,34 @@ class _Fetching:
             fetch.begun_with = event.done_bytes
         if event.done_bytes == fetch.begun_with and event.rate_bytes_per_s <= 0:
             return
-        fetch.latest, fetch.news_at = event, trio.current_time()
+        fetch.latest, fetch.news_at, fetch.shown_rate = event, trio.current_time(), event.rate_bytes_per_s
         fetch.scope.deadline = float("inf")
         for other in self._fetches.values():
             if other.latest is None:
                 other.scope.deadline = max(other.scope.deadline, trio.current_time() + self._timeout_s)
 
     async def _watch_stalled(self) -> None:
-        """Say of what gets nothing any more that it has no rate; no event tells of that."""
+        """Let the rate of what gets nothing any more sink; no event tells of that."""
         while True:
             await trio.sleep(_LOOK_INTERVAL_S)
-            stalled_before = trio.current_time() - _STALLED_AFTER_S
             for fetch in list(self._fetches.values()):
-                if fetch.latest is not None and fetch.latest.rate_bytes_per_s and fetch.news_at < stalled_before:
-                    fetch.latest = attrs.evolve(fetch.latest, rate_bytes_per_s=0.0)
-                    await self._reporter.progress(self._record(fetch.item, fetch.latest))
+                if fetch.latest is not None and fetch.shown_rate:
+                    rate = _rate_after_silence(fetch.latest.rate_bytes_per_s, trio.current_time() - fetch.news_at)
+                    if rate != fetch.shown_rate:
+                        fetch.shown_rate = rate
+                        sunk = attrs.evolve(fetch.latest, rate_bytes_per_s=rate)
+                        await self._reporter.progress(self._record(fetch.item, sunk))
 
     def _record(self, item: OfferInfo, event: DownloadProgress) -> dict[str, object]:
         return {**progress_record(event), "name": item.name}
+
+
+def _rate_after_silence(rate: float, silent_s: float) -> float:
+    """Return the rate to show when nothing has come for so long."""
+    if rate <= 0 or silent_s > _STALLED_AFTER_S:
+        return 0.0
+    late_s = silent_s - max(_LOOK_INTERVAL_S, _PIECES_AWAITED * CHUNK_SIZE / rate)
+    return rate if late_s < 0 else rate / 2 ** (int(late_s / _LOOK_INTERVAL_S) + 1)
 
 
 def _nothing_yet(item: OfferInfo) -> DownloadProgress:

@@ -12,6 +12,7 @@ from poolnet import HistoryEntry, MsgId, Node, PoolId, PoolNet, UnknownPool, enc
 from poolnet.clock import Hlc
 from poolnet.limits import RECENT_MESSAGES
 from poolnet_cli import feed
+from poolnet_cli.arguments import is_invite
 from poolnet_cli.command import Call
 from poolnet_cli.commands.fetching import check_output
 from poolnet_cli.commands.finding import find_offer
@@ -30,11 +31,6 @@ MAX_JOBS: Final = 16
 OLDER_PAGE: Final = 50
 
 Key = tuple[Hlc, MsgId]
-
-
-def is_invite(text: str) -> bool:
-    """Return whether `text` is meant as an invite link, not as a pool of this home."""
-    return "://" in text or text.lower().startswith("poolnet:")
 
 
 async def join(call: Call) -> None:
@@ -94,6 +90,7 @@ class _Feed:
             await showing.begin()
             nursery.start_soon(showing.run, events)
             nursery.start_soon(showing.announce_nameless)
+            nursery.start_soon(showing.announce_no_server)
             await self._obey(nursery)
             nursery.cancel_scope.cancel()
 

@@ -20,6 +20,7 @@ from poolnet import (
     short_id,
 )
 from poolnet_cli.command import Call, Params
+from poolnet_cli.pictures import HEAD_SIZE, is_picture
 from poolnet_cli.records import event_record, file_record
 from poolnet_cli.reporter import Record, Reporter, latest_progress
 from poolnet_cli.session import PoolUse
@@ -55,6 +56,8 @@ def check_source(path: str, options: OfferOptions = OfferOptions()) -> None:
     Raises:
         SourceUnavailable: it is no file or folder that can be read, or the options are not for it.
     """
+    if options.name is None:
+        _check_name(path)
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
@@ -66,10 +69,36 @@ def check_source(path: str, options: OfferOptions = OfferOptions()) -> None:
             raise SourceUnavailable(f"{path} is neither a regular file nor a folder; only those can be offered")
         if options.exclude or options.hidden:
             raise SourceUnavailable(f"{path} is not a folder; --exclude and --hidden are for those")
-        with open(path, "rb"):
-            pass
+        _check_content(path, as_picture=options.media)
     except OSError as exc:
         raise SourceUnavailable(f"{path} cannot be offered: {exc.strerror}") from exc
+
+
+def _check_name(path: str) -> None:
+    """Raise SourceUnavailable if the name of a file is nothing that others could see."""
+    name = os.path.basename(path)
+    if not name:
+        raise SourceUnavailable(f"{path} has no name of its own; say by --name what others see")
+    try:
+        name.encode()
+    except UnicodeEncodeError as exc:
+        raise SourceUnavailable(f"{path} has a name that is not UTF-8; say by --name what others see") from exc
+
+
+def _check_content(path: str, *, as_picture: bool) -> None:
+    """Make sure that a file is what it seems to be, by its first bytes.
+
+    Raises:
+        SourceUnavailable: it is not. OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        size, head = os.fstat(file.fileno()).st_size, file.read(HEAD_SIZE)
+    if head and not size:
+        raise SourceUnavailable(
+            f"{path} is made by the system as it is read, and has no size; copy it, or publish it by poolnet stream"
+        )
+    if as_picture and not is_picture(head):
+        raise SourceUnavailable(f"{path} is no picture (JPEG, PNG, GIF, WebP and the like); offer it as a file")
 
 
 def check_sources(paths: Sequence[str], options: OfferOptions) -> None:
@@ -115,7 +144,11 @@ async def hash_and_offer(
     if await trio.to_thread.run_sync(source.is_dir):
         offer_it = partial(net.files.offer_folder, exclude=options.exclude, include_hidden=options.hidden)
     async with latest_progress(reporter) as post:
-        return await offer_it(source, name=options.name, on_progress=_hashing_progress(source.name, post))
+        item = await offer_it(source, name=options.name, on_progress=_hashing_progress(source.name, post))
+    if item.kind == "folder" and not item.file_count:
+        hidden = "" if options.hidden else " and what begins with a dot"
+        await reporter.note(f"{item.name} has no files to offer; links, special files{hidden} are left out")
+    return item
 
 
 def _hashing_progress(name: str, post: Callable[[Record], None]) -> Callable[[int, int], None]:
@@ -178,20 +211,23 @@ async def _retract_offer(call: Call, use: PoolUse) -> None:
 
 
 async def _tell_retracted(call: Call, use: PoolUse, what: str) -> None:
-    if use.is_shared or await _is_told(use.net, call.params["timeout_s"]):
-        await call.reporter.note(what)
-    else:
-        await call.reporter.note(f"{what}; nobody is there now, others will hear of it when they meet this device")
+    problem = "" if use.is_shared else await _why_not_told(use.net, call.params["timeout_s"])
+    later = f"; {problem}, others will hear of it when they meet this device" if problem else ""
+    await call.reporter.note(what + later)
 
 
-async def _is_told(net: PoolNet, timeout_s: float) -> bool:
-    """Wait until a neighbour knows what was sent; return False if none is there in time."""
+async def _why_not_told(net: PoolNet, timeout_s: float) -> str:
+    """Wait until a neighbour knows what was sent; return why none does, if that is so after `timeout_s`."""
+    give_up_at = trio.current_time() + timeout_s
     try:
         await net.wait_linked(timeout_s)
-        await net.delivered(timeout_s)
     except Unreachable:
-        return False
-    return True
+        return "nobody is there now"
+    try:
+        await net.delivered(max(0.0, give_up_at - trio.current_time()))
+    except Unreachable:
+        return "nobody has confirmed it yet"
+    return ""
 
 
 def _retracted(file_id: FileId) -> Record:

@@ -1,9 +1,15 @@
 """``create``, ``invite``, ``status`` and ``leave``: the pools of a home."""
 
+from pathlib import Path
+from typing import Final
+
 from poolnet import InviteLink, encode_id, format_invite_link, parse_server_address
-from poolnet_cli.command import Call
+from poolnet_cli.command import Call, Params
 from poolnet_cli.patience import until_reached
 from poolnet_cli.records import pool_record
+from poolnet_cli.reporter import Reporter
+
+_NO_POOLS: Final = "no pools yet: poolnet create NAME makes one, poolnet join INVITE enters one"
 
 
 async def create(call: Call) -> None:
@@ -45,7 +51,12 @@ async def status(call: Call) -> None:
         joined = session.joined(info.pool_id)
         await call.reporter.record(pool_record(info, session.node.device_id, joined))
     if not pools:
-        await call.reporter.note("no pools yet: poolnet create NAME makes one, poolnet join INVITE enters one")
+        await call.reporter.note(_NO_POOLS)
+
+
+async def status_without_home(_home: Path, _params: Params, reporter: Reporter) -> None:
+    """List the pools where there is no home: none."""
+    await reporter.note(_NO_POOLS)
 
 
 async def leave(call: Call) -> None:

@@ -27,6 +27,7 @@ from poolnet import (
     PoolEvent,
     PoolInfo,
     PoolNet,
+    ServerLost,
     UnknownMessageReceived,
     encode_id,
     short_id,
@@ -38,7 +39,8 @@ from poolnet_cli.records import event_record, history_record, joined_record, nod
 from poolnet_cli.reporter import Record, Reporter
 
 _OFFER: Final = "offer"
-
+#: A sync server that is there has answered long before this.
+SERVER_PATIENCE_S: Final = 2.5
 
 Key = tuple[Hlc, MsgId]
 ShowPeople = Callable[[], Awaitable[None]]
@@ -75,6 +77,7 @@ class Showing:
         self._talk = talk
         self._shown_offers: set[tuple[FileId, DeviceId]] = set()
         self._here: set[DeviceId] = set()
+        self._has_lost_server = False
 
     async def begin(self) -> None:
         """Show what is there: who is here, what is offered, what was said."""
@@ -110,7 +113,15 @@ class Showing:
                 self._here.add(member.node)
                 await self._reporter.record(node_record("node_joined", member.node, member.name))
 
+    async def announce_no_server(self) -> None:
+        """Say soon if no sync server answers; that none does for sure is known much later."""
+        await trio.sleep(SERVER_PATIENCE_S)
+        if not self._net.is_attached and not self._has_lost_server:
+            places = ", ".join(f"{server.host}:{server.port}" for server in self._info.servers)
+            await self._show(ServerLost(address=places, reason=f"none has answered yet at {places}"))
+
     async def _show(self, event: PoolEvent | EventsDropped) -> None:
+        self._has_lost_server |= isinstance(event, ServerLost)
         if self._is_news(event) and not await self._talk.show(event):
             await self._reporter.record(event_record(event))
 

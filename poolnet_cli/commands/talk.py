@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from poolnet import MsgId, PoolInfo, PoolNet, Refused, TextTooLong, encode_id
+from poolnet import MsgId, PoolInfo, PoolNet, Refused, TextTooLong, Unreachable, encode_id
 from poolnet.limits import MAX_TEXT_CHARS
 from poolnet_cli.command import Call
 from poolnet_cli.patience import told_if_slow
@@ -46,8 +46,22 @@ async def _publish(call: Call, info: PoolInfo, publish: Callable[[PoolNet], Awai
             async with told_if_slow(call.reporter, "waiting until another member is there"):
                 await use.net.wait_linked(_left(give_up_at))
             msg_id = await publish(use.net)
-            await use.net.delivered(_left(give_up_at))
+            await _wait_delivered(use.net, give_up_at, call.params["timeout_s"])
         await call.reporter.record({"id": encode_id(msg_id)})
+
+
+async def _wait_delivered(net: PoolNet, give_up_at: float, timeout_s: float) -> None:
+    """Wait until a neighbour has it, for what is left of `timeout_s`.
+
+    Raises:
+        Unreachable: not in time.
+    """
+    try:
+        await net.delivered(_left(give_up_at))
+    except Unreachable as exc:
+        raise Unreachable(
+            f"no other member confirmed the message within {timeout_s:g} s; it is kept and goes out when one is there"
+        ) from exc
 
 
 def _checked(text: str) -> str:
