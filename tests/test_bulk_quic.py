@@ -222,7 +222,8 @@ def test_a_damaged_datagram_changes_nothing() -> None:
     for at in range(0, len(datagram), 7):
         damaged = datagram[:at] + bytes((datagram[at] ^ 0x20,)) + datagram[at + 1 :]
         pair.acceptor.receive_datagram(damaged, DIALLER, pair.now)
-    pair.acceptor.receive_datagram(datagram[:20], DIALLER, pair.now)
+    for size in range(40):
+        pair.acceptor.receive_datagram(datagram[:size], DIALLER, pair.now)
     assert (list(space.ack_queue), space.largest_received_packet, space.expected_packet_number) == before
     assert pair.acceptor.next_event() is None
     pair.acceptor.receive_datagram(datagram, DIALLER, pair.now)

@@ -113,6 +113,20 @@ async def test_a_turn_is_bounded(pair: tuple[UdpSocket, UdpSocket]) -> None:
     other.close()
 
 
+async def test_empty_datagrams_are_dropped_within_the_bounds_of_a_turn(pair: tuple[UdpSocket, UdpSocket]) -> None:
+    one, other = pair
+    plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for _ in range(MAX_DATAGRAMS_PER_TURN):
+        plain.sendto(b"", other.address)
+    one.send_batch([(b"after them", other.address)])
+    await other.wait_readable()
+    assert other.receive_batch() == [], "a flood of empty ones does not keep the others of this device waiting"
+    assert await receive(other, 1) == [(b"after them", one.address)]
+    plain.close()
+    one.close()
+    other.close()
+
+
 async def test_closing_wakes_who_waits(pair: tuple[UdpSocket, UdpSocket]) -> None:
     one, other = pair
     other.close()

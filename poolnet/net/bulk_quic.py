@@ -131,9 +131,9 @@ class BulkQuicConnection(QuicConnection):
         return (
             self._state is QuicConnectionState.CONNECTED
             and not self._close_pending
+            and len(data) >= 1 + len(self.host_cid) + _SAMPLE_OFFSET + _SAMPLE_SIZE
             and data[0] & _FORM_BITS == PACKET_FIXED_BIT
             and data.startswith(self.host_cid, 1)
-            and len(data) >= 1 + len(self.host_cid) + _SAMPLE_OFFSET + _SAMPLE_SIZE
             and path.addr == addr
             and path.is_validated
         )

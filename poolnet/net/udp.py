@@ -169,7 +169,9 @@ class UdpSocket:
         """Return what has arrived, in order: until there is no more, or `MAX_DATAGRAMS_PER_TURN` are exceeded."""
         received: list[Datagram] = []
         size = 0
-        while len(received) < MAX_DATAGRAMS_PER_TURN:
+        for _ in range(MAX_DATAGRAMS_PER_TURN):  # empty ones count, too
+            if len(received) >= MAX_DATAGRAMS_PER_TURN:
+                break
             try:
                 data, ancillary, _, source = self._sock.recvmsg(_RECEIVE_SIZE, _ANCILLARY_SIZE)
             except BlockingIOError:
