@@ -61,6 +61,8 @@ def id_prefix_range_untrusted(prefix: str) -> tuple[bytes, bytes]:
     Raises:
         WireError: no id begins so.
     """
+    if len(prefix) > _ID_CHARS:  # before its digits become one large number
+        raise WireError("no id begins so")
     value = 0
     for char in prefix.lower():
         digit = _CHECK_ALPHABET.find(char)

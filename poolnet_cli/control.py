@@ -29,6 +29,8 @@ from typing import Any, Final
 
 import trio
 
+from poolnet.errors import WireError
+from poolnet.json_text import decode_json_untrusted
 from poolnet_cli.lines import Input, NoData
 from poolnet_cli.outcome import DONE, FAILED, CommandFailed, Outcome, outcome_of
 from poolnet_cli.reporter import Record, Reporter
@@ -84,8 +86,8 @@ class _JsonLines:
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         try:
-            value = json.loads(line)
-        except ValueError:
+            value = decode_json_untrusted(line)
+        except WireError:
             return None
         return value if isinstance(value, dict) else None
 
@@ -148,7 +150,10 @@ class ControlServer:
 
     async def _run_command(self, lines: _JsonLines) -> None:
         request = await lines.receive()
-        if request is None or not isinstance(request.get("command"), str):
+        if request is None:
+            return
+        command, params = request.get("command"), request.get("params", {})
+        if not isinstance(command, str) or not isinstance(params, dict):
             return
         reading = _InputReading(lines)
         outcome = Outcome(exit_code=FAILED, code="interrupted", message="the process that held the home has ended")
@@ -156,13 +161,13 @@ class ControlServer:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(reading.run, nursery.cancel_scope)
                 reporter = _SocketReporter(lines)
-                await self._execute(request["command"], request.get("params", {}), reporter, reading.input)
+                await self._execute(command, params, reporter, reading.input)
                 outcome = Outcome(exit_code=DONE)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # a nursery raises nothing else
             cancelled, failed = group.split(trio.Cancelled)
             if failed is not None:
-                outcome = _told(request["command"], failed)
+                outcome = _told(command, failed)
             if cancelled is not None:
                 raise cancelled from None
         finally:
@@ -375,7 +380,8 @@ async def _send_input(remote: _JsonLines, given: Input, has_begun: trio.Event) -
 
 
 def _decode_failure(final: Record) -> Outcome:
-    error = final.get("error") or {}
+    said = final.get("error")
+    error = said if isinstance(said, dict) else {}
     return Outcome(
         exit_code=int(final["exit"]),
         code=str(error.get("code", "failed")),

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import attrs
 
-from poolnet import StoreError
+from poolnet import StoreError, WireError
+from poolnet.json_text import decode_json_untrusted
 from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_CONCURRENT_DOWNLOADS, MEDIA_CACHE_SIZE
 from poolnet_cli.units import MAX_SIZE_BYTES, format_rate, format_size, parse_size
 
@@ -186,12 +187,12 @@ def write_setting(home: Path, name: str, value: int | bool | None) -> None:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        values = json.loads(path.read_bytes())
+        values = decode_json_untrusted(path.read_bytes())
     except FileNotFoundError:
         return {}
     except OSError as exc:
         raise StoreError(f"{path} cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:
+    except WireError as exc:
         raise StoreError(f"{path} is damaged; move it away, then set anew what was in it") from exc
     if not isinstance(values, dict):
         raise StoreError(f"{path} does not hold what poolnet writes; move it away")

@@ -13,6 +13,8 @@ _PART: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 #: A hundred years: beyond this a duration is a typing error, and dates stop to work.
 MAX_DURATION_S: Final = 100 * 365 * 86400
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?(?:/s)?")
+#: Beyond this a text is no duration, size or time; the search for its parts takes the square of its length.
+_MAX_CHARS: Final = 64
 _SIZE_UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 #: Beyond this a size is a typing error.
 MAX_SIZE_BYTES: Final = 2**50
@@ -25,8 +27,8 @@ def parse_duration(text: str) -> float:
         ValueError: not a duration, or not above zero, or beyond a hundred years.
     """
     compact = text.strip().lower()
-    parts = _PART.findall(compact)
-    if re.fullmatch(r"\d+(\.\d+)?", compact):
+    parts = _PART.findall(compact) if len(compact) <= _MAX_CHARS else []
+    if len(compact) <= _MAX_CHARS and re.fullmatch(r"\d+(\.\d+)?", compact):
         seconds = float(compact)
     elif parts and "".join(number + unit for number, unit in parts) == compact:
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
@@ -43,7 +45,8 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: not a size, or beyond a pebibyte.
     """
-    match = _SIZE.fullmatch(text.strip().lower())
+    compact = text.strip().lower()
+    match = _SIZE.fullmatch(compact) if len(compact) <= _MAX_CHARS else None
     if match is None:
         raise ValueError(f"{text!r} is not a size; write for example 500K, 2M or 1G")
     size_bytes = round(float(match[1]) * _SIZE_UNITS[match[2]])

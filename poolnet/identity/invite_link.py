@@ -19,6 +19,8 @@ SCHEME = "poolnet://"
 _SERVER_OPTION = "server="
 _MAX_HOST_CHARS = 253
 _HOST_NAME = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.IGNORECASE | re.ASCII)
+#: What systems call interfaces; `ipaddress` would take anything, control characters too.
+_SCOPE = re.compile(r"[a-z0-9][a-z0-9._-]{0,14}", re.IGNORECASE | re.ASCII)
 
 
 @attrs.frozen(kw_only=True)
@@ -136,9 +138,12 @@ def _parse_place(text: str, error: _Error) -> ServerAddress:
 def _parse_host(text: str, error: _Error) -> str:
     if text.startswith("[") and text.endswith("]"):
         try:
-            return str(ipaddress.IPv6Address(text[1:-1]))
+            address = ipaddress.IPv6Address(text[1:-1])
         except ValueError as exc:
             raise error("what is in brackets is not an IPv6 address") from exc
+        if address.scope_id is not None and not _SCOPE.fullmatch(address.scope_id):
+            raise error("what follows the % in an IPv6 address is the name or the number of an interface")
+        return str(address)
     if ":" in text:
         raise error("an IPv6 address is written in brackets: [ADDRESS]:PORT")
     if len(text) > _MAX_HOST_CHARS or not _HOST_NAME.fullmatch(text):

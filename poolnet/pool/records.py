@@ -3,7 +3,7 @@
 import base64
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import trio
@@ -18,11 +18,14 @@ from poolnet.storage.home import Home
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _VERSION = 1
 _RECORD = "pool.json"
 _STATEMENTS = "statements.json"
 #: Shorter prefixes of an id are taken for a name.
 _MIN_PREFIX = 4
+_MAX_PORT = 65535
 
 
 @attrs.frozen(kw_only=True)
@@ -127,10 +130,11 @@ class PoolRecords:
         """
         membership = Membership(record.pool_id)
         path = record.directory / _STATEMENTS
+        rows = read_json(path, [])
         try:
-            for row in read_json(path, []):
+            for row in _list_of(rows, str):
                 membership.add(decode_statement_untrusted(base64.b64decode(row)))
-        except (WireError, ValueError, TypeError) as exc:
+        except (WireError, ValueError) as exc:
             raise StoreError(f"{path} is damaged ({exc}); remove it and join again") from exc
         return membership
 
@@ -177,13 +181,42 @@ def _encode(record: PoolRecord) -> dict[str, Any]:
 
 def _decode(pool_id: PoolId, directory: Path, stored: Any) -> PoolRecord:
     try:
-        return PoolRecord(
-            pool_id=pool_id,
-            name=stored["name"],
-            servers=tuple(parse_server_address_untrusted(text) for text in stored["servers"]),
-            hosted=HostedServer(**stored["hosted"]) if stored["hosted"] else None,
-            display_name=stored.get("display_name"),
-            directory=directory,
-        )
-    except (KeyError, TypeError, LocalError) as exc:
+        match stored:
+            case {"name": str() as name, "servers": list() as servers, "hosted": None | dict() as hosted}:
+                return PoolRecord(
+                    pool_id=pool_id,
+                    name=_checked(name),
+                    servers=tuple(parse_server_address_untrusted(text) for text in _list_of(servers, str)),
+                    hosted=_decode_hosted(hosted) if hosted else None,
+                    display_name=_decode_display_name(stored.get("display_name")),
+                    directory=directory,
+                )
+        raise ValueError("a value is missing, or of another kind")
+    except (ValueError, LocalError) as exc:
         raise StoreError(f"{directory / 'pool.json'} is damaged: {exc}; remove it and join again") from exc
+
+
+def _decode_hosted(stored: dict[str, Any]) -> HostedServer:
+    match stored:
+        case {"listen_host": str() as listen_host, "port": int() as port, "public_host": str() as public_host}:
+            if type(port) is int and 1 <= port <= _MAX_PORT:
+                return HostedServer(listen_host=_checked(listen_host), port=port, public_host=_checked(public_host))
+    raise ValueError("the hosted server has no address")
+
+
+def _decode_display_name(stored: Any) -> str | None:
+    if stored is not None and not isinstance(stored, str):
+        raise ValueError("the display name is no text")
+    return None if stored is None else _checked(stored)
+
+
+def _list_of(items: Any, kind: type[T]) -> list[T]:
+    if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+        raise ValueError("a list holds something else")
+    return items
+
+
+def _checked(text: str) -> str:
+    """Return `text` if it can be said to others: JSON may hold half a surrogate pair, which raises ValueError here."""
+    text.encode()
+    return text

@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import assert_never
 
-from poolnet.ids import DeviceId, PoolId
+from poolnet.errors import StoreDamaged
+from poolnet.ids import ID_SIZE, DeviceId, PoolId
+from poolnet.limits import RING_COUNT
 from poolnet.server.events import PruneStatements, SaveEffect, SaveJoined, SaveLeft, SaveStatements, StoredPool
 from poolnet.storage.sqlite_worker import SqliteStatistics, SqliteWorker, open_sqlite
 from poolnet.wire.sync_frames import RosterEntry
@@ -87,7 +89,7 @@ def _load(connection: sqlite3.Connection, pool_id: PoolId) -> StoredPool | None:
     return StoredPool(
         statements=tuple(encoded for (encoded,) in statements),
         epoch=pool[0],
-        roster=tuple(RosterEntry(node=DeviceId(node), places=_unpack(places)) for node, places in roster),
+        roster=tuple(_roster_entry(node, places) for node, places in roster),
     )
 
 
@@ -123,6 +125,12 @@ def _prune(connection: sqlite3.Connection, pool_id: PoolId, keep: frozenset[byte
 
 def _pack(places: tuple[int, ...]) -> bytes:
     return b"".join(place.to_bytes(_PLACE_SIZE, "big") for place in places)
+
+
+def _roster_entry(node: bytes, places: bytes) -> RosterEntry:
+    if len(node) != ID_SIZE or len(places) != RING_COUNT * _PLACE_SIZE:
+        raise StoreDamaged("the roster of a pool is not what was stored")
+    return RosterEntry(node=DeviceId(node), places=_unpack(places))
 
 
 def _unpack(packed: bytes) -> tuple[int, ...]:

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from poolnet.errors import StoreError
+from poolnet.errors import StoreError, WireError
+from poolnet.json_text import decode_json_untrusted
 from poolnet.storage.durable import keep_aside, store_errors, write_durably
 
 
@@ -24,8 +25,8 @@ def read_json(path: Path, default: Any) -> Any:
         except FileNotFoundError:
             return default
     try:
-        return json.loads(content)
-    except ValueError as exc:  # malformed JSON, or not UTF-8
+        return decode_json_untrusted(content)
+    except WireError as exc:
         aside = keep_aside(path)
         raise StoreError(f"{path} is damaged; it is kept as {aside.name}, and the next start goes without it") from exc
 

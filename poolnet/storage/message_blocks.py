@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from poolnet.clock import hlc_ms
+from poolnet.errors import StoreDamaged
 from poolnet.limits import SESSION_GAP_S
 from poolnet.protocol.key_set import Summary
 from poolnet.storage.message_tables import after_key, sql_bound
@@ -101,8 +102,15 @@ def read_blocks(
             (last_hlc, last_id),
             count,
             int.from_bytes(total, "big"),
-            set(map(int, authors.split())),
+            _author_numbers(authors),
         )
+
+
+def _author_numbers(text: str) -> set[int]:
+    numbers = text.split()
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise StoreDamaged("the sums over the history are damaged")
+    return set(map(int, numbers))
 
 
 class _Adder:

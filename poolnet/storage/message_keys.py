@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import attrs
 
 from poolnet.clock import hlc_ms
+from poolnet.errors import StoreDamaged
 from poolnet.ids import DeviceId, MsgId
 from poolnet.protocol.key_set import Summary, separator, summary_of
 from poolnet.storage.message_blocks import Block, block_at, is_new_session, read_blocks
@@ -233,10 +234,17 @@ def _session_start(connection: sqlite3.Connection, key: MessageKey) -> MessageKe
 def _make_session(connection: sqlite3.Connection, blocks: list[Block]) -> Session:
     """Return the session of these blocks, the last one first."""
     numbers = set().union(*(block.authors for block in blocks))
-    devices = (connection.execute("SELECT device FROM authors WHERE number = ?", (n,)).fetchone()[0] for n in numbers)
+    devices = [_device(connection, number) for number in numbers]
     return Session(
         start=blocks[-1].first,
         end=blocks[0].last,
         count=sum(block.count for block in blocks),
         participants=tuple(sorted(devices)),
     )
+
+
+def _device(connection: sqlite3.Connection, number: int) -> DeviceId:
+    found = connection.execute("SELECT device FROM authors WHERE number = ?", (number,)).fetchone()
+    if found is None:
+        raise StoreDamaged("an author of the history is missing")
+    return DeviceId(found[0])

@@ -4,19 +4,24 @@ The *floor* is where the kept history begins: older messages are not taken, exce
 compared with others' histories.
 """
 
+import contextlib
 import json
+import math
 import sqlite3
+from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
 
-from poolnet.errors import LocalError
+from poolnet.errors import LocalError, StoreDamaged, WireError
+from poolnet.json_text import decode_json_untrusted
 from poolnet.storage.message_volumes import count_messages
-from poolnet.wire.claims import LOWEST, Bound
+from poolnet.wire.claims import HIGHEST, LOWEST, Bound
 
 _FLOOR: Final = "floor"
 _KNOWN_FROM: Final = "known_from"
 _RETENTION: Final = "retention"
+_NOT_OURS: Final = "a setting of the history is damaged"
 
 
 @attrs.frozen(kw_only=True)
@@ -29,8 +34,8 @@ class Retention:
     @max_age_s.validator
     @max_count.validator
     def _is_positive(self, attribute: "attrs.Attribute[float | None]", value: float | None) -> None:
-        if value is not None and value <= 0:
-            raise LocalError(f"{attribute.name} must be more than 0, or None")
+        if value is not None and not 0 < value < math.inf:  # NaN is neither
+            raise LocalError(f"{attribute.name} must be more than 0 and finite, or None")
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +87,13 @@ def write_known_from(connection: sqlite3.Connection, bound: Bound) -> Bound:
 
 def read_retention(connection: sqlite3.Connection) -> Retention:
     """Return what was set, or that everything is kept."""
-    return Retention(**(_read(connection, _RETENTION) or {}))
+    match _read(connection, _RETENTION):
+        case None:
+            return Retention()
+        case {"max_age_s": int() | float() | None as max_age_s, "max_count": int() | None as max_count}:
+            with _damaged_if(LocalError, ValueError):
+                return Retention(max_age_s=max_age_s, max_count=max_count)
+    raise StoreDamaged(_NOT_OURS)
 
 
 def write_retention(connection: sqlite3.Connection, retention: Retention) -> None:
@@ -91,8 +102,15 @@ def write_retention(connection: sqlite3.Connection, retention: Retention) -> Non
 
 
 def _read_bound(connection: sqlite3.Connection, name: str) -> Bound | None:
-    value = _read(connection, name)
-    return None if value is None else (value[0], bytes.fromhex(value[1]))
+    match _read(connection, name):
+        case None:
+            return None
+        case [int(stamp), str(prefix)]:
+            with _damaged_if(ValueError):
+                bound = (stamp, bytes.fromhex(prefix))
+                if LOWEST <= bound <= HIGHEST:
+                    return bound
+    raise StoreDamaged(_NOT_OURS)
 
 
 def _write_bound(connection: sqlite3.Connection, name: str, bound: Bound) -> None:
@@ -101,8 +119,21 @@ def _write_bound(connection: sqlite3.Connection, name: str, bound: Bound) -> Non
 
 def _read(connection: sqlite3.Connection, name: str) -> Any:
     found = connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
-    return None if found is None else json.loads(found[0])
+    if found is None:
+        return None
+    if not isinstance(found[0], str):
+        raise StoreDamaged(_NOT_OURS)
+    with _damaged_if(WireError):
+        return decode_json_untrusted(found[0])
 
 
 def _write(connection: sqlite3.Connection, name: str, value: Any) -> None:
     connection.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value)))
+
+
+@contextlib.contextmanager
+def _damaged_if(*errors: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except errors as exc:
+        raise StoreDamaged(_NOT_OURS) from exc

@@ -95,7 +95,7 @@ def _encode_claim(claim: Claim) -> list[Any]:
 
 
 def _decode_claim(item: Any) -> Claim:
-    if type(item) is not list or len(item) < 3:
+    if type(item) is not list or len(item) < 3 or type(item[1]) is not int:
         raise WireError("a claim is an array of a bound, a kind and data")
     upper = decode_bound_untrusted(item[0])
     content = _DATA.decode(item[2])

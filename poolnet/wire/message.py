@@ -12,6 +12,7 @@ import attrs
 from blake3 import blake3
 
 from poolnet.clock import MAX_HLC, Hlc
+from poolnet.errors import WireError
 from poolnet.ids import DeviceId, MsgId, PoolId, PublicKey
 from poolnet.limits import MAX_BODY_SIZE, MAX_KIND_CHARS, MAX_MESSAGE_SIZE
 from poolnet.wire.cbor import decode_cbor_untrusted, encode_cbor
@@ -110,6 +111,8 @@ def decode_message_untrusted(encoded: bytes, pool_id: PoolId) -> Message:
     envelope = _open_envelope(encoded)
     signed = _signed(envelope, pool_id)
     content = decode_fields_untrusted(MessageContent, decode_cbor_untrusted(signed, max_size=MAX_MESSAGE_SIZE))
+    if content.label != MESSAGE_LABEL or content.pool_id != pool_id:  # the first byte made them something else
+        raise WireError("not a message of this version")
     return Message(msg_id=message_id(signed), content=content, signed=signed, signature=envelope.signature)
 
 
