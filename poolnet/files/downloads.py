@@ -29,7 +29,7 @@ from poolnet.protocol.hash_tree import TreeShape
 from poolnet.ranges import Ranges, RangeSet
 from poolnet.service import open_service_nursery
 from poolnet.storage.file_table import FileKind, FileTable, LocalFile, PartRecord
-from poolnet.storage.files import run_on_disk
+from poolnet.storage.files import run_on_disk, sync_name
 
 #: Written and not on the disk: no disk takes long for it, and calls are few.
 _WRITE_BACK_SIZE: Final = 64 * MIB
@@ -204,8 +204,10 @@ class Downloads:
             found = await self.contents[record.kind].recognise(record, part)
             if found is None:
                 raise OutputExists(f"{record.target} is there already; move it away, or choose another place")
+            await run_on_disk(sync_name, record.target)
             await self._keep(found)
         if part is not None and part.target == record.target:
+            await self._discard(part)
             await self._unlist(part)
 
     async def _size_claims(self, file_id: FileId, claimed: ClaimedSizes) -> SizeClaims:

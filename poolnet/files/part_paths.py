@@ -9,10 +9,15 @@ from poolnet.storage.durable import store_errors
 
 
 def put_part_aside(part: Path) -> None:
-    """Make way for a new part where one is that a crash, or somebody, gave another size: whoever's it is, it stays."""
+    """Make way for a new part where one is that a crash, or somebody, gave another size: whoever's it is, it stays.
+
+    Unless it is empty, as a crash leaves it that comes before it has a size.
+    """
     aside = part.with_name(part.name + ".damaged")
     with store_errors("move", part):
-        if part.is_file() and not os.path.lexists(aside):
+        if part.is_file() and not part.stat().st_size:
+            part.unlink()
+        elif part.is_file() and not os.path.lexists(aside):
             part.rename(aside)
 
 

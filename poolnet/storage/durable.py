@@ -7,6 +7,7 @@ nothing above this package meets an errno.
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from poolnet.errors import DiskFull, StoreError
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: How file systems say that they do not sync directories. Any other error means that a change may be lost.
+_NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+#: Names of what `write_durably` was writing when the process ended.
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 @contextlib.contextmanager
@@ -70,13 +75,38 @@ def sync_file(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make creations, renames and removals in a directory durable, where the system can."""
-    with contextlib.suppress(OSError):  # some network file systems refuse, and one may write where one may not read
-        sync_file(path)
+    """Make creations, renames and removals in a directory durable, where the system can.
+
+    Raises:
+        OSError: it can, but it failed; they may be lost.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:  # a directory that may be entered, but not read
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as exc:
+        if exc.errno not in _NO_DIRECTORY_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what `write_durably` left in a directory of ours when a process was killed; nobody may be writing there.
+
+    Raises:
+        StoreError: the system refused.
+    """
+    with store_errors("clean up", directory):
+        for entry in list(os.scandir(directory)):
+            if _UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                os.unlink(entry.path)
 
 
 def make_private_directory(path: Path) -> None:
-    """Create a directory that only its owner can enter, and those above it that are missing.
+    """Create a directory that only its owner can enter, and those above it that are missing; durably.
 
     Raises:
         StoreError: it cannot be created, or something else has that name.
@@ -84,7 +114,10 @@ def make_private_directory(path: Path) -> None:
     with store_errors("create", path):
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file, not a directory; choose another place")
+        missing = [parent for parent in path.parents if not parent.exists()]
         path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        for made in (path, *missing):  # also if it was there: whoever made it may have been killed before this
+            sync_directory(made.parent)
 
 
 def keep_aside(path: Path) -> Path:

@@ -20,9 +20,10 @@ import trio
 from poolnet.errors import StoreError, WireError
 from poolnet.events import OfferKind
 from poolnet.ids import FileId, decode_id_untrusted, encode_id
+from poolnet.limits import MAX_FILE_SIZE
 from poolnet.protocol.hash_tree import TreeShape
 from poolnet.storage.atomic_json import read_json
-from poolnet.storage.durable import make_private_directory, store_errors, write_durably
+from poolnet.storage.durable import make_private_directory, remove_unfinished, store_errors, write_durably
 from poolnet.storage.files import run_on_disk
 from poolnet.storage.piece_store import FileSource, PartFile
 from poolnet.storage.tree_file import NodeCache, TreeFile
@@ -30,6 +31,13 @@ from poolnet.storage.tree_file import NodeCache, TreeFile
 T = TypeVar("T")
 
 _IDS: Final = frozenset({"file_id", "list_id"})
+#: Whatever is larger was not written here, and would break what computes with it: trees, dates (beyond the year 6000).
+_MAX_VALUES: Final = {
+    "size_bytes": MAX_FILE_SIZE,
+    "done_bytes": MAX_FILE_SIZE,
+    "started_ms": 2**47,
+    "ended_ms": 2**47,
+}
 
 #: What a complete file is. The list of a folder is served like a file, but is no offer of its own.
 FileKind = OfferKind | Literal["list"]
@@ -207,6 +215,7 @@ class FileTable:
 
     def _load(self) -> list[DownloadRecord]:
         make_private_directory(self._trees)
+        remove_unfinished(self.directory)
         self.files = {file.file_id: file for file in self._files_store.load()}
         self.partials = {file.file_id: file for file in self._partials_store.load()}
         self.parts = {part.file_id: part for part in self._parts_store.load()}
@@ -292,7 +301,7 @@ def _decode_value(field: "attrs.Attribute[Any]", value: Any) -> Any:
     if field.type is bytes:
         return bytes.fromhex(value)
     if field.type is Path:
-        return Path(value)
+        return _decode_path(value, has_name=field.name == "target")
     if field.name == "only":
         return tuple(str(item) for item in value)
     if field.name == "kind":
@@ -300,7 +309,17 @@ def _decode_value(field: "attrs.Attribute[Any]", value: Any) -> Any:
         return kinds.intersection({value}).pop()
     if type(value) not in (field.type, *get_args(field.type)):
         raise TypeError(field.name)
+    if field.name in _MAX_VALUES and value is not None and not 0 <= value <= _MAX_VALUES[field.name]:
+        raise ValueError(field.name)
     return value
+
+
+def _decode_path(value: Any, *, has_name: bool) -> Path:
+    """Return a path if the system could have a file there."""
+    path = Path(value)
+    if b"\0" in os.fsencode(path) or (has_name and not path.name):
+        raise ValueError("a path that leads to no file")
+    return path
 
 
 def _malformed(store: Path) -> StoreError:

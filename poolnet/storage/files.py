@@ -139,6 +139,16 @@ def publish_without_overwrite(part: Path, target: Path) -> None:
         sync_directory(target.parent)
 
 
+def sync_name(path: Path) -> None:
+    """Make sure that a file stays where it is, for one that was published when the disk or the process failed.
+
+    Raises:
+        StoreError: the system refused.
+    """
+    with store_errors("write", path):
+        sync_directory(path.parent)
+
+
 def _publish_by_placeholder(part: Path, target: Path) -> None:
     """Do it where there are no hard links: claim the name with an empty file, then replace that."""
     try:

@@ -25,7 +25,9 @@ from poolnet.storage.durable import (
     PRIVATE_DIRECTORY,
     PRIVATE_FILE,
     make_private_directory,
+    remove_unfinished,
     store_errors,
+    sync_directory,
     write_durably,
 )
 from poolnet.storage.files import whole_path
@@ -34,6 +36,8 @@ SEED_SIZE: Final = 32
 HOME_VARIABLE: Final = "POOLNET_HOME"
 #: What is in a home whose key or lock is not there yet, or not any more.
 _WITHOUT_KEY: Final = frozenset(("server", "settings.json", "profile.json", "pools"))
+#: Ends the name of a pool's directory that is being removed.
+_FORGOTTEN: Final = ".forgotten"
 
 
 @attrs.frozen(kw_only=True)
@@ -117,7 +121,7 @@ class Home:
             StoreError: it cannot be removed.
         """
         path = self.path / "pools" / encode_id(pool_id)
-        await trio.to_thread.run_sync(_remove_tree, path)
+        await trio.to_thread.run_sync(_forget_directory, path)
 
 
 @contextlib.asynccontextmanager
@@ -181,7 +185,9 @@ def _refuse_directory_of_others(path: Path) -> None:
 def _load(path: Path) -> Home:
     with store_errors("protect", path):
         path.chmod(PRIVATE_DIRECTORY)
-    make_private_directory(path / "pools")
+    pools = path / "pools"
+    make_private_directory(pools)
+    _clean_up(path, pools)
     seed, is_new = _load_seed(path / "device.key")
     return Home(path, seed, is_new=is_new)
 
@@ -212,12 +218,32 @@ def _decode_profile(value: dict[str, Any], path: Path) -> Profile:
     try:
         if not isinstance(name, str | None) or not isinstance(user, str | None):
             raise ValueError("neither text nor null")
+        (name or "").encode()  # half a surrogate pair is no name
         return Profile(name=name, user=None if user is None else base64.b64decode(user, validate=True))
     except ValueError as exc:
         raise StoreError(f"{path} does not hold what poolnet writes; move it away") from exc
 
 
-def _remove_tree(path: Path) -> None:
+def _forget_directory(path: Path) -> None:
+    """Remove a pool's directory: first its name, durably, so that half of a pool is never taken for one."""
+    gone = path.with_name(f".{path.name}{_FORGOTTEN}")
     with store_errors("remove", path):
         if path.exists():
-            shutil.rmtree(path)
+            if gone.exists():
+                shutil.rmtree(gone)
+            os.replace(path, gone)
+        sync_directory(path.parent)
+        if gone.exists():
+            shutil.rmtree(gone)
+
+
+def _clean_up(home: Path, pools: Path) -> None:
+    """Remove what an earlier process was writing, or removing, when it ended."""
+    with store_errors("read", pools):
+        entries = [entry for entry in pools.iterdir() if entry.is_dir() and not entry.is_symlink()]
+    for entry in entries:
+        if entry.name.endswith(_FORGOTTEN):
+            shutil.rmtree(entry, ignore_errors=True)  # or the next time
+        else:
+            remove_unfinished(entry)
+    remove_unfinished(home)

@@ -7,6 +7,7 @@ The age of a picture is the stamp of its offer, or when it came as long as nobod
 
 import contextlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ PICTURE_SUFFIXES: Final = frozenset(
     {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".avif", ".heic", ".heif", ".jxl", ".tif", ".tiff"}
 )
 _PART: Final = ".part"
+#: What `copy_verified` was writing when the process ended.
+_UNFINISHED: Final = re.compile(r"\.[0-9a-f]{16}\.part")
 _NEW_FILE: Final = 0o666  # less what the user's umask takes away, as for any download
 
 
@@ -77,6 +80,9 @@ class MediaCache:
         parts = set()
         with store_errors("read", self.directory):
             for path in self.directory.iterdir():
+                if _UNFINISHED.fullmatch(path.name) and path.is_file():
+                    path.unlink()
+                    continue
                 is_part = path.suffix == _PART
                 file_id = _id_of(path.with_suffix("") if is_part else path)
                 if file_id is not None and is_part:

@@ -10,8 +10,6 @@ Synchronous, to be called in a thread, a few MiB a call. Several threads may use
 """
 
 import contextlib
-import os
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -21,16 +19,17 @@ from poolnet.ids import FileId
 from poolnet.limits import CHUNK_SIZE
 from poolnet.protocol.hash_tree import HASH_SIZE, TreeShape
 from poolnet.ranges import RangeSet
-from poolnet.storage.durable import store_errors, write_durably
+from poolnet.storage.durable import store_errors
 from poolnet.storage.files import check_free_space
 from poolnet.storage.hashing import ZERO_CHUNK_HASH
-from poolnet.storage.layout import Layout, OneFile, OpenFiles, SourceChanged, opened
+from poolnet.storage.layout import Layout, OneFile, OpenFiles, SourceChanged
+from poolnet.storage.part_journal import PartJournal
 from poolnet.storage.tree_file import TreeFile
 
 __all__ = ["FileSource", "PartFile", "PiecesDamaged", "SourceChanged"]
 
-#: One run of chunks that were written, in the journal: first piece, piece after the last.
-_JOURNAL_ENTRY: Final = struct.Struct("<II")
+#: Chunks written again in one step: 4 MiB.
+_CHUNKS_PER_STEP: Final = 16
 
 #: What a hole in a file reads as.
 _ZEROS: Final = bytes(CHUNK_SIZE)
@@ -101,8 +100,8 @@ class FileSource:
 class PartFile:
     """A download on its way: ``NAME.part`` (a directory for a folder), its tree, and a journal of the chunks written.
 
-    The journal only says where to look after a crash; what counts is that the piece is genuine. So it needs no syncing,
-    and a torn entry at its end does no harm.
+    After a sync that failed, a system may show what was written as if it were there, and the next sync succeeds without
+    it. So all is written again then; the journal says so, in case that is left to another process.
 
     Args:
         path: the part file.
@@ -115,9 +114,10 @@ class PartFile:
         self.path = path
         self.tree = tree
         self.layout = layout or OneFile(tree.shape.size_bytes)
-        self._journal_path = journal_path
+        self._journal = PartJournal(journal_path)
         self._target: Path | None = None  # where `publish` puts it
         self._settled: int | None = 0  # how far `settle` is; None: to the end
+        self._written_again: int | None = None  # how far `settle` is with that, in pieces; None: it need not
 
     @property
     def file_id(self) -> FileId:
@@ -140,7 +140,7 @@ class PartFile:
         check_free_space(self.path.parent, self.layout.needed_bytes)
         try:
             with store_errors("create", self.path):
-                self._journal_path.unlink(missing_ok=True)
+                self._journal.remove()
                 self.layout.create(self.path)
         except StoreError as exc:
             if isinstance(exc.__cause__, FileExistsError):
@@ -156,7 +156,10 @@ class PartFile:
             DiskFull: there is no room for the rest.
             StoreError: it cannot be read.
         """
-        written = self._read_journal()
+        chunks = ((self.shape.node_count, self.shape.piece_count),)
+        written = self._journal.read().intersection(chunks)
+        if self._journal.sync_failed:
+            self._written_again = self.shape.node_count
         with store_errors("look at", self.path):
             missing_bytes = self.layout.missing_bytes(self.path, len(written) * CHUNK_SIZE)
         if missing_bytes is None:
@@ -181,11 +184,8 @@ class PartFile:
         """
         zeros = missing.intersection(_zero_chunks(self.tree).to_ranges())
         holes = RangeSet()
-        with store_errors("read", self.path):
-            for start, stop in zeros.ranges():
-                offset = self.shape.chunk_offset(self.shape.chunk_index(start))
-                for first, last in self.layout.holes(self.path, offset, offset + (stop - start) * CHUNK_SIZE):
-                    holes.add_range(start + -(-(first - offset) // CHUNK_SIZE), start + (last - offset) // CHUNK_SIZE)
+        for start, stop in zeros.ranges():
+            holes.update(self._holes(range(start, stop)))
         if holes:
             self.note_written(holes)
         return holes
@@ -230,12 +230,7 @@ class PartFile:
         Raises:
             StoreError: it cannot be written.
         """
-        entries = b"".join(_JOURNAL_ENTRY.pack(*run) for run in pieces.ranges())
-        with (
-            store_errors("write", self._journal_path),
-            opened(self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as journal,
-        ):
-            os.write(journal, entries)
+        self._journal.append(pieces)
 
     def begin_journal(self, pieces: RangeSet) -> None:
         """Replace the journal by one that lists just these chunks.
@@ -243,7 +238,7 @@ class PartFile:
         Raises:
             StoreError: it cannot be written.
         """
-        write_durably(self._journal_path, b"".join(_JOURNAL_ENTRY.pack(*run) for run in pieces.ranges()))
+        self._journal.replace(pieces)
 
     def discard(self) -> None:
         """Remove what was begun, which is of no use: nothing in it is genuine.
@@ -253,7 +248,7 @@ class PartFile:
         """
         with store_errors("remove", self.path):
             self.layout.discard(self.path)
-            self._journal_path.unlink(missing_ok=True)
+        self._journal.remove()
 
     def write_back(self) -> None:
         """Bring what was written so far to the disk, so that little is left for `sync`. Beside other calls.
@@ -261,7 +256,7 @@ class PartFile:
         Raises:
             StoreError: it failed; what was written may be lost.
         """
-        with store_errors("write", self.path):
+        with self._syncing():
             self.layout.write_back(self.path)
 
     def settle(self) -> bool:
@@ -270,8 +265,10 @@ class PartFile:
         Raises:
             StoreError: it failed; what was written may be lost.
         """
-        if self._settled is not None:
-            with store_errors("write", self.path):
+        if self._written_again is not None:
+            self._write_again(self._written_again)
+        elif self._settled is not None:
+            with self._syncing():
                 self._settled = self.layout.settle(self.path, self._settled)
         return self._settled is not None
 
@@ -295,9 +292,41 @@ class PartFile:
             mtime_ns = self.path.stat().st_mtime_ns
         self._target = target
         self.layout.publish(self.path, target)
-        with contextlib.suppress(OSError):  # it is complete; the next start removes what is left
-            self._journal_path.unlink()
+        with contextlib.suppress(StoreError):  # it is complete; the next start removes what is left
+            self._journal.remove()
         return mtime_ns
+
+    @contextlib.contextmanager
+    def _syncing(self) -> Iterator[None]:
+        """Turn errors of a sync into `StoreError`, and see to it that all is written again before the next."""
+        try:
+            with store_errors("write", self.path):
+                yield
+        except StoreError:
+            self._settled, self._written_again = 0, self.shape.node_count
+            with contextlib.suppress(StoreError):
+                self._journal.note_failed_sync()
+            raise
+
+    def _holes(self, pieces: range) -> RangeSet:
+        """Return those of these chunks that are holes, as far as the file system tells."""
+        offset, holes = self.shape.chunk_offset(self.shape.chunk_index(pieces.start)), RangeSet()
+        with store_errors("read", self.path):
+            for first, last in self.layout.holes(self.path, offset, offset + len(pieces) * CHUNK_SIZE):
+                start = pieces.start + -(-(first - offset) // CHUNK_SIZE)
+                holes.add_range(start, max(start, pieces.start + (last - offset) // CHUNK_SIZE))
+        return holes
+
+    def _write_again(self, start: int) -> None:
+        """Write some chunks again from piece `start` on, but for those that are holes."""
+        pieces = range(start, min(start + _CHUNKS_PER_STEP, self.shape.piece_count))
+        holes = self._holes(pieces) if pieces else RangeSet()
+        with store_errors("write", self.path), self.layout.writing(self.path) as files:
+            for piece in pieces:
+                if piece not in holes:
+                    data = _read_chunk(files, self.shape, piece)
+                    files.write(self.shape.chunk_offset(self.shape.chunk_index(piece)), data)
+        self._written_again = pieces.stop if pieces.stop < self.shape.piece_count else None
 
     @contextlib.contextmanager
     def _reading_where_it_is(self) -> Iterator[OpenFiles]:
@@ -323,17 +352,6 @@ class PartFile:
             return self.tree.node(piece)
         data = _read_chunk(files, self.shape, piece)
         return data if self.tree.is_genuine(piece, data) else None
-
-    def _read_journal(self) -> RangeSet:
-        with store_errors("read", self._journal_path):
-            try:
-                content = self._journal_path.read_bytes()
-            except FileNotFoundError:
-                return RangeSet()
-        whole = len(content) - len(content) % _JOURNAL_ENTRY.size
-        return RangeSet(_JOURNAL_ENTRY.iter_unpack(content[:whole])).intersection(
-            ((self.shape.node_count, self.shape.piece_count),)
-        )
 
 
 def _zero_chunks(tree: TreeFile) -> RangeSet:

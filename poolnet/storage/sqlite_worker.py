@@ -18,7 +18,9 @@ import attrs
 import trio
 
 from poolnet.errors import DiskFull, StoreDamaged, StoreError
+from poolnet.limits import MIB
 from poolnet.storage.durable import PRIVATE_FILE, keep_aside, store_errors, sync_directory, sync_file
+from poolnet.storage.sqlite_types import blaming_wrong_values
 
 _logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -29,9 +31,10 @@ Upgrade = str | Callable[[sqlite3.Connection], None]
 
 #: "pool" in ASCII: tells our databases from other programs'.
 APPLICATION_ID = 0x706F6F6C
-#: A WAL of about 16 MiB: a batch of a thousand rows touches as many pages of a large index.
-_CHECKPOINT_PAGES = 4000
+#: How large a WAL may become: a batch of a thousand rows touches thousands of pages of a large index.
+_LOG_SIZE = 16 * MIB
 _NO_SPACE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_FAILED_SYNCS = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 #: Primary result code: the low byte of an extended one.
 _PRIMARY = 0xFF
@@ -64,6 +67,7 @@ class SqliteWorker:
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
+        self._log = path.with_name(path.name + "-wal")
         self._connection = connection
         self._turn = trio.CapacityLimiter(1)
         self._is_durable: bool | None = None
@@ -95,7 +99,7 @@ class SqliteWorker:
         one has begun it is finished, even if the caller is cancelled.
 
         Raises:
-            StoreError: SQLite failed (`DiskFull` for want of space); nothing of it was stored.
+            StoreError: SQLite failed (`DiskFull` for want of space), or a `sync` has; nothing of it was stored.
             StoreDamaged: the database is damaged, or the transaction says so of what it read; it is set aside when it
                 is closed.
         """
@@ -155,19 +159,22 @@ class SqliteWorker:
         return await trio.to_thread.run_sync(self._transact, durable, call, erasing, limiter=self._turn)
 
     def _transact(self, durable: bool, call: Callable[[], T], erasing: bool) -> T:
+        if durable:
+            self.check_sync()
         self._transactions += 1
         try:
-            with _sqlite_errors(self.path):
+            with _sqlite_errors(self.path), blaming_wrong_values(self._connection):
                 self._write_behind()
                 self._set_durable(durable)
                 result = _in_transaction(self._connection, call)
         except BaseException as exc:
             self._failed += 1
             self._is_damaged |= isinstance(exc, StoreDamaged)
+            self._note_failed_sync(exc.__cause__)
             raise
         self._committed += 1
         self._has_erased |= erasing
-        if self._has_erased:
+        if self._has_erased or self._is_log_large():
             self._empty_log()
         return result
 
@@ -178,6 +185,7 @@ class SqliteWorker:
                 self._set_durable(False)
                 _in_transaction(self._connection, lambda: behind.write(self._connection))
             except sqlite3.Error as exc:
+                self._note_failed_sync(exc)
                 _logger.warning("cannot write to %s yet: %s", self.path, exc)
             else:
                 self._committed += 1
@@ -188,11 +196,19 @@ class SqliteWorker:
 
         SQLite holds no locks on that file, so that closing it here does no harm; of the others it does.
         """
-        log = self.path.with_name(self.path.name + "-wal")
-        with store_errors("write", log):
-            sync_file(log)
-            if not self._synced:
-                sync_directory(log.parent)  # the log was made when the database was opened
+        with store_errors("write", self._log):
+            sync_file(self._log)
+
+    def _note_failed_sync(self, error: BaseException | None) -> None:
+        """See `sync`: what earlier transactions wrote may be lost, even if the next sync says that all is well."""
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in _FAILED_SYNCS:
+            self._sync_failure = self._sync_failure or _translated(error, self.path)
+
+    def _is_log_large(self) -> bool:
+        try:
+            return self._log.stat().st_size > _LOG_SIZE
+        except OSError:
+            return False
 
     def _empty_log(self) -> None:
         """Bring all that is in the WAL, old pages among it, to the database, and cut it to nothing."""
@@ -200,7 +216,11 @@ class SqliteWorker:
             is_busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._has_erased = bool(is_busy)
         except sqlite3.Error as exc:  # the transaction took place all the same
-            _logger.warning("what was deleted is still in the log of %s: %s", self.path, exc)
+            self._note_failed_sync(exc)
+            if self._has_erased:
+                _logger.warning("what was deleted is still in the log of %s: %s", self.path, exc)
+            else:
+                _logger.warning("the log of %s cannot be emptied yet: %s", self.path, exc)
 
     def _close(self) -> None:
         self._connection.close()
@@ -246,7 +266,7 @@ def _open(path: Path, schema: Sequence[Upgrade], erase: bool) -> sqlite3.Connect
     with store_errors("open", path):
         path.touch(mode=PRIVATE_FILE)
     try:
-        return _connect(path, schema, erase)
+        connection = _connect(path, schema, erase)
     except _Foreign:
         raise StoreDamaged(_set_aside(path, "is not a poolnet database")) from None
     except StoreDamaged as exc:
@@ -255,19 +275,28 @@ def _open(path: Path, schema: Sequence[Upgrade], erase: bool) -> sqlite3.Connect
         if not _is_damaged(exc):
             raise _translated(exc, path) from exc
         raise StoreDamaged(_set_aside(path, "is damaged")) from exc
+    try:
+        with store_errors("open", path):
+            sync_directory(path.parent)  # it and its log have names that stay; SQLite does not tell if that fails
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _connect(path: Path, schema: Sequence[Upgrade], erase: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=128)
     try:
         _check_ours(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":  # SQLite goes on without, in a way in which a power cut takes back what was committed
+            raise StoreError(f"{path} cannot have a log beside it; try again, or choose a home on a local disk")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # SQLite would not tell if a sync failed there
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA secure_delete = {'ON' if erase else 'OFF'}")
         _migrate(connection, path, schema)
-        if erase:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        # Of what an earlier process left in the log, a part may be there only as long as the system runs.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except BaseException:
         connection.close()
         raise
