@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup test lint types layers unit demo bench clean
+SECONDS ?= 60
+
+.PHONY: setup test lint types layers unit scenarios demo bench fuzz clean
 
 setup: $(VENV)/.installed  ## what make alone does
 	@echo "poolnet is installed: $(BIN)/poolnet --help shows what it does, make demo shows it at work, make test tests it"
 
-test: lint types layers unit  ## what CI runs
+test: lint types layers unit scenarios  ## what CI runs
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -24,11 +26,18 @@ layers: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/pytest -q --cov --cov-report=term --durations=15
 
+SEEDS ?= 200
+scenarios: $(VENV)/.dev  ## simulated pools in which all goes wrong that can; SEEDS=5000 for a long night
+	$(BIN)/python -m poolnet.testing --seeds $(SEEDS)
+
 demo: $(VENV)/.installed  ## five processes form a pool, talk and pass a file around
 	$(BIN)/poolnet demo
 
 bench: $(VENV)/.dev  ## the figures in docs/architecture.md; takes minutes, run it on an idle machine
 	$(BIN)/python -m benchmarks
+
+fuzz: $(VENV)/.fuzz  ## search for inputs that decoders do not expect: make fuzz SECONDS=3600
+	$(BIN)/python -m fuzz --seconds $(SECONDS)
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +47,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --group dev
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/pip install --quiet --group fuzz
 	touch $@
 
 clean:

@@ -104,7 +104,9 @@ async def test_announcements_and_all_that_is_offered_are_found_and_nothing_else_
     ]
     file_id = FileId(bytes(32))
     new_kinds = [
-        make_said(6, FolderBody(file_id=file_id, list_id=FileId(b"l" * 32), name="trees", size=1, list_size=1, file_count=1)),
+        make_said(
+            6, FolderBody(file_id=file_id, list_id=FileId(b"l" * 32), name="trees", size=1, list_size=1, file_count=1)
+        ),
         make_said(7, MediaBody(file_id=file_id, name="tree.png", size=1, width=0, height=0, preview=b"radio")),
         make_said(8, StreamBody(nonce=bytes(16), name="tree radio")),
     ]

@@ -206,6 +206,7 @@ def test_a_hundred_nodes_hear_everything_in_few_hops_at_little_cost(
     pool = settled_pool(1, 100)
     assert_every_link_is_a_neighbour(pool)
     messages = publish_rounds(pool, mode, rounds)
+    pool.run_for(2.0)  # what was lost in the last round is announced, and asked for
     figures = pool.figures(messages, pool.nodes)
     redundancy = pool.duplicates() / figures.deliveries
     print(

@@ -10,7 +10,7 @@ from poolnet.limits import AUTOMATIC_WINDOW_S, RECENT_MESSAGES, RECONCILE_INTERV
 from poolnet.protocol import agreement
 from poolnet.protocol.reconcile import HIGHEST, LOWEST
 from poolnet.testing import PathConditions, SimNode, SimPool
-from poolnet.testing.sim_node import START_UNIX_MS
+from poolnet.testing.sim_clock import START_UNIX_MS
 
 BAD_PATHS = PathConditions(latency_s=0.03, jitter_s=0.02, loss=0.02)
 HOUR_S = 3600.0

@@ -123,16 +123,19 @@ class MissingMessages:
             _, _, msg_id, peer = heappop(self._timers)
             self._on_timer(msg_id, peer, now)
         asks: dict[DeviceId, list[MsgId]] = {}
-        room = sum(GRAFT_WINDOW - len(state.asked) for state in self._peers.values())
+        full = {peer for peer, state in self._peers.items() if len(state.asked) >= GRAFT_WINDOW}
         for msg_id in list(self._ready):
-            if room == 0:
+            if len(full) == len(self._peers):
                 break
+            if self._missing[msg_id].tries.keys() <= full:
+                continue  # looked at quickly: of a peer that announces a lot and sends nothing there are thousands
             chosen = self._choose(msg_id)
             if chosen is None:
                 continue
-            room -= 1
             asks.setdefault(chosen, []).append(msg_id)
             self._asked(chosen, msg_id, now)
+            if len(self._peers[chosen].asked) >= GRAFT_WINDOW:
+                full.add(chosen)
         return [Ask(peer, tuple(ids)) for peer, ids in asks.items()]
 
     def __len__(self) -> int:

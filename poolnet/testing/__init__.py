@@ -18,6 +18,14 @@ virtual time, a few hundred times faster than real time, and exactly the same wa
     >>> pool.time_to_agree(pool.online(), timeout_s=120.0) <= 120.0     # the same history in the same order
     True
     >>> pool.add_node(clock_error_ms=86_400_000).known_from             # a newcomer, a day ahead: no history yet
+    >>> file_id = pool.offer(pool.nodes[0], 10_000_000)
+    >>> pool.nodes[5].fetch(file_id)
+    >>> pool.nodes[5].disk.fill(free_bytes=2_000_000)   # it goes on when there is room again
+    >>> pool.run_for(20.0)
+    >>> pool.nodes[5].disk.free()
+    >>> pool.run_for(20.0)
+    >>> file_id in pool.nodes[5].completed
+    True
     >>> digest = pool.network.trace_digest()    # equal for equal seeds; print the seed when a test fails
 
 The parts, each usable alone:
@@ -26,23 +34,32 @@ The parts, each usable alone:
   costs a retransmission delay, frames stay in order; latency, jitter, bandwidth of a path and uplink of a host are set
   with `PathConditions` and `set_uplink`. What can go wrong: `reset_link` (frames under way are lost), `partition` and
   `heal`, `block` (a pair that never gets a path), `crash`.
-- `SimHost`: what an object must offer to live in the network: six methods. `SimNode` is one: roster, mesh, gossip, a
-  history that it keeps in agreement with its neighbours' and over `leave`, `crash` and `join`, and a clock that may be
-  wrong, and jump. A test of another machine brings its own.
+- `SimHost`: what an object must offer to live in the network: six methods. `SimNode` is one, with the machines of a
+  real node: roster, mesh, gossip, a history that it keeps in agreement with its neighbours', files that it offers,
+  fetches and relays, and a clock that may be wrong, and jump. What it does not have: statements (everyone who is there
+  is a member), signatures (a seal stands for them), content of files, streams, folders. A test of another machine
+  brings its own host.
+- `SimDisk`: of each node. `crash` is a power cut: what was not synced may be lost. It can be full, and fail.
+- `SimLiar`: a node that misbehaves (`add_node(is_liar=...)`, `Lie`).
 - `SimSyncServer`: gives its clients roster events, with delay; can be stopped and started.
 - `SimPool`: a server and nodes, and the questions that tests ask: what was missed, how many hops, how many duplicates,
   how long until all agree.
 """
 
+from poolnet.testing.sim_disk import SimDisk
+from poolnet.testing.sim_liars import Lie, SimLiar
 from poolnet.testing.sim_network import PathConditions, SimHost, SimLink, SimNetwork
 from poolnet.testing.sim_node import SimNode
 from poolnet.testing.sim_pool import SimPool, SpreadFigures
 from poolnet.testing.sim_server import RosterClient, SimSyncServer
 
 __all__ = [
+    "Lie",
     "PathConditions",
     "RosterClient",
+    "SimDisk",
     "SimHost",
+    "SimLiar",
     "SimLink",
     "SimNetwork",
     "SimNode",

@@ -23,10 +23,13 @@ from poolnet.wire.framing import encode_frame
 
 #: Smallest probe timeout of QUIC on top of the round trip (RFC 9002, section 6.2: granularity and ack delay).
 _PROBE_DELAY_S = 0.026
+#: Actions at one moment, above which time will never go on.
+_MAX_ACTIONS_AT_ONCE = 1_000_000
 #: Probing, handshake and proof take this many round trips.
 _SETUP_ROUND_TRIPS = 3
 
 _Pair = tuple[DeviceId, DeviceId]
+Watcher = Callable[[float, DeviceId, DeviceId, Any], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -73,6 +76,8 @@ class SimLink:
     last_arrival: float = 0.0
     dead_end: DeviceId | None = None  # the end that crashed
     under_way: deque[tuple[Any, bytes]] = attrs.Factory(deque)
+    bulk_free_at: float = 0.0
+    stalled_bulk: list[Callable[[], None]] = attrs.Factory(list)
     stalled_count: int = 0  # of those under way: due, and held up by a partition
 
 
@@ -81,6 +86,7 @@ class _Host:
     host: SimHost
     uplink_bytes_per_s: float = math.inf
     uplink_free_at: float = 0.0
+    bulk_free_at: float = 0.0
     side: int = 0
 
 
@@ -108,6 +114,7 @@ class SimNetwork:
         self._action_count = 0
         self._partition_count = 0
         self._trace = blake3()
+        self._watcher: Watcher | None = None
         self._encoded: tuple[Any, bytes] = (None, b"")
 
     # --- time ---------------------------------------------------------------------------------------------------
@@ -122,9 +129,18 @@ class SimNetwork:
         self.call_at(self.now + delay_s, action)
 
     def run_until(self, when: float) -> None:
-        """Let virtual time pass until `when`."""
+        """Let virtual time pass until `when`.
+
+        Raises:
+            RuntimeError: it does not pass: some action brings about the next at the same moment, for ever.
+        """
+        at_once = 0
         while self._actions and self._actions[0][0] <= when:
-            self.now, _, action = heappop(self._actions)
+            at, _, action = heappop(self._actions)
+            at_once = at_once + 1 if at == self.now else 0
+            if at_once > _MAX_ACTIONS_AT_ONCE:
+                raise RuntimeError(f"virtual time stands still at {at} with {action}")
+            self.now = at
             action()
         self.now = max(self.now, when)
 
@@ -135,6 +151,10 @@ class SimNetwork:
     def trace_digest(self) -> str:
         """Return the hash of everything that has reached a host so far."""
         return self._trace.hexdigest()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher(now, source, target, what)` called for all that goes into the trace: a frame, or a word."""
+        self._watcher = watcher
 
     def random_for(self, name: str) -> Random:
         """Return a generator for one part of the simulation, the same for the same seed and name."""
@@ -189,16 +209,23 @@ class SimNetwork:
             if not self.is_reachable(link.sender, link.receiver):
                 self._close_when_silent(link)
 
-    def heal(self) -> None:
-        """End all partitions; what was under way on links that still exist arrives now."""
-        for entry in self._hosts.values():
-            entry.side = 0
-        for link in self._links.values():
+    def heal(self, hosts: Iterable[DeviceId] | None = None) -> None:
+        """Bring these hosts (None: all) back to the first side; what was under way on links that exist arrives now."""
+        for host_id in self._hosts if hosts is None else hosts:
+            if host_id in self._hosts:
+                self._hosts[host_id].side = 0
+        for link in list(self._links.values()):
+            if link.dead_end is None and not self.is_reachable(link.sender, link.receiver):
+                self._close_when_silent(link)
+                continue
             arrival = self.now + self._conditions_of(link.sender, link.receiver).latency_s
             link.last_arrival = max(link.last_arrival, arrival)
             for _ in range(link.stalled_count):
                 self.call_at(arrival, partial(self._arrive, link))
             link.stalled_count = 0
+            for arrive in link.stalled_bulk:
+                self.call_at(arrival, arrive)
+            link.stalled_bulk.clear()
 
     def side_of(self, host_id: DeviceId) -> int:
         """Return the side of the partition that a host is on; 0 is the first, where everyone is after `heal`."""
@@ -232,6 +259,31 @@ class SimNetwork:
         link.under_way.append((frame, encoded))
         link.last_arrival = max(link.last_arrival, self._arrival_of(link, size_bytes))
         self.call_at(link.last_arrival, partial(self._arrive, link))
+
+    def send_bulk(
+        self, sender: DeviceId, receiver: DeviceId, item: Any, *, size_bytes: int, note: bytes, sent: Callable[[], None]
+    ) -> None:
+        """Send something large beside the frames: neither waits for the other, and what is late delays nothing else.
+
+        Args:
+            sender: whose uplink takes it, after what it sent in this way before, on whatever link.
+            receiver: whose `received` gets it.
+            item: what it gets.
+            size_bytes: its size.
+            note: stands for it in the trace.
+            sent: called when it has left, or at once if there is no such link.
+        """
+        link = self._links.get((sender, receiver))
+        if link is None or not link.is_open:
+            self.call_at(self.now, sent)
+            return
+        self.bytes_sent[sender] = self.bytes_sent.get(sender, 0) + size_bytes
+        conditions, host = self._conditions_of(sender, receiver), self._hosts[sender]
+        host.bulk_free_at = max(self.now, host.bulk_free_at) + size_bytes / host.uplink_bytes_per_s
+        link.bulk_free_at = max(host.bulk_free_at, link.bulk_free_at) + size_bytes / conditions.bandwidth_bytes_per_s
+        self.call_at(link.bulk_free_at, sent)
+        arrival = link.bulk_free_at + self._delay_of(conditions, size_bytes)
+        self.call_at(arrival, partial(self._arrive_alone, link, item, note))
 
     def close_link(self, closer: DeviceId, peer: DeviceId) -> None:
         """Close a link in good order: the closer hears `link_down` at once, the peer after all that was sent."""
@@ -279,7 +331,7 @@ class SimNetwork:
 
     def _fail_dial(self, dialler: DeviceId, peer: DeviceId, host: SimHost) -> None:
         if self.is_up(host):
-            self._note(b"failed", peer, dialler)
+            self._note(b"failed", peer, dialler, "failed")
             host.dial_failed(peer)
 
     def _open_link(self, dialler: DeviceId, peer: DeviceId) -> None:
@@ -289,7 +341,7 @@ class SimNetwork:
                     replaced.is_open = False
             self._links[pair] = SimLink(*pair)
         for local, remote in ((peer, dialler), (dialler, peer)):
-            self._note(b"up", remote, local)
+            self._note(b"up", remote, local, "up")
             self._hosts[local].host.link_up(remote, is_dialler=local == dialler)
 
     def _close_when_silent(self, link: SimLink) -> None:
@@ -305,7 +357,7 @@ class SimNetwork:
     def _tell_down(self, local: DeviceId, remote: DeviceId) -> None:
         entry = self._hosts.get(local)
         if entry is not None:
-            self._note(b"down", remote, local)
+            self._note(b"down", remote, local, "down")
             entry.host.link_down(remote)
 
     # --- how a frame travels ------------------------------------------------------------------------------------
@@ -316,24 +368,44 @@ class SimNetwork:
         host = self._hosts[link.sender]
         host.uplink_free_at = max(self.now, host.uplink_free_at) + size_bytes / host.uplink_bytes_per_s
         link.free_at = max(host.uplink_free_at, link.free_at) + size_bytes / conditions.bandwidth_bytes_per_s
+        return link.free_at + self._delay_of(conditions, size_bytes)
+
+    def _delay_of(self, conditions: PathConditions, size_bytes: int) -> float:
         delay = conditions.latency_s + conditions.jitter_s * self._rng.random()
         if conditions.loss:
             packets = -(-size_bytes // MIN_DATAGRAM_SIZE)
             while packets and self._rng.random() < 1 - (1 - conditions.loss) ** packets:
                 delay += 2 * conditions.latency_s + _PROBE_DELAY_S
                 packets = max(1, packets // 8)  # what was lost is sent again, and may be lost again
-        return link.free_at + delay
+        return delay
+
+    def _arrive_alone(self, link: SimLink, item: Any, note: bytes) -> None:
+        """Deliver what travels beside the frames."""
+        if not self._can_arrive(link):
+            return
+        if self._is_stalled(link):
+            link.stalled_bulk.append(partial(self._arrive_alone, link, item, note))
+            return
+        self.frames_delivered += 1
+        self._note(note, link.sender, link.receiver, item)
+        self._hosts[link.receiver].host.received(link.sender, item)
+
+    def _can_arrive(self, link: SimLink) -> bool:
+        return link.is_open and link.dead_end != link.receiver and link.receiver in self._hosts
+
+    def _is_stalled(self, link: SimLink) -> bool:
+        return link.sender in self._hosts and not self.is_reachable(link.sender, link.receiver)
 
     def _arrive(self, link: SimLink) -> None:
         """Deliver the next frame that is under way."""
-        if not link.is_open or link.dead_end == link.receiver or link.receiver not in self._hosts:
+        if not self._can_arrive(link):
             return
-        if link.sender in self._hosts and not self.is_reachable(link.sender, link.receiver):
+        if self._is_stalled(link):
             link.stalled_count += 1
             return
         frame, encoded = link.under_way.popleft()
         self.frames_delivered += 1
-        self._note(encoded, link.sender, link.receiver)
+        self._note(encoded, link.sender, link.receiver, frame)
         self._hosts[link.receiver].host.received(link.sender, frame)
 
     def _encode(self, frame: Any) -> bytes:
@@ -347,9 +419,11 @@ class SimNetwork:
     def _links_of(self, host_id: DeviceId) -> list[SimLink]:
         return [link for pair, link in self._links.items() if host_id in pair]
 
-    def _note(self, what: bytes, source: DeviceId, target: DeviceId) -> None:
+    def _note(self, encoded: bytes, source: DeviceId, target: DeviceId, what: Any) -> None:
         self._trace.update(b"%.9f %s %s " % (self.now, source, target))
-        self._trace.update(what)
+        self._trace.update(encoded)
+        if self._watcher is not None:
+            self._watcher(self.now, source, target, what)
 
 
 def _pair(one: DeviceId, other: DeviceId) -> _Pair:

@@ -1,11 +1,13 @@
 """A simulated pool: a server and nodes, messages sent among them, and how well they spread."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 
 import attrs
 from blake3 import blake3
 
-from poolnet.ids import DeviceId, MsgId
+from poolnet.ids import DeviceId, FileId, MsgId
+from poolnet.testing.sim_liars import ALL_LIES, Lie, SimLiar
 from poolnet.testing.sim_network import PathConditions, SimNetwork
 from poolnet.testing.sim_node import SimNode
 from poolnet.testing.sim_server import SimSyncServer
@@ -38,20 +40,25 @@ class SimPool:
         self.server = SimSyncServer(self.network)
         #: All nodes that ever joined, in order, those that left too.
         self.nodes: list[SimNode] = []
+        #: All files that were ever offered, and their sizes.
+        self.offered: dict[FileId, int] = {}
         self._published: dict[MsgId, tuple[SimNode, float]] = {}
         for _ in range(node_count):
             self.add_node()
 
-    def add_node(self, *, clock_error_ms: int = 0) -> SimNode:
-        """Let a new node join, whose clock is so much ahead. The first of all is the founder."""
-        name = f"node {len(self.nodes)} of {self.network.seed}"
-        node = SimNode(
-            self.network,
-            self.server,
-            DeviceId(blake3(name.encode()).digest()),
-            clock_error_ms=clock_error_ms,
-            is_founder=not self.nodes,
-        )
+    def add_node(self, *, clock_error_ms: int = 0, is_liar: bool | Collection[Lie] = False) -> SimNode:
+        """Let a new node join. The first of all is the founder.
+
+        Args:
+            clock_error_ms: by how much its clock is ahead.
+            is_liar: whether it misbehaves in every way, or in which.
+        """
+        host_id = DeviceId(blake3(f"node {len(self.nodes)} of {self.network.seed}".encode()).digest())
+        make: Callable[..., SimNode] = SimNode
+        if is_liar:
+            make = partial(SimLiar, lies=ALL_LIES if is_liar is True else is_liar)
+        is_founder = not self.nodes
+        node = make(self.network, self.server, host_id, clock_error_ms=clock_error_ms, is_founder=is_founder)
         self.nodes.append(node)
         node.join()
         return node
@@ -61,10 +68,26 @@ class SimPool:
         self.network.run_for(duration_s)
 
     def publish(self, node: SimNode, text: bytes) -> MsgId:
-        """Let a node send a message."""
+        """Let a node send a message.
+
+        Raises:
+            StoreError: its disk does not take it (`DiskFull`), or does not sync; nobody hears of it.
+        """
         msg_id = node.publish(text)
         self._published[msg_id] = (node, self.network.now)
         return msg_id
+
+    def offer(self, node: SimNode, size_bytes: int) -> FileId:
+        """Let a node offer a file that nobody else has.
+
+        Raises:
+            StoreError: as for `publish`.
+        """
+        file_id = FileId(blake3(f"file {len(self.offered)} of {self.network.seed}".encode()).digest())
+        msg_id = node.offer(file_id, size_bytes)
+        self._published[msg_id] = (node, self.network.now)
+        self.offered[file_id] = size_bytes
+        return file_id
 
     def online(self) -> list[SimNode]:
         """Return the nodes that are in the network now."""

@@ -1,0 +1,187 @@
+"""What must hold in a simulated pool: some of it at every moment, some of it once all is mended and quiet.
+
+A check is given the run and returns what is wrong, a sentence each; nothing if it holds. Nothing is asked of liars.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from poolnet.ids import FileId
+from poolnet.limits import (
+    MAX_GOSSIP_CACHE,
+    MAX_HELD_MESSAGES,
+    MAX_INTERESTS_PER_LINK,
+    MAX_MISSING_PER_LINK,
+    MAX_QUEUED_FRAMES,
+    MAX_RELAYED_PIECES,
+    MAX_RUNS_PER_SOURCE,
+    MAX_SEEN_IDS,
+    MAX_UNANSWERED_WANTS,
+    MAX_WANTED_PER_LINK,
+)
+from poolnet.protocol.hash_tree import shape_of
+from poolnet.protocol.mesh import MAX_LINKS
+from poolnet.ranges import RangeSet
+from poolnet.testing.sim_node import SimNode
+
+if TYPE_CHECKING:
+    from poolnet.testing.scenario_run import ScenarioRun
+
+Check = Callable[["ScenarioRun"], Iterator[str]]
+
+#: The most that these tables and queues of a node may hold (`SimNode.memory_items`).
+MEMORY_LIMITS = {
+    "agreement.fetching.peers.listed": MAX_WANTED_PER_LINK,
+    "agreement.fetching.wanted": MAX_LINKS * MAX_WANTED_PER_LINK,
+    "agreement.peers": MAX_LINKS,
+    "agreement.peers.unserved": MAX_UNANSWERED_WANTS,
+    "gossip.cache": MAX_GOSSIP_CACHE,
+    "gossip.missing.missing": MAX_LINKS * MAX_MISSING_PER_LINK,
+    "gossip.peers": MAX_LINKS,
+    "gossip.seen": MAX_SEEN_IDS,
+    "held.heap": MAX_HELD_MESSAGES,
+    "held_back": MAX_LINKS * (MAX_QUEUED_FRAMES + 1),
+    "mesh.links": MAX_LINKS,
+    "swarm.peers": MAX_LINKS,
+    "swarm.requester.links.sources.has": MAX_RUNS_PER_SOURCE,
+    "swarm.desk.custody.files": MAX_RELAYED_PIECES,
+    "swarm.server.receivers.interests": MAX_INTERESTS_PER_LINK,
+}
+#: How often it is looked at that memory is bounded, in seconds: it takes a while.
+_MEMORY_INTERVAL_S = 30
+#: Links that everyone keeps to others, where there are so many.
+MIN_LINKS = 2
+
+
+def nothing_acknowledged_is_lost(run: "ScenarioRun") -> Iterator[str]:
+    """Whoever said something and was told that it is safe has it, whatever happened to the node since."""
+    for node in run.honest():
+        for msg_id in sorted(node.acknowledged - node.history.keys()):
+            yield f"{run.name_of(node.host_id)} has lost its own message {msg_id.hex()[:8]}"
+
+
+def what_is_complete_is_whole(run: "ScenarioRun") -> Iterator[str]:
+    """Of a file that was told to be complete every piece is there, whatever happened to the node since."""
+    for node in run.honest():
+        for file_id in node.completed:
+            if not _is_whole(run, node, file_id):
+                yield f"{run.name_of(node.host_id)} lacks pieces of the complete file {file_id.hex()[:8]}"
+
+
+def nobody_honest_is_blamed(run: "ScenarioRun") -> Iterator[str]:
+    """No honest node takes another for one that breaks the protocol."""
+    liars = {node.host_id for node in run.pool.nodes if node.is_liar}
+    for node in run.honest():
+        for blame in node.misbehaviour:
+            if blame.peer in liars:
+                continue
+            yield f"{run.name_of(node.host_id)} blames {run.name_of(blame.peer)}: {blame.reason}"
+
+
+def links_are_bounded(run: "ScenarioRun") -> Iterator[str]:
+    """Nobody keeps more links than its rings, direct ones and guests may take together."""
+    for node in run.honest():
+        count = len(node.mesh.linked)
+        if count > MAX_LINKS:
+            yield f"{run.name_of(node.host_id)} has {count} links, more than {MAX_LINKS}"
+
+
+def memory_is_bounded(run: "ScenarioRun") -> Iterator[str]:
+    """No table or queue of a node is larger than its limit."""
+    if int(run.pool.network.now) % _MEMORY_INTERVAL_S == 0:
+        for node in run.honest():
+            yield from memory_beyond_limits(run, node)
+
+
+def memory_beyond_limits(run: "ScenarioRun", node: SimNode) -> Iterator[str]:
+    """Look at one node."""
+    sizes = node.memory_items()
+    for name, limit in MEMORY_LIMITS.items():
+        if sizes.get(name, 0) > limit:
+            yield f"{run.name_of(node.host_id)} keeps {sizes[name]} items in {name}, more than {limit}"
+
+
+def a_message_comes_after_what_its_author_had_seen(run: "ScenarioRun") -> Iterator[str]:
+    """Whatever the clocks say, an answer is nowhere above what it answers."""
+    while run.said_too_early:
+        yield run.said_too_early.pop()
+
+
+def all_have_the_same_history(run: "ScenarioRun") -> Iterator[str]:
+    """The same messages in the same order, and all that any of them has, or was told to be safe."""
+    online = run.honest()
+    expected = {msg_id for node in online for msg_id in (*node.history, *node.acknowledged)}
+    for node in online:
+        if missing := expected - node.history.keys():
+            yield f"{run.name_of(node.host_id)} lacks {len(missing)} of {len(expected)} messages"
+    if not run.pool.agree(online):
+        yield "the order of messages is not the same everywhere"
+
+
+def nothing_is_left_to_do(run: "ScenarioRun") -> Iterator[str]:
+    """Nothing is wanted, nothing is held back, nothing is missing."""
+    for node in run.honest():
+        waiting = node.agreement.statistics().wanted, len(node.held), node.gossip.statistics().missing
+        if any(waiting):
+            yield f"{run.name_of(node.host_id)} still waits: wanted, held, missing: {waiting}"
+
+
+def every_wanted_file_is_complete(run: "ScenarioRun") -> Iterator[str]:
+    """Whoever wants a file has it, if somebody is there who offers it."""
+    online = run.honest()
+    there = {
+        file_id for node in online for file_id in node.sources if node.host_id in node.store.offers.get(file_id, ())
+    }
+    for node in online:
+        for file_id in sorted((node.wanted & there) - node.completed.keys()):
+            held = node.store.pieces.get(file_id, RangeSet())
+            yield f"{run.name_of(node.host_id)} has {len(held)} pieces of the file {file_id.hex()[:8]} that it wants"
+
+
+def everyone_knows_who_is_there(run: "ScenarioRun") -> Iterator[str]:
+    """The rosters of the server and of all nodes are those who are online."""
+    online = {node.host_id for node in run.pool.online()}
+    rosters = {"the server": run.pool.server.roster.nodes}
+    rosters |= {run.name_of(node.host_id): node.roster.nodes for node in run.honest()}
+    for name, nodes in rosters.items():
+        for node in sorted(online ^ nodes):
+            yield f"{name} {'does not know' if node in online else 'still counts'} {run.name_of(node)}"
+
+
+def nobody_is_alone(run: "ScenarioRun") -> Iterator[str]:
+    """Everyone has its ring neighbours, so at least two links where there are enough nodes, and both ends say so."""
+    online = run.honest()
+    linked = {node.host_id: node.mesh.linked for node in online}
+    for node in online:
+        name = run.name_of(node.host_id)
+        if len(linked[node.host_id]) < min(MIN_LINKS, len(online) - 1):
+            yield f"{name} has only {len(linked[node.host_id])} links"
+        for peer in sorted(node.roster.neighbours(node.host_id) - linked[node.host_id]):
+            yield f"{name} has no link to its neighbour {run.name_of(peer)}"
+        for peer in sorted(linked[node.host_id]):
+            if node.host_id not in linked.get(peer, ()):
+                yield f"{name} has a link to {run.name_of(peer)}, which has none to it"
+
+
+def _is_whole(run: "ScenarioRun", node: SimNode, file_id: FileId) -> bool:
+    held = node.store.pieces.get(file_id, RangeSet())
+    return len(held) == shape_of(run.pool.offered[file_id]).piece_count
+
+
+#: At every second.
+ALWAYS: tuple[Check, ...] = (
+    nothing_acknowledged_is_lost,
+    what_is_complete_is_whole,
+    nobody_honest_is_blamed,
+    links_are_bounded,
+    memory_is_bounded,
+    a_message_comes_after_what_its_author_had_seen,
+)
+#: At one moment, all of them, within the time that the scenario gives.
+IN_THE_END: tuple[Check, ...] = (
+    all_have_the_same_history,
+    nothing_is_left_to_do,
+    every_wanted_file_is_complete,
+    everyone_knows_who_is_there,
+    nobody_is_alone,
+)
