@@ -49,7 +49,7 @@ BODIES: Final[tuple[bodies.Body, ...]] = (
     bodies.AppBody(name="chess.move", data=b"e4"),
     bodies.ProfileBody(name="Anna"),
     bodies.OfferBody(file_id=FileId(ID), name="chart.pdf", size=70_000, stream_id=ID),
-    bodies.FolderBody(file_id=FileId(ID), list_id=FileId(ID), name="logs", size=70_000, list_size=200, file_count=3),
+    bodies.FolderBody(file_id=FileId(ID), list_id=FileId(ID[::-1]), name="logs", size=70_000, list_size=200, file_count=3),
     bodies.MediaBody(file_id=FileId(ID), name="boat.jpg", size=70_000, width=640, height=480, preview=b"\xff\xd8\xff"),
     bodies.StreamBody(nonce=NONCE, name="radio"),
     bodies.RetractOfferBody(file_id=FileId(ID)),

@@ -37,9 +37,11 @@ class PartJournal:
                 content = self._path.read_bytes()
             except FileNotFoundError:
                 return RangeSet()
-        entries = list(_ENTRY.iter_unpack(content[: len(content) - len(content) % _ENTRY.size]))
-        self.sync_failed |= _ENTRY.unpack(_SYNC_FAILED) in entries
-        return RangeSet(entries)
+        pieces = RangeSet()
+        for start, stop in _ENTRY.iter_unpack(content[: len(content) - len(content) % _ENTRY.size]):
+            pieces.add_range(start, stop)
+            self.sync_failed |= (start, stop) == (0, 0)
+        return pieces
 
     def append(self, pieces: RangeSet) -> None:
         """Note down that these were written, too."""
