@@ -27,6 +27,7 @@ from poolnet.wire.signal import Signal, encode_signal
 KEY: Final = DeviceKey.from_seed(bytes(range(32)))
 OTHER_KEY: Final = DeviceKey.from_seed(bytes(range(1, 33)))
 ID: Final = bytes(range(100, 132))
+LIST_ID: Final = bytes(range(60, 92))
 NONCE: Final = bytes(range(16))
 HLC: Final = Hlc(1_700_000_000_000 << 16)
 
@@ -49,7 +50,9 @@ BODIES: Final[tuple[bodies.Body, ...]] = (
     bodies.AppBody(name="chess.move", data=b"e4"),
     bodies.ProfileBody(name="Anna"),
     bodies.OfferBody(file_id=FileId(ID), name="chart.pdf", size=70_000, stream_id=ID),
-    bodies.FolderBody(file_id=FileId(ID), list_id=FileId(ID[::-1]), name="logs", size=70_000, list_size=200, file_count=3),
+    bodies.FolderBody(
+        file_id=FileId(ID), list_id=FileId(LIST_ID), name="logs", size=70_000, list_size=200, file_count=3
+    ),
     bodies.MediaBody(file_id=FileId(ID), name="boat.jpg", size=70_000, width=640, height=480, preview=b"\xff\xd8\xff"),
     bodies.StreamBody(nonce=NONCE, name="radio"),
     bodies.RetractOfferBody(file_id=FileId(ID)),
