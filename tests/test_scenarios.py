@@ -204,7 +204,9 @@ def want_one_more(run: ScenarioRun) -> None:
 def hold_a_message(run: ScenarioRun) -> None:
     hlc = make_hlc(START_UNIX_MS + 10**9)
     encoded = sim_messages.make_message(hlc, run.pool.nodes[0].host_id, b"from the future")
-    run.pool.nodes[1].held.admit(sim_messages.decode(sim_messages.identify(encoded), encoded), START_UNIX_MS)
+    msg_id = sim_messages.identify(encoded)
+    run.pool.nodes[0].acknowledged.add(msg_id)
+    run.pool.nodes[1].held.admit(sim_messages.decode(msg_id, encoded), START_UNIX_MS)
 
 
 def say_something_early(run: ScenarioRun) -> None:

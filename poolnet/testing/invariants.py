@@ -119,9 +119,11 @@ def all_have_the_same_history(run: "ScenarioRun") -> Iterator[str]:
 
 
 def nothing_is_left_to_do(run: "ScenarioRun") -> Iterator[str]:
-    """Nothing is wanted, nothing is held back, nothing is missing."""
+    """Nothing is wanted, nothing is missing, and nothing is held back but what liars say of a time to come."""
+    said = {msg_id for node in run.pool.nodes if not node.is_liar for msg_id in node.acknowledged}
     for node in run.honest():
-        waiting = node.agreement.statistics().wanted, len(node.held), node.gossip.statistics().missing
+        held = sum(msg_id in node.held for msg_id in said) if node.held else 0
+        waiting = node.agreement.statistics().wanted, held, node.gossip.statistics().missing
         if any(waiting):
             yield f"{run.name_of(node.host_id)} still waits: wanted, held, missing: {waiting}"
 
