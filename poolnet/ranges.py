@@ -128,10 +128,6 @@ class RangeSet:
             count -= taken
         return result
 
-    def from_(self, start: int) -> "RangeSet":
-        """Return the integers that are at least `start`."""
-        return self.intersection(((start, self._stops[-1]),)) if self and start < self._stops[-1] else RangeSet()
-
     def copy(self) -> "RangeSet":
         """Return an independent copy."""
         result = RangeSet()

@@ -3,16 +3,17 @@
 ``settings.json`` in the home holds what was set, by name; what is not in it has its default. A limit of 0 is none.
 """
 
+import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from poolnet import StoreError, WireError
+from poolnet import DiskFull, StoreError, WireError
 from poolnet.json_text import decode_json_untrusted
 from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_CONCURRENT_DOWNLOADS, MEDIA_CACHE_SIZE
 from poolnet_cli.units import MAX_SIZE_BYTES, format_rate, format_size, parse_size
@@ -175,14 +176,15 @@ def write_setting(home: Path, name: str, value: int | bool | None) -> None:
     """Set one of the `SETTINGS`, durably; None is its default. Others in the file stay as they are.
 
     Raises:
-        StoreError: they are damaged, or cannot be read or written.
+        StoreError: they are damaged, or cannot be read or written (`DiskFull` if that is why).
     """
     values = {**_read(home / FILE_NAME), name: value}
     kept = {name: value for name, value in values.items() if value is not None}
     try:
         _replace(home / FILE_NAME, json.dumps(kept, indent=1, sort_keys=True) + "\n")
     except OSError as exc:
-        raise StoreError(f"{home / FILE_NAME} cannot be written: {exc.strerror}") from exc
+        error = DiskFull if exc.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+        raise error(f"{home / FILE_NAME} cannot be written: {exc.strerror}") from exc
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -200,14 +202,22 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _replace(path: Path, content: str) -> None:
-    """Replace a file so that a crash leaves the old one or the new one."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Replace a file durably, so that a crash leaves the old one or the new one.
+
+    What a crash leaves of the new one has a name that the next start of the home knows, and removes.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     except OSError:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise

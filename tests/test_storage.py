@@ -194,18 +194,15 @@ async def test_a_damaged_key_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "device.key").read_bytes() == b"short"
 
 
-async def test_profile_settings_and_pools_are_kept(tmp_path: Path) -> None:
+async def test_profile_and_pools_are_kept(tmp_path: Path) -> None:
     pool_id = PoolId(bytes(range(32)))
     async with open_home(tmp_path) as home:
         assert await home.profile() == Profile()
-        assert await home.settings() == {}
         await home.save_profile(Profile(name="Ada", user=b"\x00\xff"))
-        await home.save_settings({"x": 1})
         (home.pool_directory(pool_id) / "messages.db").touch()
         (tmp_path / "pools" / "not a pool").mkdir()
     async with open_home(tmp_path) as home:
         assert await home.profile() == Profile(name="Ada", user=b"\x00\xff")
-        assert await home.settings() == {"x": 1}
         assert home.pool_ids() == [pool_id]
         await home.forget_pool(pool_id)
         await home.forget_pool(pool_id)

@@ -44,7 +44,7 @@ async def dial_lane(offer: LaneOffer, link_host: str, peer_key: PublicKey) -> Tl
             except (OSError, WireError) as exc:
                 tls.close()
                 raise Unreachable("the token of the lane was not accepted") from exc
-            except BaseException:
+            except BaseException:  # cancelled: whoever dialled never gets it
                 tls.close()
                 raise
             return tls
@@ -99,7 +99,7 @@ async def _connect(address: SocketAddress, context: ssl.SSLContext) -> TlsSocket
             if error := connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise OSError(error, "cannot connect") from None
         tls = TlsSocket(connected, context, server_side=False)
-    except BaseException:
+    except BaseException:  # cancelled, too: until it is returned it is ours to close
         connected.close()
         raise
     try:

@@ -1,4 +1,4 @@
-"""The home directory of a device: its key, its profile, its settings, and a directory a pool.
+"""The home directory of a device: its key, its profile, and a directory a pool.
 
 One process at a time holds a home, by a lock that ends with the process. What lies in a pool's directory belongs to the
 services; here is only where it is.
@@ -79,22 +79,6 @@ class Home:
         """
         user = None if profile.user is None else base64.b64encode(profile.user).decode()
         await trio.to_thread.run_sync(write_json, self.path / "profile.json", {"name": profile.name, "user": user})
-
-    async def settings(self) -> dict[str, Any]:
-        """Return the stored settings, by name.
-
-        Raises:
-            StoreError: they are damaged or cannot be read.
-        """
-        return await trio.to_thread.run_sync(_read_object, self.path / "settings.json")
-
-    async def save_settings(self, settings: dict[str, Any]) -> None:
-        """Store `settings`, durably.
-
-        Raises:
-            StoreError: they cannot be written.
-        """
-        await trio.to_thread.run_sync(write_json, self.path / "settings.json", settings)
 
     def pool_ids(self) -> list[PoolId]:
         """Return the pools that have a directory here, in no particular order."""

@@ -14,6 +14,7 @@ from poolnet.identity.statements import Role, make_genesis, make_role
 from poolnet.ids import PoolId
 from poolnet.pool.records import PoolRecord, PoolRecords
 from poolnet.storage.home import Home, Profile, open_home
+from poolnet_cli.settings import read_settings, write_setting
 
 _KEY, _OTHER = DeviceKey.from_seed(bytes(32)), DeviceKey.from_seed(bytes([1]) * 32)
 _POOLS: Final = [make_genesis(_KEY, name=name, nonce=bytes(16), hlc=make_hlc(1000)) for name in ("garden", "attic")]
@@ -43,6 +44,10 @@ async def _save_profile(home: Home) -> None:
     await home.save_profile(Profile(name="Ada", user=hashlib.sha256(home.seed).digest()))
 
 
+async def _set_limit(home: Home, mib: int) -> None:
+    write_setting(home.path, "limit-up", mib << 20)
+
+
 async def _observe(home: Home) -> Any:
     profile = await home.profile()
     if profile.user is not None:
@@ -51,21 +56,21 @@ async def _observe(home: Home) -> Any:
     known = records.all()
     assert {record.pool_id for record in known} <= set(home.pool_ids())
     statements = {record.name: len(list(records.membership(record).statements())) for record in known}
-    return [profile.name, await home.settings(), statements]
+    return [profile.name, read_settings(home.path).limits.up, statements]
 
 
 HOME: Final = Subject(
     open=_open,
     steps=[
         Step("profile", _save_profile),
-        Step("settings", lambda home: home.save_settings({"limit": "24M"})),
+        Step("settings", lambda home: _set_limit(home, 24)),
         Step("pool", lambda home: PoolRecords(home).save(_record(home, _GARDEN, "garden"), _membership(0))),
         Step("pool again", lambda home: PoolRecords(home).save(_record(home, _ATTIC, "attic"), _membership(1))),
         Step(
             "statements",
             lambda home: PoolRecords(home).save_statements(_record(home, _GARDEN, "garden"), _membership(0, more=True)),
         ),
-        Step("settings again", lambda home: home.save_settings({"limit": "12M", "window": list(range(2000))})),
+        Step("settings again", lambda home: _set_limit(home, 12)),
         Step("forget", lambda home: home.forget_pool(_ATTIC)),
     ],
     observe=_observe,
