@@ -1,0 +1,133 @@
+"""What neighbours say of a node that breaks the rules, and when a server acts on it. Pure.
+
+A server sees no message and no piece, so it can only believe others, and some of them lie. It acts when of the node's
+neighbours on the rings that are attached now more than half complain, at least `MIN_COMPLAINTS`. Places are drawn by
+the server, so nobody chooses to be a neighbour. To count as several, one must be several *users*:
+
+- devices of one user have one voice, and it is a complaint only if all of them that are neighbours complain;
+- devices of the node's own user have none;
+- outside a full mesh, whoever has had a part in a verdict on a node has none in the next: the new neighbours judge;
+- who asked for other places is not believed for `STRIKE_LIFETIME_S`: it may have been looking for a neighbour.
+
+The first verdicts give the node other places, which does an honest one no harm, and takes it away from those who
+slander it. Only after `STRIKES_PER_REMOVAL` of them within `STRIKE_LIFETIME_S` is it out of the roster, for
+`REMOVAL_S`.
+
+Users are claims, so whoever brings enough devices of invented users to sit on most sides of a node may still push it
+about. All of this is in memory only: a server that was restarted has forgotten it, and hears it again if it is true.
+"""
+
+import enum
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from poolnet.ids import DeviceId
+from poolnet.limits import COMPLAINT_LIFETIME_S, MIN_COMPLAINTS, REMOVAL_S, STRIKE_LIFETIME_S, STRIKES_PER_REMOVAL
+
+#: Entries before those that are over are looked for.
+_SWEEP_AT = 256
+
+
+class Verdict(enum.Enum):
+    """What is to become of a node."""
+
+    NOTHING = enum.auto()
+    #: Other places on the rings.
+    MOVE = enum.auto()
+    #: Out of the roster.
+    REMOVE = enum.auto()
+
+
+@attrs.frozen
+class _Strike:
+    until: float
+    users: frozenset[bytes]
+
+
+class Complaints:
+    """The complaints about the nodes of one pool. Costs O(neighbours) a complaint.
+
+    Whoever calls sees to it that one reporter is not heard too often; that bounds what is held.
+
+    Args:
+        user_of: whose device a member is; for whom that is not known, anything of its own.
+    """
+
+    def __init__(self, user_of: Callable[[DeviceId], bytes]) -> None:
+        self._user_of = user_of
+        self._complaints: dict[DeviceId, dict[DeviceId, float]] = {}  # node → who complains → how long it counts
+        self._strikes: dict[DeviceId, list[_Strike]] = {}
+        self._out: dict[DeviceId, float] = {}
+        self._silent: dict[DeviceId, float] = {}
+        self._sweep_at = _SWEEP_AT
+
+    def add(
+        self, reporter: DeviceId, node: DeviceId, neighbours: Iterable[DeviceId], now: float, *, is_mesh: bool
+    ) -> Verdict:
+        """Take a complaint, which counts if it comes from a neighbour, and judge.
+
+        Args:
+            neighbours: those of the node that are attached now.
+            is_mesh: everyone is a neighbour of everyone, so there are no others to ask.
+        """
+        present = frozenset(neighbours)
+        if reporter not in present:
+            return Verdict.NOTHING
+        self._sweep(now)
+        self._complaints.setdefault(node, {})[reporter] = now + COMPLAINT_LIFETIME_S
+        strikes = [strike for strike in self._strikes.get(node, ()) if strike.until > now]
+        heard = frozenset[bytes]().union(*(strike.users for strike in strikes if not is_mesh))
+        agreed = self._majority(node, present, heard, now)
+        if not agreed:
+            return Verdict.NOTHING
+        del self._complaints[node]
+        self._strikes[node] = [*strikes, _Strike(now + STRIKE_LIFETIME_S, agreed)][-STRIKES_PER_REMOVAL:]
+        if len(self._strikes[node]) < STRIKES_PER_REMOVAL:
+            return Verdict.MOVE
+        self._out[node] = now + REMOVAL_S
+        return Verdict.REMOVE
+
+    def is_out(self, node: DeviceId, now: float) -> bool:
+        """Return whether a node may not be in the roster yet."""
+        return self._out.get(node, now) > now
+
+    def silence(self, device: DeviceId, now: float) -> None:
+        """Take note of a node that asked for other places, and got them."""
+        self._sweep(now)
+        self._silent[device] = now + STRIKE_LIFETIME_S
+
+    def left(self, node: DeviceId) -> None:
+        """Take note that a node is not in the roster any more, so that nobody is its neighbour."""
+        self._complaints.pop(node, None)
+
+    def _majority(
+        self, node: DeviceId, present: frozenset[DeviceId], heard: frozenset[bytes], now: float
+    ) -> frozenset[bytes]:
+        """Return the users who complain, if they are enough; else nobody."""
+        complaints = self._complaints[node]
+        complains: dict[bytes, bool] = {}
+        for device in present:
+            user = self._user_of(device)
+            does_complain = complaints.get(device, now) > now and self._silent.get(device, now) <= now
+            complains[user] = complains.get(user, True) and does_complain
+        for user in (*heard, self._user_of(node)):
+            complains.pop(user, None)
+        agreed = frozenset(user for user, does in complains.items() if does)
+        is_enough = len(agreed) >= MIN_COMPLAINTS and 2 * len(agreed) > len(complains)
+        return agreed if is_enough else frozenset()
+
+    def _sweep(self, now: float) -> None:
+        """Forget what is over, at a cost of O(1) a new entry on average."""
+        if len(self) < self._sweep_at:
+            return
+        for node, complaints in list(self._complaints.items()):
+            self._complaints[node] = {reporter: until for reporter, until in complaints.items() if until > now}
+        self._complaints = {node: complaints for node, complaints in self._complaints.items() if complaints}
+        self._strikes = {node: kept for node, kept in self._strikes.items() if kept[-1].until > now}
+        self._out = {node: until for node, until in self._out.items() if until > now}
+        self._silent = {device: until for device, until in self._silent.items() if until > now}
+        self._sweep_at = max(_SWEEP_AT, 2 * len(self))
+
+    def __len__(self) -> int:
+        return len(self._complaints) + len(self._strikes) + len(self._out) + len(self._silent)
