@@ -13,6 +13,7 @@ from poolnet.clock import (
     hlc_ms,
     make_hlc,
 )
+from poolnet.limits import MAX_CLOCK_AHEAD_S
 
 times = st.integers(0, 2**46)
 
@@ -87,13 +88,21 @@ def test_of_two_times_in_the_middle_that_counts_which_is_nearer_to_the_servers()
     assert agreed_offset_ms([DAY_MS], unix_ms=NOW_MS, server_offset_ms=10) == 10
     assert agreed_offset_ms([DAY_MS, DAY_MS], unix_ms=NOW_MS, server_offset_ms=10) == 10
     assert agreed_offset_ms([5], unix_ms=NOW_MS, server_offset_ms=DAY_MS) == 5, "two outvote a server"
-    assert agreed_offset_ms([40], unix_ms=NOW_MS, server_offset_ms=-NOW_MS) == 40, "a server without a clock has no say"
+    assert agreed_offset_ms([-4], unix_ms=NOW_MS, server_offset_ms=-NOW_MS) == -4, "a server without a clock has no say"
 
 
-def test_without_a_server_two_devices_take_the_later_time_unless_that_is_absurd() -> None:
-    assert agreed_offset_ms([700], unix_ms=NOW_MS) == 700
-    assert agreed_offset_ms([-700], unix_ms=NOW_MS) == 0
+def test_without_a_server_two_devices_take_the_earlier_time_unless_that_is_absurd() -> None:
+    """So nobody can have what another says held back by all, by being the first that it meets."""
+    assert agreed_offset_ms([700], unix_ms=NOW_MS) == 0
+    assert agreed_offset_ms([-700], unix_ms=NOW_MS) == -700
+    assert agreed_offset_ms([-A_MONTH_MS], unix_ms=NOW_MS) == 0
     assert agreed_offset_ms([A_MONTH_MS], unix_ms=NOW_MS) == 0
+
+
+def test_without_a_server_a_time_long_before_what_was_said_already_is_not_believed() -> None:
+    for last_ms, offset_ms in ((NOW_MS - 10, 0), (NOW_MS - DAY_MS, -DAY_MS // 2), (0, -DAY_MS // 2)):
+        assert agreed_offset_ms([-DAY_MS // 2], unix_ms=NOW_MS, seen_ms=last_ms) == offset_ms
+    assert agreed_offset_ms([DAY_MS], unix_ms=NOW_MS, seen_ms=NOW_MS + DAY_MS) == DAY_MS, "ours is the wrong one"
 
 
 @given(st.lists(st.integers(-DAY_MS, DAY_MS), min_size=2, max_size=7), st.booleans())
@@ -123,10 +132,88 @@ def test_stamps_made_by_a_wrong_clock_do_not_push_those_after_the_correction() -
     assert clock.tick(NOW_MS + DAY_MS) == make_hlc(NOW_MS + 50_000, 1)
 
 
+def test_what_others_said_is_not_forgotten_with_what_a_wrong_clock_made() -> None:
+    clock = HybridClock()
+    clock.observe(make_hlc(NOW_MS + 30_000))
+    clock.tick(NOW_MS + DAY_MS)
+    clock.correct(-DAY_MS, NOW_MS + DAY_MS)
+    assert clock.tick(NOW_MS + DAY_MS) == make_hlc(NOW_MS + 30_000, 1)
+
+
+def test_an_answer_to_what_came_from_ahead_is_not_forgotten_either() -> None:
+    clock = HybridClock()
+    clock.observe(make_hlc(NOW_MS + 30_000))
+    answers = [clock.tick(NOW_MS) for _ in range(3)]
+    clock.tick(NOW_MS + DAY_MS)
+    clock.correct(-DAY_MS, NOW_MS + DAY_MS)
+    assert clock.tick(NOW_MS + DAY_MS) > max(answers)
+
+
+def test_what_was_seen_while_everybody_was_wrong_is_followed_as_far_as_others_believe() -> None:
+    """Else whoever was told a wrong time once would not be heard by anybody until then."""
+    clock = HybridClock()
+    near, far = make_hlc(NOW_MS + 50_000), make_hlc(NOW_MS + DAY_MS)
+    clock.observe(near)
+    clock.observe(far)
+    clock.correct(0, NOW_MS)
+    stamps = [clock.tick(NOW_MS) for _ in range(3)]
+    assert stamps == sorted(set(stamps))
+    assert near < stamps[0]
+    assert clock.ahead_s(stamps[-1], NOW_MS) < MAX_CLOCK_AHEAD_S
+    clock.correct(0, NOW_MS + DAY_MS - 30_000)
+    assert clock.tick(NOW_MS + DAY_MS - 30_000) > far
+
+
+def test_stamps_of_an_earlier_session_are_gone_on_from_unless_a_wrong_clock_made_them() -> None:
+    clock = HybridClock()
+    clock.resume(make_hlc(NOW_MS + 1000))
+    assert clock.tick(NOW_MS) == make_hlc(NOW_MS + 1000, 1)
+    clock.resume(make_hlc(NOW_MS + DAY_MS))
+    clock.correct(0, NOW_MS)
+    assert clock.tick(NOW_MS) == make_hlc(NOW_MS, 1)
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("tick"), st.just(0)),
+        st.tuples(st.just("observe"), st.integers(-120_000, 60_000)),
+        st.tuples(st.just("correct"), st.integers(-200_000, 200_000)),
+        st.tuples(st.just("wait"), st.integers(0, 40_000)),
+    ),
+    max_size=60,
+)
+
+
+@given(EVENTS)
+def test_whatever_time_a_device_is_told_it_says_nothing_below_what_it_saw_nor_above_what_others_believe(
+    events: list[tuple[str, int]],
+) -> None:
+    """By the time that it has now, of whatever was seen by whatever time it had then; not of what it made itself."""
+    clock, unix_ms, offset_ms = HybridClock(), NOW_MS, 0
+    clock.correct(0, unix_ms)
+    seen: list[Hlc] = []
+    for kind, number in events:
+        match kind:
+            case "wait":
+                unix_ms += number
+                clock.correct(offset_ms, unix_ms)
+            case "correct":
+                offset_ms = number
+                clock.correct(offset_ms, unix_ms)
+            case "observe":
+                seen.append(make_hlc(unix_ms + offset_ms + number))
+                clock.observe(seen[-1])
+            case "tick":
+                stamp = clock.tick(unix_ms)
+                believed = [hlc for hlc in seen if clock.ahead_s(hlc, unix_ms) <= MAX_CLOCK_AHEAD_S - 2]
+                assert stamp > max(believed, default=Hlc(-1))
+                assert clock.ahead_s(stamp, unix_ms) <= MAX_CLOCK_AHEAD_S
+
+
 def test_who_claims_an_impossible_time_is_not_asked() -> None:
     absurd = [2**64 - 1 - NOW_MS, -NOW_MS, EARLIEST_UNIX_MS - 1 - NOW_MS, LATEST_UNIX_MS - NOW_MS]
     assert agreed_offset_ms(absurd, unix_ms=NOW_MS) == 0
-    assert agreed_offset_ms([*absurd, 40], unix_ms=NOW_MS) == 40
+    assert agreed_offset_ms([*absurd, -40], unix_ms=NOW_MS) == -40
     assert agreed_offset_ms([NOW_MS], unix_ms=0) == NOW_MS, "a device that believes in 1970 does not ask itself"
 
 

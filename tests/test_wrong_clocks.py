@@ -119,3 +119,40 @@ async def test_what_a_clock_that_is_ahead_stamped_alone_is_held_then_released_an
                 assert ada.pool.statistics().messages.held == 0
                 orders = [[entry.text for entry in await history(member)] for member in (ada, bob)]
                 assert orders == [["now they do", "nobody tells me the time"]] * 2
+
+
+async def test_what_a_wrong_clock_stamped_in_an_earlier_session_does_not_push_what_is_said_in_this_one(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world, _ = world_of(tmp_path, ada=0.0, bob=DAY_S)
+    async with world.node("ada") as ada_node, world.node("bob") as bob_node:
+        async with world.server() as server:
+            invite = await ada_node.create_pool("garden", server=server.address)
+            async with enter(bob_node, invite, "bob") as bob, enter(ada_node, "garden", "ada") as ada:
+                await ada.pool.send("said in time")
+                await bob.hears("said in time")
+        async with enter(bob_node, "garden", "bob") as bob:
+            await bob.pool.send("nobody tells me the time")
+        async with world.server(), enter(ada_node, "garden", "ada") as ada, enter(bob_node, "garden", "bob") as bob:
+            await bob.linked(1)
+            await bob.pool.send("now they do")
+            await ada.hears("now they do")
+            assert [entry.text for entry in await history(ada)] == ["said in time", "now they do"]
+
+
+async def test_the_only_neighbour_of_a_device_that_met_no_server_cannot_have_what_it_says_held_back(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world, _ = world_of(tmp_path, ada=0.0, bob=0.0)
+    async with world.pool("ada", "bob") as (ada, bob):
+        await ada.pool.send("in time")
+        await bob.hears("in time")
+        time = bob.pool._time
+        time._server_clock._start_ms = None  # as if it had never been heard
+        for error_s in (DAY_S, -DAY_S):
+            says = bob.pool._links.links[ada.node.device_id]._pings._their_clock.says
+            told_ms = bob.node._time.now_ms() + round(error_s * 1000)
+            says(told_ms, at_elapsed_ms=bob.node._time.elapsed_ms())
+            assert time.clock.now_ms(time.unix_ms()) == pytest.approx(true_ms(), abs=100)
+            await bob.pool.send(f"misled by {error_s}")
+            await ada.hears(f"misled by {error_s}", within_s=2)
