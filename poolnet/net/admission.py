@@ -2,18 +2,24 @@
 
 A connection costs memory and a signature before its peer has proven anything, and the source address of its first
 packet may be forged. So once `RETRY_ABOVE_HALF_OPEN` are unproven, a new one must first return a token that was sent to
-its address (RFC 9000, section 8.1.2), which costs us nothing; above `MAX_HALF_OPEN` it is not answered.
+its address (RFC 9000, section 8.1.2), which costs us nothing. Then it needs one of `MAX_HALF_OPEN` places. Of these no
+network has more than its share, and when all are taken, somebody who has not proven itself in time makes room
+(protocol/fair_slots.py); if there is nobody, the newcomer is not answered.
 """
 
 import secrets
+from typing import TypeVar
 
 import attrs
 from aioquic.quic.packet import QuicHeader, QuicPacketType, encode_quic_retry, encode_quic_version_negotiation
 from aioquic.quic.retry import QuicRetryTokenHandler
 
-from poolnet.limits import MAX_HALF_OPEN, MIN_DATAGRAM_SIZE, RETRY_ABOVE_HALF_OPEN
+from poolnet.limits import MIN_DATAGRAM_SIZE, RETRY_ABOVE_HALF_OPEN
 from poolnet.net.addresses import SocketAddress
 from poolnet.net.quic_settings import CONNECTION_ID_SIZE
+from poolnet.protocol.fair_slots import FairSlots, network_of
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -45,9 +51,9 @@ class Admission:
         self.retries = 0
 
     def judge(
-        self, header: QuicHeader, *, size: int, address: SocketAddress, half_open: int, now: float
+        self, header: QuicHeader, *, size: int, address: SocketAddress, half_open: FairSlots[T], now: float
     ) -> Admit | Reply | Drop:
-        """Decide about a packet that belongs to no connection."""
+        """Decide about a packet that belongs to no connection; `half_open` are those whose peers are not proven."""
         if size < MIN_DATAGRAM_SIZE or header.version is None:
             return Drop()
         if header.packet_type is QuicPacketType.VERSION_NEGOTIATION:
@@ -60,13 +66,12 @@ class Admission:
                     supported_versions=self._versions,
                 )
             )
-        if header.packet_type is not QuicPacketType.INITIAL or half_open >= MAX_HALF_OPEN:
+        if header.packet_type is not QuicPacketType.INITIAL:
             return Drop()
-        if header.token:
-            return self._check_token(header, address, now)
-        if half_open >= RETRY_ABOVE_HALF_OPEN:
+        if not header.token and len(half_open) >= RETRY_ABOVE_HALF_OPEN:
             return self._retry(header, address, now)
-        return Admit(header.destination_cid, None)
+        admitted = self._check_token(header, address, now) if header.token else Admit(header.destination_cid, None)
+        return admitted if half_open.has_room(network_of(address[0]), now) else Drop()
 
     def _check_token(self, header: QuicHeader, address: SocketAddress, now: float) -> Admit | Drop:
         try:

@@ -6,13 +6,17 @@ byte of each window makes it hold 256 MiB with three dozen small datagrams, befo
 sends every second byte makes it keep, and search, a hundred thousand ranges. The rules here instead:
 
 - A connection begins with the small `PRE_AUTH_WINDOW`, no chunk stream, and one bidirectional stream of the dialler's.
-  That does not change before `open_windows`, which is called when the peer is proven.
+  That does not change before `open_windows`, which is called when the peer is proven. Between a sync server and its
+  client, who may be anybody, it is `open_control_window`: no chunks, and less.
 - Then the connection may have `QUIC_CONNECTION_WINDOW` beyond the bytes that were *delivered* to us, in order, or given
   up by a reset; the control stream `MAX_UNACKNOWLEDGED_CONTROL` beyond what it delivered. The window of a chunk stream
   never moves: a chunk with its header fits. `MAX_CHUNK_STREAMS` of them exist at a time.
-- What arrived beyond a gap is in at most `MAX_FRAGMENTS` pieces, for each stream; beyond a gap of the handshake there
-  are at most `MAX_PENDING_HANDSHAKE` bytes.
+- What arrived beyond a gap is in at most `MAX_FRAGMENTS` pieces, for each stream. A handshake has at most
+  `MAX_HANDSHAKE_SIZE` bytes under each kind of keys, gaps or not: there is no flow control for it, and aioquic collects
+  whatever calls itself one message of TLS, 16 MiB if it says so, also after the proof.
 - A peer that does not acknowledge packets loses the connection at `MAX_UNACKNOWLEDGED_PACKETS`.
+- An address that may be forged gets at most three times what came from it; aioquic forgets that for the packet that
+  closes a connection.
 
 Acknowledgements are held back as well: aioquic sends one of its own, 1 ms after the first packet that asks for it, even
 if something else is sent meanwhile. For a link that carries a small frame now and then this is every second datagram
@@ -47,7 +51,7 @@ from aioquic.quic.stream import QuicStream
 from poolnet.limits import (
     MAX_CHUNK_STREAMS,
     MAX_FRAGMENTS,
-    MAX_PENDING_HANDSHAKE,
+    MAX_HANDSHAKE_SIZE,
     MAX_UNACKNOWLEDGED_CONTROL,
     MAX_UNACKNOWLEDGED_PACKETS,
     QUIC_CONNECTION_WINDOW,
@@ -67,6 +71,8 @@ _MAX_PARAMETERS_SIZE = 1024
 #: A datagram of this size is part of something large: it, and all that follows within a moment, is acknowledged soon.
 #: So is the last of many small ones.
 _LARGE_DATAGRAM, _MOMENT_S, _MANY_DATAGRAMS = 1000, 0.2, 10
+#: What an address gets that may not have asked for anything, in terms of what came from there (RFC 9000, section 8.1).
+_MAX_AMPLIFICATION = 3
 #: A window moves when it would move by this part of it, to spare frames.
 _STEPS = 4
 
@@ -87,6 +93,7 @@ class BoundedQuicConnection(BulkQuicConnection):
             retry_source_connection_id=retry_source_connection_id,
         )
         self.__is_open = False
+        self.__window = self.__control_window = 0
         self.__delivered = 0
         self.__unacknowledged = 0  # datagrams since the last acknowledgement
         self.__bulk_until = -math.inf
@@ -96,10 +103,19 @@ class BoundedQuicConnection(BulkQuicConnection):
         unidirectional.value = unidirectional.sent = 0
 
     def open_windows(self) -> None:
-        """Let the peer send chunks, and as much as a link needs: it is proven."""
+        """Let the peer send chunks, and as much as a link between members needs: it is proven."""
         if not self.__is_open:
-            self.__is_open = True
             self._local_max_streams_uni.value += MAX_CHUNK_STREAMS
+            self.__open(QUIC_CONNECTION_WINDOW, MAX_UNACKNOWLEDGED_CONTROL)
+
+    def open_control_window(self, size: int) -> None:
+        """Let the peer send so much on the control stream, and no chunks: it is proven, and not among equals."""
+        if not self.__is_open:
+            self.__open(size, size)
+
+    def __open(self, window: int, control_window: int) -> None:
+        self.__is_open = True
+        self.__window, self.__control_window = window, control_window
 
     def held(self, stream_id: int) -> int:
         """Return how many bytes written to a stream the peer has not acknowledged; unsent ones are among them."""
@@ -113,6 +129,10 @@ class BoundedQuicConnection(BulkQuicConnection):
             stream_id & 3 == kind and not stream.sender.is_finished for stream_id, stream in self._streams.items()
         )
         return unfinished < MAX_CHUNK_STREAMS
+
+    def discard(self) -> None:
+        """Free what this holds, now and not when somebody collects its cycles. Of no use afterwards."""
+        self.__dict__.clear()
 
     # --- public methods of aioquic ----------------------------------------------------------------------------------
 
@@ -141,7 +161,11 @@ class BoundedQuicConnection(BulkQuicConnection):
                 self.close(QuicErrorCode.INTERNAL_ERROR, QuicFrameType.ACK, "packets are not acknowledged")
             if space.ack_at is not None and space.ack_at > now and self.__has_stream_data():
                 space.ack_at = now  # it goes with the data
-        return super().datagrams_to_send(now)
+        datagrams = super().datagrams_to_send(now)
+        path = self._network_paths[0]
+        if not path.is_validated and path.bytes_sent > _MAX_AMPLIFICATION * path.bytes_received:
+            return []  # the last packet of a connection; aioquic holds all others back by itself
+        return datagrams
 
     def __delay_ack(self, space: QuicPacketSpace, size: int, now: float, *, is_first: bool) -> None:
         self.__unacknowledged = 1 if is_first else self.__unacknowledged + 1
@@ -168,7 +192,7 @@ class BoundedQuicConnection(BulkQuicConnection):
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         limit = self._local_max_data
         if self.__is_open:
-            limit.value = _moved(limit.value, self.__delivered, QUIC_CONNECTION_WINDOW)
+            limit.value = _moved(limit.value, self.__delivered, self.__window)
         used, limit.used = limit.used, 0  # aioquic doubles what is half used
         try:
             super()._write_connection_limits(builder, space)
@@ -180,7 +204,7 @@ class BoundedQuicConnection(BulkQuicConnection):
             return  # as large as it was from the beginning
         receiver = stream.receiver
         stream.max_stream_data_local = _moved(
-            stream.max_stream_data_local, receiver.starting_offset(), MAX_UNACKNOWLEDGED_CONTROL
+            stream.max_stream_data_local, receiver.starting_offset(), self.__control_window
         )
         highest, receiver.highest_offset = receiver.highest_offset, 0  # the same
         try:
@@ -202,9 +226,8 @@ class BoundedQuicConnection(BulkQuicConnection):
         end = buf.pull_uint_var() + buf.pull_uint_var()
         buf.seek(start)
         receiver = self._crypto_streams[context.epoch].receiver
-        too_far = end - receiver.starting_offset() > MAX_PENDING_HANDSHAKE
-        if too_far or len(receiver._ranges) > MAX_FRAGMENTS:
-            raise QuicConnectionError(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "a handshake full of gaps")
+        if end > MAX_HANDSHAKE_SIZE or len(receiver._ranges) > MAX_FRAGMENTS:
+            raise QuicConnectionError(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "an endless handshake")
         super()._handle_crypto_frame(context, frame_type, buf)
 
 

@@ -28,6 +28,7 @@ from poolnet.limits import (
     MAX_PRE_AUTH_SIZE,
     MAX_REASON_CHARS,
     MAX_UNACKNOWLEDGED_CONTROL,
+    QUIC_CLIENT_WINDOW,
 )
 from poolnet.net.addresses import SocketAddress
 from poolnet.net.bounded_quic import CONTROL_STREAM, BoundedQuicConnection
@@ -45,7 +46,7 @@ from poolnet.protocol.link_auth import (
 )
 from poolnet.steady_time import SteadyTime
 from poolnet.wire.framing import encode_frame
-from poolnet.wire.link_frames import Goodbye
+from poolnet.wire.link_frames import Goodbye, Hello, Purpose
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Connection:
         self._auth = auth
         self._host = host
         self._address = address
-        self._is_shut = False
+        self._is_shut = self._is_forgotten = False
         self._has_control = False
         self._can_write = True
         self._timer: float | None = None
@@ -125,7 +126,7 @@ class Connection:
 
     def receive(self, data: bytes, address: SocketAddress, now: float) -> None:
         """Take a datagram; `pump` must follow before anything else."""
-        if self.link is None and not self.is_dialler and not self._may_receive_early(len(data)):
+        if self._is_forgotten or (self.link is None and not self.is_dialler and not self._may_receive_early(len(data))):
             return
         self._quic.receive_datagram(data, address, now)
         if self.link is not None:
@@ -133,6 +134,8 @@ class Connection:
 
     def pump(self, now: float) -> None:
         """Act on everything that aioquic has to report."""
+        if self._is_forgotten:
+            return
         link = self.link
         while (event := self._quic.next_event()) is not None:
             if type(event) is StreamDataReceived and link is not None and event.stream_id & _UNIDIRECTIONAL:
@@ -143,7 +146,7 @@ class Connection:
 
     def collect(self, now: float) -> list[Datagram]:
         """Return the datagrams to be sent now."""
-        if self._quic.get_peer_address() is None:
+        if self._is_forgotten or self._quic.get_peer_address() is None:
             return []
         if self._timer is not None and now >= self._timer:
             now += _ROUNDING_S
@@ -182,6 +185,14 @@ class Connection:
         else:
             self.fail(Unreachable(f"{self._address[0]} port {self._address[1]} did not answer in time"))
             self.shut("abandoned", "")
+
+    def forget(self) -> None:
+        """End before it is proven, without another word: its place is needed for somebody else."""
+        self._is_shut = self._is_forgotten = True
+        self._timer = None
+        self.fail(Unreachable("others needed the place"))
+        self._host.ended(self)
+        self._quic.discard()
 
     # --- for the link -----------------------------------------------------------------------------------------------
 
@@ -312,7 +323,7 @@ class Connection:
                 case SendBytes(data):
                     self.write_control(data)
                 case Proven(hello, rest):
-                    self._quic.open_windows()
+                    self._open_windows(hello)
                     self.link = Link(self, hello, is_dialler=self.is_dialler, now=now, time=self._host.time)
                     self._host.proven(self, self.link)
                     self.settled.set()
@@ -322,6 +333,12 @@ class Connection:
                 case TurnedAway(code, reason):
                     self.fail(Refused(reason or "the other side refused the link", code=code))
                     self.shut(code, "")
+
+    def _open_windows(self, hello: Hello) -> None:
+        if hello.purpose == Purpose.POOL:
+            self._quic.open_windows()
+        else:
+            self._quic.open_control_window(MAX_UNACKNOWLEDGED_CONTROL if self.is_dialler else QUIC_CLIENT_WINDOW)
 
     def _reject(self, code: str, reason: str) -> None:
         log.info("connection with %s refused: %s (%s)", self._address[0], code, reason)

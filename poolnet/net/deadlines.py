@@ -11,6 +11,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+#: Entries that are not worth looking through.
+_FEW = 32
+
 
 class Deadlines(Generic[T]):
     """At most one deadline for each item."""
@@ -24,7 +27,8 @@ class Deadlines(Generic[T]):
     def set(self, item: T, when: float | None) -> None:
         """Set, move or (None) remove the deadline of `item`."""
         if when is None:
-            self._when.pop(item, None)
+            if self._when.pop(item, None) is not None:
+                self._forget_removed()
             return
         self._when[item] = when
         if when < self._queued.get(item, math.inf):
@@ -55,6 +59,13 @@ class Deadlines(Generic[T]):
             else:
                 self._requeue(item)
         return items
+
+    def _forget_removed(self) -> None:
+        """Let go of items without a deadline, when most are; else the heap would hold each until its deadline."""
+        if len(self._heap) > 2 * len(self._when) + _FEW:
+            self._queued = {item: queued for item, queued in self._queued.items() if item in self._when}
+            self._heap = [entry for entry in self._heap if self._queued.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
 
     def _requeue(self, item: T) -> None:
         """Replace an entry that was popped by one for the real deadline, if there still is one."""

@@ -20,7 +20,10 @@ from poolnet.identity.keys import DeviceKey
 from poolnet.ids import PoolId, PublicKey
 from poolnet.limits import (
     DIAL_TIMEOUT_S,
+    HALF_OPEN_GRACE_S,
     MAX_DATAGRAM_SIZE,
+    MAX_HALF_OPEN,
+    MAX_HALF_OPEN_PER_NETWORK,
     MAX_UNACCEPTED_LINKS,
     MIN_DATAGRAM_SIZE,
 )
@@ -36,6 +39,7 @@ from poolnet.net.multiplexer import Multiplexer
 from poolnet.net.path_probes import Path, PathProbes
 from poolnet.net.quic_settings import CONNECTION_ID_SIZE, VERSIONS, AcceptingSettings, dialling_settings
 from poolnet.net.udp import DatagramSocket, OpenSocket, UdpSocket, UdpStatistics, open_udp_socket
+from poolnet.protocol.fair_slots import FairSlots, network_of
 from poolnet.protocol.link_auth import NONCE_SIZE, Authorise, LinkAuth
 from poolnet.protocol.randomness import RandomSource
 from poolnet.service import open_service_nursery
@@ -53,13 +57,14 @@ _MAX_DIALLED_ADDRESSES = 4
 
 @attrs.frozen(kw_only=True)
 class EndpointStatistics:
-    """Counts since it was opened."""
+    """Counts since it was opened; `displaced` are half-open connections that had to make room for others."""
 
     udp: UdpStatistics
     tcp: ListenerStatistics
     connections: int
     links: int
     half_open: int
+    displaced: int
     retries_sent: int
     unknown_datagrams: int
     probe_packets_dropped: int
@@ -153,11 +158,13 @@ class Endpoint:
             send=self._multiplexer.send_unreliably,
             rearm=self._multiplexer.arm,
         )
-        self._half_open: set[Connection] = set()
+        self._half_open: FairSlots[Connection] = FairSlots(
+            slots=MAX_HALF_OPEN, per_network=MAX_HALF_OPEN_PER_NETWORK, grace_s=HALF_OPEN_GRACE_S
+        )
         self._links: dict[Connection, Link] = {}
         self._accepted, self._acceptable = trio.open_memory_channel[Link](MAX_UNACCEPTED_LINKS)
         self._is_closing = False
-        self._unknown = self._not_accepted = 0
+        self._unknown = self._not_accepted = self._displaced = 0
 
     @property
     def address(self) -> SocketAddress:
@@ -198,9 +205,11 @@ class Endpoint:
                 try:
                     with trio.move_on_after(share_s):
                         await connection.settled.wait()
-                finally:
-                    if not connection.settled.is_set():
-                        connection.abandon()
+                except BaseException:  # cancelled: maybe just when the link came up, which nobody would ever close
+                    connection.abandon()
+                    raise
+                if not connection.settled.is_set():
+                    connection.abandon()
                 if connection.link is not None:
                     return connection.link
                 failure = connection.failure
@@ -234,6 +243,7 @@ class Endpoint:
             connections=self._multiplexer.connection_count,
             links=sum(not link.is_closed for link in self._links.values()),
             half_open=len(self._half_open),
+            displaced=self._displaced,
             retries_sent=self._admission.retries,
             unknown_datagrams=self._unknown,
             probe_packets_dropped=self._probes.dropped,
@@ -250,7 +260,7 @@ class Endpoint:
     async def close_links(self) -> None:
         """Say Goodbye on every link and give up what is not a link yet; waits at most `CLOSE_TIMEOUT_S`."""
         self._is_closing = True
-        for connection in list(self._half_open):
+        for connection in self._half_open.holders():
             connection.abandon()
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
@@ -281,7 +291,7 @@ class Endpoint:
 
     def proven(self, connection: Connection, link: Link) -> None:
         """Take a link that just came up."""
-        self._half_open.discard(connection)
+        self._half_open.release(connection)
         self._links[connection] = link
         if self._lanes is not None and link.purpose is Purpose.POOL and not self._is_closing:
             self._lanes.keep(link)
@@ -296,7 +306,7 @@ class Endpoint:
 
     def ended(self, connection: Connection) -> None:
         """Forget a connection."""
-        self._half_open.discard(connection)
+        self._half_open.release(connection)
         self._links.pop(connection, None)
         self._multiplexer.remove(connection)
 
@@ -329,9 +339,7 @@ class Endpoint:
         except ValueError:
             self._unknown += 1
             return None
-        verdict = self._admission.judge(
-            header, size=len(data), address=address, half_open=len(self._half_open), now=now
-        )
+        verdict = self._admission.judge(header, size=len(data), address=address, half_open=self._half_open, now=now)
         if isinstance(verdict, Admit) and not self._is_closing:
             return self._admit(verdict, header.destination_cid, address, now)
         if isinstance(verdict, Reply):
@@ -349,6 +357,9 @@ class Endpoint:
         nonce = secrets.token_bytes(NONCE_SIZE)
         auth = LinkAuth(self._key, nonce=nonce, incarnation=self._incarnation, now=now, authorise=self._authorise)
         connection = Connection(quic, auth, self, is_dialler=False, address=address)
-        self._half_open.add(connection)
+        made_room = self._half_open.take(connection, network_of(address[0]), now)
+        if made_room is not None:
+            self._displaced += 1
+            made_room.forget()
         self._multiplexer.add(connection, destination_id, quic.host_cid)
         return connection

@@ -49,11 +49,12 @@ class Lanes:
         self._nursery = nursery
         self._udp = udp
         self._listener: LaneListener | None = None
+        context = listening_context(key)
         listening = listening_socket(udp)
         if listening is None:
             log.warning("no TCP port on %s: others cannot dial this device for lanes", udp[0])
         else:
-            self._listener = LaneListener(listening, listening_context(key))
+            self._listener = LaneListener(listening, context)
             nursery.start_soon(self._listener.run)
 
     def keep(self, link: Link) -> None:
@@ -236,9 +237,10 @@ class LaneKeeper:
         with trio.move_on_after(LANE_END_TIMEOUT_S):
             if arrived is None:
                 arrived = await self._wait_for_end(lane_id)
+        if arrived is None:  # gone, as far as anybody can tell
+            link.close_now(code="timeout", reason="nobody said what arrived on a lane that ended")
+            return
         try:
-            if arrived is None:
-                raise ProtocolError("nobody said what arrived on a lane that ended")
             await self._resume(arrived)
         except ProtocolError as exc:
             link.violated(exc)

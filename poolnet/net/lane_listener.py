@@ -25,6 +25,7 @@ from poolnet.limits import (
 )
 from poolnet.net.addresses import SocketAddress, from_kernel
 from poolnet.net.tls_socket import TlsSocket
+from poolnet.protocol.fair_slots import network_of
 from poolnet.wire.framing import LENGTH_SIZE, FrameSet, encode_frame
 from poolnet.wire.link_frames import LaneHello, LaneOffer, LaneWelcome
 
@@ -120,22 +121,22 @@ class LaneListener:
             except BlockingIOError:
                 return
             self.statistics.accepted += 1
-            host = from_kernel(address)[0]
-            if self._has_room(host):
-                self._half_open[host] += 1
-                nursery.start_soon(self._receive, connected, host)
+            network = network_of(from_kernel(address)[0])
+            if self._has_room(network):
+                self._half_open[network] += 1
+                nursery.start_soon(self._receive, connected, network)
             else:
                 self.statistics.turned_away += 1
                 connected.close()
 
-    def _has_room(self, host: str) -> bool:
+    def _has_room(self, network: str) -> bool:
         return (
             bool(self._expected)
             and self._half_open.total() < MAX_HALF_OPEN_LANES
-            and self._half_open[host] < MAX_HALF_OPEN_LANES_PER_ADDRESS
+            and self._half_open[network] < MAX_HALF_OPEN_LANES_PER_ADDRESS
         )
 
-    async def _receive(self, connected: socket.socket, host: str) -> None:
+    async def _receive(self, connected: socket.socket, network: str) -> None:
         """See who connected; close the connection unless it is expected."""
         expected, tls = None, None
         try:
@@ -143,11 +144,11 @@ class LaneListener:
                 tls = TlsSocket(connected, self._context, server_side=True)
                 expected = await self._greet(tls)
         except (OSError, WireError) as exc:
-            log.debug("a TCP connection from %s came to nothing: %s", host, exc)
+            log.debug("a TCP connection from %s came to nothing: %s", network, exc)
         finally:
-            self._half_open[host] -= 1
-            if not self._half_open[host]:
-                del self._half_open[host]
+            self._half_open[network] -= 1
+            if not self._half_open[network]:
+                del self._half_open[network]
             if expected is None:
                 (connected if tls is None else tls).close()
         if expected is not None and tls is not None:

@@ -16,12 +16,13 @@ from typing import Protocol
 import trio
 from trio.lowlevel import ParkingLot, checkpoint
 
-from poolnet.errors import LinkClosed, ProtocolError, WireError
+from poolnet.errors import LinkClosed, PoolnetError, ProtocolError, WireError
 from poolnet.identity.keys import device_id_of
 from poolnet.ids import DeviceId, FileId, PoolId, PublicKey, short_id
 from poolnet.limits import (
     CLOSE_TIMEOUT_S,
     MAX_REASON_CHARS,
+    MAX_UNANSWERED_PINGS,
 )
 from poolnet.net.chunk_inbox import ReceivedChunk
 from poolnet.net.chunk_streams import StreamWriter
@@ -88,6 +89,7 @@ class Link:
         peer_credentials: the statements that the other side showed.
         peer_incarnation: another one than on an earlier link means that the other side was started anew since.
         close_reason: `None` while it is open; then "code: reason".
+        violation: how the peer broke the protocol, if this link was closed for what it found itself.
         chunks: how chunks travel; for who keeps its lane.
     """
 
@@ -102,6 +104,7 @@ class Link:
         self.peer_credentials = hello.credentials
         self.peer_incarnation = hello.incarnation
         self.close_reason: str | None = None
+        self.violation: PoolnetError | None = None
         self.chunks = ChunkWays(transport, tell=self._tell_credit)
 
         self._transport = transport
@@ -317,6 +320,9 @@ class Link:
         self._out.tick(now)
         self._in.tick(now)
         if now >= self._pings.due_at:
+            if self._pings.unanswered >= MAX_UNANSWERED_PINGS:
+                self.close_now(code="timeout", reason="its program answers no more")
+                return
             ping = self._pings.next_ping(now)
             if not self._is_closing:
                 self._write(ping)
@@ -343,7 +349,7 @@ class Link:
         """Count bytes that left on the lane."""
         self._rate_out.add(size, trio.current_time())
 
-    def violated(self, error: Exception) -> None:
+    def violated(self, error: PoolnetError) -> None:
         """Close the link: the peer broke the protocol."""
         self._violated(error)
 
@@ -393,8 +399,9 @@ class Link:
     def _gone(self) -> LinkClosed:
         return LinkClosed(f"the link to {short_id(self.peer)} is closed ({self.close_reason or 'closing'})")
 
-    def _violated(self, error: Exception) -> None:
+    def _violated(self, error: PoolnetError) -> None:
         log.warning("link to %s: protocol violation: %s", short_id(self.peer), error)
+        self.violation = error
         self.close_now(code="protocol", reason=str(error))
 
     def _say_goodbye(self, code: str, reason: str) -> None:

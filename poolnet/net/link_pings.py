@@ -13,11 +13,13 @@ class LinkPings:
 
     Attributes:
         due_at: when `next_ping` wants to be called.
+        unanswered: pings since the last answer to any.
         rtt_s: the last round trip through both programs' event loops, once known.
     """
 
     def __init__(self, time: SteadyTime, *, now: float) -> None:
         self.due_at = now
+        self.unanswered = 0
         self.rtt_s: float | None = None
         self._time = time
         self._their_clock = MeasuredClock(time)
@@ -34,6 +36,7 @@ class LinkPings:
         """Return the ping that is due."""
         self.due_at = now + PING_INTERVAL_S
         self._number += 1
+        self.unanswered += 1
         self._asked_at, self._asked_at_elapsed_ms = now, self._time.elapsed_ms()
         return Ping(number=self._number, unix_ms=self._time.now_ms())
 
@@ -45,7 +48,8 @@ class LinkPings:
         return Pong(number=ping.number, unix_ms=self._time.now_ms())
 
     def answered(self, pong: Pong, now: float) -> None:
-        """Take an answer; one to another ping than the last is ignored."""
+        """Take an answer; one to another ping than the last says no more than that somebody is there."""
+        self.unanswered = 0
         if pong.number == self._number:
             self.rtt_s = now - self._asked_at
             half_way_ms = self._asked_at_elapsed_ms + round(500 * self.rtt_s)
