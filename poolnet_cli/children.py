@@ -1,6 +1,5 @@
 """Other poolnet processes, started by this one: their events come in as records, and they end when the block ends."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,12 +11,16 @@ from typing import Final
 
 import trio
 
+from poolnet.errors import WireError
+from poolnet.json_text import decode_json_untrusted
 from poolnet_cli.lines import LineSplitter
 from poolnet_cli.outcome import FAILED, CommandFailed, Outcome
 from poolnet_cli.reporter import Record
 
 #: How long a process may take to say goodbye before it is killed.
 _GRACE_S: Final = 5.0
+#: Characters of what is no record that are told.
+_SHOWN: Final = 80
 
 
 class Child:
@@ -67,7 +70,7 @@ class Child:
         async with self._process.stdout:
             async for data in self._process.stdout:
                 for line in splitter.feed(bytes(data)):
-                    self._take(json.loads(line))
+                    self._take(_record(line))
         self._has_ended = True
         self._waiters.unpark_all()
 
@@ -139,6 +142,23 @@ class Children:
         async with trio.open_nursery() as nursery:
             for child in self._children:
                 nursery.start_soon(child.wait_ended)
+
+
+def _record(line: str) -> Record:
+    """Return what a process has printed.
+
+    Raises:
+        CommandFailed: it is no record.
+    """
+    try:
+        value = decode_json_untrusted(line)
+    except WireError:
+        value = None
+    if not isinstance(value, dict) or not isinstance(value.get("event", ""), str):
+        raise CommandFailed(
+            Outcome(exit_code=FAILED, code="malformed_output", message=f"a process printed no record: {line[:_SHOWN]}")
+        )
+    return value
 
 
 def _clean_environment() -> dict[str, str]:

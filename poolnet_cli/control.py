@@ -44,6 +44,8 @@ MAX_SOCKET_PATH_BYTES: Final = 103
 MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
 #: The longest record is the list of all offers: 10 000 with two lines of text each.
 MAX_OUTPUT_BYTES: Final = 16 * 1024 * 1024
+#: How long a client may take to say what it wants, which is one line.
+REQUEST_TIMEOUT_S: Final = 10.0
 #: Commands at once through one socket; a person has a few terminals, a script a few jobs.
 MAX_CLIENTS: Final = 32
 #: Typed lines that wait for the command.
@@ -73,8 +75,10 @@ class _JsonLines:
 
     async def receive(self) -> Record | None:
         """Return the next object; None at the end, also if the other side broke off or talks something else."""
-        while (end := self._buffer.find(b"\n")) < 0:
-            if len(self._buffer) > self._max_bytes:
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if searched > self._max_bytes:
                 return None
             try:
                 data = await self._stream.receive_some()
@@ -92,23 +96,33 @@ class _JsonLines:
         return value if isinstance(value, dict) else None
 
 
+class _ClientGone(Exception):
+    """Nobody is there any more who would take the output of a command."""
+
+
 class _SocketReporter:
-    """Passes a command's output to the client."""
+    """Passes a command's output to the client; ends the command if that is gone."""
 
     def __init__(self, lines: _JsonLines) -> None:
         self._lines = lines
 
     async def record(self, record: Record) -> None:
-        await self._lines.send({"record": record})
+        await self._send({"record": record})
 
     async def progress(self, record: Record) -> None:
-        await self._lines.send({"progress": record})
+        await self._send({"progress": record})
 
     async def note(self, text: str) -> None:
-        await self._lines.send({"note": text})
+        await self._send({"note": text})
 
     async def data(self, data: bytes) -> None:
-        await self._lines.send(_data_line(data))
+        await self._send(_data_line(data))
+
+    async def _send(self, value: Record) -> None:
+        try:
+            await self._lines.send(value)
+        except trio.BrokenResourceError as exc:
+            raise _ClientGone from exc
 
 
 # --- the process that holds the home --------------------------------------------------------------------------------
@@ -149,7 +163,9 @@ class ControlServer:
                 self._is_idle.set()
 
     async def _run_command(self, lines: _JsonLines) -> None:
-        request = await lines.receive()
+        request = None
+        with trio.move_on_after(REQUEST_TIMEOUT_S):
+            request = await lines.receive()
         if request is None:
             return
         command, params = request.get("command"), request.get("params", {})
@@ -166,7 +182,7 @@ class ControlServer:
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # a nursery raises nothing else
             cancelled, failed = group.split(trio.Cancelled)
-            if failed is not None:
+            if failed is not None and (failed := failed.split(_ClientGone)[1]) is not None:
                 outcome = _told(command, failed)
             if cancelled is not None:
                 raise cancelled from None

@@ -4,11 +4,14 @@ On a terminal with a prompt, notices of who came and left are folded: as long as
 next one takes the place of the last, so that they never push the talk out of sight.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from poolnet import DeviceId, Feed, NodeJoined, NodeLeft, NodeRenamed, Notice, decode_id_untrusted
+from poolnet.limits import MAX_OFFERS
+from poolnet.printable import looks_as
 from poolnet_cli.entry_text import SHORT, entry_text, history_line, offer_text, offer_verb, short_time
 from poolnet_cli.ink import Ink
 from poolnet_cli.live_lines import rows_of
@@ -25,6 +28,8 @@ ERASE_ROW: Final = "\x1b[A\x1b[K"
 #: Offers at the beginning that have a line each.
 _MAX_OFFER_LINES: Final = 3
 _BELL: Final = "\a"
+#: Between two of them: whoever is called often need not hear each call.
+_BELL_INTERVAL_S: Final = 2.0
 #: Rows of the terminal that a part of the feed leaves free when it is printed: its mark, the prompt, a line of context.
 _FREE_ROWS: Final = 3
 
@@ -44,6 +49,7 @@ class FeedRenderer:
         self._notice_rows = 0  # that it takes on the screen now
         self._nodes_of_name: dict[str, set[str]] = {}
         self._name_of_node: dict[str, str] = {}
+        self._next_bell = -math.inf
         self._this_node = ""
         self._has_lost_server = False
         self._file_names: dict[str, str] = {}
@@ -60,7 +66,7 @@ class FeedRenderer:
             "older": self._older,
             "found": self._found,
             "sessions": self._sessions,
-            "mention": lambda record: _BELL if self._ink.is_terminal else "",  # the message itself stands out
+            "mention": self._mention,
             "message_retracted": self._message_retracted,
             "app_message": lambda record: "",  # between programs
             "offer": self._offer,
@@ -105,14 +111,23 @@ class FeedRenderer:
 
     def _learn_name(self, record: Record) -> None:
         if "node" in record and "name" in record and record["event"] != "offer":  # whose name is the file's
-            self._nodes_of_name.setdefault(record["name"], set()).add(record["node"])
-            self._name_of_node[record["node"]] = record["name"]
+            self._take_name(record["node"], record["name"])
         if record["event"] == "offered" and "file_id" in record:
-            self._file_names[record["file_id"]] = record["file"]
+            self._take_file_name(record["file_id"], record["file"])
+
+    def _take_name(self, node: str, name: str) -> None:
+        """Take note of a node's present name; what it was called before is forgotten."""
+        before = self._name_of_node.get(node)
+        self._name_of_node[node] = name
+        if before is not None and (nodes := self._nodes_of_name.get(_seen(before))) is not None:
+            nodes.discard(node)
+            if not nodes:
+                del self._nodes_of_name[_seen(before)]
+        self._nodes_of_name.setdefault(_seen(name), set()).add(node)
 
     def _who(self, name: str, node: str) -> str:
-        """Return the name, with the id's beginning if several nodes use it."""
-        return name if len(self._nodes_of_name.get(name, ())) < 2 else f"{name} ({node[:SHORT]})"
+        """Return the name, with the id's beginning if several nodes use it, or what looks like it."""
+        return name if self._nodes_of_name.get(_seen(name), set()) <= {node} else f"{name} ({node[:SHORT]})"
 
     def _passing(self, record: Record) -> str:
         if record["node"] == self._this_node:
@@ -124,7 +139,9 @@ class FeedRenderer:
             return ""
         erase = ERASE_ROW * self._notice_rows
         text = self._news(notice_text(change.added)) if isinstance(change.added, Notice) else ""
-        self._notice_rows = self._rows_of(text) if self._folds else 0
+        self._notice_rows = self._rows_to_take_back(text) if self._folds else 0
+        if text and not self._notice_rows:
+            self.touched()
         return erase + text
 
     def _passing_event(self, record: Record) -> NodeJoined | NodeLeft | NodeRenamed:
@@ -145,6 +162,14 @@ class FeedRenderer:
             record = {name: value for name, value in record.items() if name != "file_id"}  # nobody fetches their own
         who = self._who(record["name"], record["node"])
         return entry_text(self._ink, record, who=who, when=short_time(record["time"]), me=self._this_node)
+
+    def _mention(self, record: Record) -> str:
+        """Return a call for attention; the message itself stands out."""
+        now = self._clock()
+        if not self._ink.is_terminal or now < self._next_bell:
+            return ""
+        self._next_bell = now + _BELL_INTERVAL_S
+        return _BELL
 
     def _recent(self, record: Record) -> str:
         return self._block(record["entries"], self._entry)
@@ -213,8 +238,14 @@ class FeedRenderer:
 
     # --- files --------------------------------------------------------------------------------------------------
 
+    def _take_file_name(self, file_id: str, name: str) -> None:
+        """Take note of what a file is called; the one first heard of may be forgotten."""
+        self._file_names[file_id] = name
+        if len(self._file_names) > MAX_OFFERS:
+            del self._file_names[next(iter(self._file_names))]
+
     def _offer(self, record: Record) -> str:
-        self._file_names[record["file_id"]] = record["name"]
+        self._take_file_name(record["file_id"], record["name"])
         node = record["node"]
         is_own = node == self._this_node
         who = "you" if is_own else self._who(self._name_of_node.get(node, node[:SHORT]), node)
@@ -225,7 +256,7 @@ class FeedRenderer:
         """Return offers that were made before what the feed shows: their number, if they are many."""
         offers = record["offers"]
         for offer in offers:
-            self._file_names[offer["file_id"]] = offer["name"]
+            self._take_file_name(offer["file_id"], offer["name"])
             self._name_of_node.setdefault(offer["node"], offer["by"])
         if len(offers) > _MAX_OFFER_LINES:
             return self._news(f"{len(offers)} more files are on offer (/files)", style="green")
@@ -263,7 +294,7 @@ class FeedRenderer:
         return self._ink.line((f"! {self._file_name(record)} was not fetched: {record['reason']}", style))
 
     def _media(self, record: Record) -> str:
-        self._file_names[record["file_id"]] = record["file"]
+        self._take_file_name(record["file_id"], record["file"])
         who = self._who(record["name"], record["node"])
         size = f" ({record['width']} × {record['height']})" if record["width"] and record["height"] else ""
         return self._news(f"the picture {record['file']} of {who}{size} is here: {record['path']}", style="green")
@@ -315,10 +346,24 @@ class FeedRenderer:
     def _mark(self, text: str) -> str:
         return self._ink.line((f"── {text} ──", "dim"))
 
+    def _rows_to_take_back(self, text: str) -> int:
+        """Return the rows of a notice, 0 if that is not certain: then it stays, for what is above it is not to go.
+
+        Terminals do not agree how wide characters of some scripts are; none is wider than two cells.
+        """
+        if text.isascii() or 2 * len(text) <= self._ink.width():
+            return self._rows_of(text)
+        return 0
+
     def _rows_of(self, text: str) -> int:
         """Return the rows of the terminal that lines take."""
         width = self._ink.width()
         return sum(rows_of(line, width) for line in text.splitlines())
+
+
+def _seen(name: str) -> str:
+    """Return what two names have in common that a person takes for one."""
+    return " ".join(looks_as(name).split())
 
 
 def _percent(record: Record) -> str:

@@ -11,7 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from poolnet import printable
+from poolnet_cli.narrow import GAP, column_widths, paragraph
 
+#: Cells of a column that is narrowed, if what has no room is cut off, and if it is folded.
+_MIN_CUT: Final = 8
+_MIN_FOLDED: Final = 24
 #: Width for output that is not a terminal: nothing is cut or wrapped there.
 _UNBOUNDED: Final = 10_000
 
@@ -41,17 +45,19 @@ class Ink:
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], *, cuts: bool = False) -> str:
         """Return a table with aligned columns; headings that end in ``>`` are of columns of numbers.
 
+        On a terminal that is too narrow for that, each row is a paragraph.
+
         Args:
             cuts: on a terminal, each row is one line: what has no room is cut off. Otherwise it is folded.
         """
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for heading in headings:
-            is_number = heading.endswith(">")
-            justify: JustifyMethod = "right" if is_number else "left"
-            table.add_column(heading.rstrip(">"), justify=justify, overflow="fold", no_wrap=cuts and is_number)
-        for row in rows:
-            table.add_row(*(_cell(cell, cuts=cuts) for cell in row))
-        drawn = self._draw(table, width=self.width() if self.is_terminal else _UNBOUNDED)
+        shown = [[printable(cell) for cell in row] for row in rows]
+        width = self.width() if self.is_terminal else _UNBOUNDED
+        widths = column_widths(headings, shown, width, at_least=_MIN_CUT if cuts else _MIN_FOLDED)
+        if widths is None:
+            lines = [line for row in shown for line in paragraph(headings, row, width)]
+            drawn = self._draw(Text("\n", no_wrap=True).join(lines), width=_UNBOUNDED)
+        else:
+            drawn = self._draw(_table(headings, shown, widths, cuts=cuts), width=width)
         return "".join(line.rstrip() + "\n" for line in drawn.splitlines())
 
     def width(self) -> int:
@@ -90,7 +96,11 @@ def ink_for(descriptor: int) -> Ink:
     return Ink(is_terminal=os.isatty(descriptor) and os.environ.get("TERM") != "dumb", descriptor=descriptor)
 
 
-def _cell(text: str, *, cuts: bool) -> Text:
-    if cuts:
-        return Text(printable(text), no_wrap=True, overflow="ellipsis")
-    return Text(printable(text))
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int], *, cuts: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for heading, width in zip(headings, widths, strict=True):
+        justify: JustifyMethod = "right" if heading.endswith(">") else "left"
+        table.add_column(heading.rstrip(">"), justify=justify, overflow="fold", width=width)
+    for row in rows:
+        table.add_row(*(Text(cell, no_wrap=cuts, overflow="ellipsis" if cuts else "fold") for cell in row))
+    return table

@@ -133,10 +133,23 @@ def set_up_logging(*, verbose: bool) -> None:
     """Log to standard error if asked for, else not at all: what matters comes as events and errors."""
     root = logging.getLogger()
     if verbose:
-        logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
+        handler = logging.StreamHandler()
+        handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        logging.basicConfig(handlers=[handler], level=logging.INFO)
         logging.getLogger("poolnet").setLevel(logging.DEBUG)
     elif not root.handlers:
         root.addHandler(logging.NullHandler())
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Writes out what others may have put into a line, such as the name of a file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _printable_lines(super().format(record))
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def tell_usage(error: click.ClickException, settings: Settings) -> int:
@@ -159,7 +172,7 @@ def tell_failure(error: BaseException, settings: Settings) -> int:
     """Say in one sentence why a command failed; return the exit code."""
     outcome = outcome_of(error)
     if settings.verbose:
-        traceback.print_exception(error)
+        write_text_now(STDERR, _printable_lines("".join(traceback.format_exception(error))))
     if outcome.code != "output_closed":
         tell(outcome, as_json=settings.as_json)
     return outcome.exit_code
@@ -170,4 +183,4 @@ def tell(outcome: Outcome, *, as_json: bool) -> None:
     with contextlib.suppress(OSError):
         if as_json:
             write_text_now(STDOUT, json_line(failure_record(outcome)))
-        write_text_now(STDERR, f"poolnet: {outcome.message}\n")
+        write_text_now(STDERR, f"poolnet: {printable(outcome.message)}\n")

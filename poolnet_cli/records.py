@@ -349,6 +349,8 @@ def peer_record(member: MemberInfo) -> Record:
         "rate_in": round(member.rate_in),
         "rate_out": round(member.rate_out),
         "carrier": member.carrier,
+        "conduct": member.conduct,
+        "shunned_s": None if member.shunned_s is None else round(member.shunned_s),
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Final, Protocol
 
+from poolnet import printable
 from poolnet_cli.entry_text import history_line
 from poolnet_cli.feed_renderer import FeedRenderer
 from poolnet_cli.ink import Ink
@@ -84,7 +85,7 @@ class HistoryRenderer:
                 self._sessions.append(record)
                 return ""
             case "exported":
-                return f"{PurePath(record['path'])}\n"
+                return _path(self._ink, record["path"])
             case _:
                 return history_line(self._ink, record)
 
@@ -122,8 +123,12 @@ def _offer_line(ink: Ink, record: Record) -> str:
 
 
 def _path_line(ink: Ink, record: Record) -> str:
-    # The whole path as it is: scripts use it. Its last part was made safe when the file was fetched.
-    return f"{PurePath(record['path'])}\n" if "path" in record else ""
+    return _path(ink, record["path"]) if "path" in record else ""
+
+
+def _path(ink: Ink, path: str) -> str:
+    """Return a whole path as it is, for scripts; where it is seen, without what could act."""
+    return f"{printable(path) if ink.is_terminal else PurePath(path)}\n"
 
 
 def _stream_line(ink: Ink, record: Record) -> str:

@@ -100,10 +100,11 @@ class Runner:
         reporter: Reporter,
         make_input: MakeInput,
     ) -> bool:
-        if self.limits.said:
-            await reporter.note(_NOT_HERE)
-        given = make_input() if command.takes_input else None
-        return await run_remotely(stream, command.name, params, reporter, given)
+        async with stream:
+            if self.limits.said:
+                await reporter.note(_NOT_HERE)
+            given = make_input() if command.takes_input else None
+            return await run_remotely(stream, command.name, params, reporter, given)
 
     async def _run_here(self, command: Command, call: Call) -> None:
         if not command.holds_home:

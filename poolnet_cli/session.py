@@ -130,7 +130,12 @@ class Session:
         scope = trio.CancelScope()
         async with entry.lock:
             is_shared = entry.net is not None
-            net = entry.net or await patience(lambda: self._open(pool, name, entry))
+            try:
+                net = entry.net or await patience(lambda: self._open(pool, name, entry))
+            except BaseException:
+                if entry.net is not None and not entry.scopes:  # it was entered just when that was given up
+                    await _close(entry)
+                raise
             entry.scopes.add(scope)
         try:
             with scope:

@@ -102,9 +102,11 @@ def peers_table(ink: Ink, records: list[Record]) -> str:
 
 
 def _link_word(record: Record) -> str:
-    if record["linked"]:
-        return "linked"
-    return "here" if record["online"] else "away"
+    """Return whether there is a link, and what this device holds against the member."""
+    word = "linked" if record["linked"] else "here" if record["online"] else "away"
+    if record["shunned_s"] is not None:
+        word = "shunned"
+    return word if record["conduct"] is None else f"{word}: {record['conduct'].replace('_', ' ')}"
 
 
 def pools_table(ink: Ink, records: list[Record]) -> str:

@@ -82,7 +82,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 def json_line(record: Record) -> str:
     """Return a record as one line in ASCII: what could act on a terminal is escaped."""
-    return json.dumps(record) + "\n"
+    return json.dumps(record).replace("\x7f", "\\u007f") + "\n"  # the one control character that JSON lets through
 
 
 class JsonReporter:

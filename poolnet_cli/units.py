@@ -6,6 +6,8 @@ from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 
+from poolnet import printable
+
 #: Cells of a name in a table.
 _MAX_NAME: Final = 60
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -143,7 +145,8 @@ def format_rate(rate_bytes_per_s: float) -> str:
 
 
 def fitted(name: str, width: int = _MAX_NAME) -> str:
-    """Return a name in at most so many cells of a terminal, cut if it is longer."""
+    """Return a name as it is shown, in at most so many cells of a terminal, cut if it is longer."""
+    name = printable(name)
     if cell_len(name) <= width:
         return name
     return set_cell_size(name, width) if width < 2 else set_cell_size(name, width - 1) + "…"

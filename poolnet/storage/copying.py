@@ -78,7 +78,7 @@ def clone_file(source: Path, target_fd: int) -> int:
     Raises:
         OSError: the source cannot be read, or the target not be written; the target may have a part of it then.
     """
-    source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe in its place is empty
     try:
         os.ftruncate(target_fd, 0)
         return copy_range(source_fd, 0, target_fd, 0, os.fstat(source_fd).st_size)

@@ -81,16 +81,22 @@ def sync_directory(path: Path) -> None:
         OSError: it can, but it failed; they may be lost.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:  # a directory that may be entered, but not read
         return
+    try:
+        sync_open_directory(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_open_directory(descriptor: int) -> None:
+    """Do what `sync_directory` does for one that is open."""
     try:
         os.fsync(descriptor)
     except OSError as exc:
         if exc.errno not in _NO_DIRECTORY_SYNC:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def remove_unfinished(directory: Path) -> None:

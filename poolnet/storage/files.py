@@ -11,9 +11,11 @@ from typing import Final, TypeVar, TypeVarTuple
 
 import trio
 
-from poolnet.errors import DiskFull, LocalError, OutputExists
+from poolnet.errors import DiskFull, LocalError, OutputExists, StoreError
 from poolnet.limits import DISK_THREADS, MIB
+from poolnet.printable import BLANKS
 from poolnet.storage.durable import store_errors, sync_directory
+from poolnet.storage.no_links import is_file
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -60,7 +62,7 @@ def safe_file_name(name: str) -> str:
     shown = "".join(
         "_" if char in _FORBIDDEN else char
         for char in unicodedata.normalize("NFC", name)
-        if unicodedata.category(char) not in _INVISIBLE
+        if unicodedata.category(char) not in _INVISIBLE and char not in BLANKS
     )
     limit = MAX_SAFE_NAME_BYTES - 1  # room for the underscore before a device name
     shortened = shorten_name(shown.lstrip(". ").rstrip(". "), limit).rstrip(". ")
@@ -125,18 +127,31 @@ def publish_without_overwrite(part: Path, target: Path) -> None:
         StoreError: the system refused.
     """
     with store_errors("create", target):
+        if not is_file(part):
+            raise StoreError(f"{part} is no file any more; move away what is there, and fetch it again")
         try:
-            os.link(part, target)
+            rename_without_overwrite(part, target)
         except FileExistsError as exc:
             raise OutputExists(f"{target} is there already; the download stays at {part}") from exc
-        except OSError as exc:
-            if exc.errno not in _NO_LINKS:
-                raise
-            _publish_by_placeholder(part, target)
-        else:
-            with contextlib.suppress(OSError):  # a second name for what is complete is no reason to say that it is not
-                part.unlink()
         sync_directory(target.parent)
+
+
+def rename_without_overwrite(path: Path, target: Path) -> None:
+    """Rename a file if nothing has its new name.
+
+    Raises:
+        FileExistsError: something has; the file stays where it is.
+        OSError: the system refused.
+    """
+    try:
+        os.link(path, target)
+    except OSError as exc:
+        if exc.errno not in _NO_LINKS:
+            raise
+        _rename_by_placeholder(path, target)
+    else:
+        with contextlib.suppress(OSError):  # a second name for what is complete is no reason to say that it is not
+            path.unlink()
 
 
 def sync_name(path: Path) -> None:
@@ -149,14 +164,11 @@ def sync_name(path: Path) -> None:
         sync_directory(path.parent)
 
 
-def _publish_by_placeholder(part: Path, target: Path) -> None:
+def _rename_by_placeholder(path: Path, target: Path) -> None:
     """Do it where there are no hard links: claim the name with an empty file, then replace that."""
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
-        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-    except FileExistsError as exc:
-        raise OutputExists(f"{target} is there already; the download stays at {part}") from exc
-    try:
-        os.replace(part, target)
+        os.replace(path, target)
     except OSError:
         with contextlib.suppress(OSError):
             target.unlink()

@@ -17,6 +17,7 @@ from poolnet.storage.durable import store_errors
 from poolnet.storage.folder_layout import FolderLayout
 from poolnet.storage.hashing import STEP_SIZE
 from poolnet.storage.layout import READING, opened
+from poolnet.storage.no_links import FolderRoot, opened_folder
 
 #: Opening two files and closing them is as much work as copying so many bytes.
 _WORK_PER_FILE: Final = STEP_SIZE // 200
@@ -47,7 +48,7 @@ class FolderCopier:
             StoreError: the download cannot be written.
         """
         work = 0
-        with store_errors("write", self._path), opened(self._path, os.O_RDONLY | os.O_DIRECTORY) as root:
+        with store_errors("write", self._path), opened_folder(self._path) as root:
             while self._sources and work < STEP_SIZE:
                 place, source = self._sources[-1]
                 size = self._layout.index.size(place)
@@ -62,7 +63,7 @@ class FolderCopier:
         """Return the chunks (as pieces) of which every byte was copied, or is no part of a file."""
         return self._layout.whole_chunks(self._copied)
 
-    def _copy(self, root: int, place: int, source: Path, size: int) -> int:
+    def _copy(self, root: FolderRoot, place: int, source: Path, size: int) -> int:
         """Copy a part of a file; return how many bytes, 0 if the source is of no use."""
         with contextlib.ExitStack() as stack:
             try:

@@ -3,8 +3,8 @@
 Synchronous steps like those of hashing.py; memory is the ids, 32 bytes a file.
 """
 
+import contextlib
 import os
-import stat
 from collections.abc import Callable, Generator, Iterator
 from io import FileIO
 from pathlib import Path
@@ -15,7 +15,7 @@ from poolnet.errors import SourceUnavailable
 from poolnet.ids import ID_SIZE, FileId
 from poolnet.storage.folder_walk import FolderWalk
 from poolnet.storage.hashing import BUFFER_SIZE, HOLE_STEP_SIZE, STEP_SIZE, ChunkHasher, TreeWriter, read_portion
-from poolnet.storage.layout import READING
+from poolnet.storage.no_links import opened_folder
 from poolnet.wire.folder_list import EntryKind, FolderEntry, empty_directory
 
 #: Opening and closing a file is as much work as hashing so many bytes.
@@ -43,8 +43,9 @@ class FolderHasher:
         self._ids = bytearray()
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
         self._tree = TreeWriter(tree_path, self._index.content_size)
+        self._opened = contextlib.ExitStack()
         try:
-            self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._root = self._opened.enter_context(opened_folder(self.path, may_be_link=True))
         except OSError as exc:
             self._tree.close(is_kept=False)
             raise SourceUnavailable(f"{self.path} cannot be read: {exc.strerror}") from exc
@@ -57,7 +58,7 @@ class FolderHasher:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._portions.close()
-        os.close(self._root)
+        self._opened.close()
         self._tree.close(is_kept=error is None)
 
     @property
@@ -134,7 +135,7 @@ class FolderHasher:
 
     def _open(self, place: int) -> FileIO:
         try:
-            return FileIO(os.open(self._index.paths[place], READING | os.O_NOFOLLOW, dir_fd=self._root))
+            return FileIO(self._root.open_file(self._index.paths[place], os.O_RDONLY))
         except OSError as exc:
             raise SourceUnavailable(f"{self._path(place)} cannot be read: {exc.strerror}; exclude it") from exc
 
@@ -142,7 +143,7 @@ class FolderHasher:
         """Make sure that a file is what the walk has found."""
         found = os.fstat(source.fileno())
         before = (self._index.size(place), self._mtimes_ns[place])
-        if not stat.S_ISREG(found.st_mode) or (found.st_size, found.st_mtime_ns) != before:
+        if (found.st_size, found.st_mtime_ns) != before:
             path = self._path(place)
             raise SourceUnavailable(f"{path} was changed while the folder was read; offer it again when it is finished")
 

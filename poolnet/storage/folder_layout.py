@@ -8,7 +8,6 @@ a sparse file beside the journal that goes with it.
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -22,7 +21,8 @@ from poolnet.protocol.hash_tree import TreeShape
 from poolnet.ranges import Ranges, RangeSet
 from poolnet.storage.durable import PRIVATE_FILE, store_errors, sync_directory
 from poolnet.storage.folder_index import FolderIndex
-from poolnet.storage.layout import READING, SourceChanged, opened
+from poolnet.storage.layout import SourceChanged
+from poolnet.storage.no_links import FolderRoot, is_directory, opened_file, opened_folder
 from poolnet.storage.tree_file import write_at
 from poolnet.wire.folder_list import EntryKind
 
@@ -30,8 +30,7 @@ from poolnet.wire.folder_list import EntryKind
 _ENTRIES_PER_STEP: Final = 1000
 #: So many entries are brought to the disk all at once, together with what other programs have written.
 _MANY: Final = 100
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
-_WRITING: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_WRITING: Final = os.O_RDWR | os.O_CREAT
 
 
 @attrs.frozen(kw_only=True)
@@ -116,13 +115,16 @@ class FolderLayout:
     @contextlib.contextmanager
     def reading(self, path: Path, *, is_complete: bool) -> Iterator["_OpenFolder"]:
         """See `Layout`."""
-        with opened(path, _DIRECTORY) as root, _OpenFolder(self, path, root, is_complete=is_complete) as files:
+        with (
+            opened_folder(path, may_be_link=is_complete) as root,
+            _OpenFolder(self, path, root, is_complete=is_complete) as files,
+        ):
             yield files
 
     @contextlib.contextmanager
     def writing(self, path: Path) -> Iterator["_OpenFolder"]:
         """See `Layout`."""
-        with opened(path, _DIRECTORY) as root, _OpenFolder(self, path, root, is_complete=False) as files:
+        with opened_folder(path) as root, _OpenFolder(self, path, root, is_complete=False) as files:
             yield files
 
     def create(self, path: Path) -> None:
@@ -135,11 +137,11 @@ class FolderLayout:
 
     def missing_bytes(self, path: Path, written_bytes: int) -> int | None:
         """See `Layout`."""
-        if not path.is_dir():
+        if not is_directory(path):
             return None
         return max(0, self.needed_bytes - written_bytes)
 
-    def open_entry(self, root: int, place: int) -> int:
+    def open_entry(self, root: FolderRoot, place: int) -> int:
         """Return a descriptor for writing a file of an unfinished download, which is made if it is not there.
 
         Args:
@@ -149,10 +151,10 @@ class FolderLayout:
         path = self.index.paths[place]
         mode = 0o777 if self.index.kinds[place] == EntryKind.EXECUTABLE else 0o666
         try:
-            descriptor = os.open(path, _WRITING, mode, dir_fd=root)
+            descriptor = root.open_file(path, _WRITING, mode=mode)
         except FileNotFoundError:
-            make_directories(root, path.rpartition("/")[0])
-            descriptor = os.open(path, _WRITING, mode, dir_fd=root)
+            root.make_directories(path.rpartition("/")[0])
+            descriptor = root.open_file(path, _WRITING, mode=mode)
         try:
             if os.fstat(descriptor).st_size != self.index.size(place):
                 os.ftruncate(descriptor, self.index.size(place))
@@ -167,13 +169,13 @@ class FolderLayout:
     def settle(self, path: Path, position: int) -> int | None:
         """See `Layout`: make what no byte came for, bring everything to the disk, and ask of every file if it is."""
         count = len(self.index)
-        with opened(path, _DIRECTORY) as root:
+        with opened_folder(path) as root:
             if position < count:
                 stop = min(position + _ENTRIES_PER_STEP, count)
                 self._make_entries(root, range(position, stop))
                 return stop
             if position == count:
-                self._sync_directories(path)
+                self._sync_directories(root)
                 return position + 1
             start = position - count - 1
             self._sync_entries(root, range(start, min(start + _ENTRIES_PER_STEP, count)))
@@ -185,6 +187,8 @@ class FolderLayout:
             # Renaming a directory replaces an empty one, if somebody makes it just now; nothing is lost by that.
             if os.path.lexists(target):
                 raise OutputExists(f"{target} is there already; the download stays at {part}")
+            if not is_directory(part):
+                raise StoreError(f"{part} is no folder any more; move away what is there, and fetch it again")
             os.rename(part, target)
             sync_directory(target.parent)
             self._remove_spill()
@@ -192,45 +196,50 @@ class FolderLayout:
     def discard(self, path: Path) -> None:
         """See `Layout`."""
         self._remove_spill()
+        if not is_directory(path):
+            return
         directories = {""}
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), opened(path, _DIRECTORY) as root:
+        with opened_folder(path) as root:
             for place, relative in enumerate(self.index.paths):
                 is_file = self.index.kinds[place] != EntryKind.EMPTY_DIRECTORY
                 directories.update(str(above) for above in PurePosixPath(relative).parents)
                 with contextlib.suppress(OSError):
                     if is_file:  # also what was selected before the download was taken up again
-                        os.unlink(relative, dir_fd=root)
+                        root.unlink(relative)
                     else:
-                        os.rmdir(relative, dir_fd=root)
+                        root.rmdir(relative)
             for directory in sorted(directories - {"", "."}, key=lambda each: -each.count("/")):
                 with contextlib.suppress(OSError):
-                    os.rmdir(directory, dir_fd=root)
+                    root.rmdir(directory)
             with contextlib.suppress(OSError):  # somebody put something of theirs into it
                 path.rmdir()
 
-    def _make_entries(self, root: int, places: range) -> None:
+    def _make_entries(self, root: FolderRoot, places: range) -> None:
         for place in places:
             if not self.is_selected(place):
                 with contextlib.suppress(OSError):  # it was selected before the download was taken up again
-                    os.unlink(self.index.paths[place], dir_fd=root)
+                    root.unlink(self.index.paths[place])
             elif self.index.kinds[place] == EntryKind.EMPTY_DIRECTORY:
-                make_directories(root, self.index.paths[place])
+                root.make_directories(self.index.paths[place])
             else:
                 os.close(self.open_entry(root, place))
 
-    def _sync_entries(self, root: int, places: range) -> None:
+    def _sync_entries(self, root: FolderRoot, places: range) -> None:
         for place in places:
-            if self.is_selected(place):
-                with opened(self.index.paths[place], os.O_RDONLY, dir_fd=root) as descriptor:
-                    os.fsync(descriptor)
+            if not self.is_selected(place):
+                continue
+            if self.index.kinds[place] == EntryKind.EMPTY_DIRECTORY:
+                root.sync_directory(self.index.paths[place])
+            else:
+                root.sync_file(self.index.paths[place])
 
-    def _sync_directories(self, path: Path) -> None:
+    def _sync_directories(self, root: FolderRoot) -> None:
         if len(self.index) > _MANY:
             os.sync()  # after that, syncing a file costs next to nothing, and says whether this has failed
             return
         for above in {parent for relative in self.index.paths for parent in PurePosixPath(relative).parents}:
             with contextlib.suppress(FileNotFoundError):  # nothing in it was selected
-                sync_directory(path / above)
+                root.sync_directory("" if str(above) == "." else str(above))
 
     def _remove_spill(self) -> None:
         """Remove the spill; if that fails, the next start does it."""
@@ -242,7 +251,7 @@ class FolderLayout:
 class _OpenFolder:
     """The files of a folder in a batch of reads and writes; the last one that was used stays open."""
 
-    def __init__(self, layout: FolderLayout, path: Path, root: int, *, is_complete: bool) -> None:
+    def __init__(self, layout: FolderLayout, path: Path, root: FolderRoot, *, is_complete: bool) -> None:
         self._layout = layout
         self._index = layout.index
         self._path = path
@@ -291,7 +300,7 @@ class _OpenFolder:
             if data != layout.list_id[start : start + len(data)]:
                 raise StoreError("that folder has another list than its offer says; ask for it to be offered again")
         elif layout.selection is not None and not layout.is_selected(place):
-            with opened(layout.selection.spill, os.O_WRONLY | os.O_CREAT, mode=PRIVATE_FILE) as spill:
+            with opened_file(layout.selection.spill, os.O_WRONLY | os.O_CREAT, mode=PRIVATE_FILE) as spill:
                 write_at(spill, data, self._index.starts[place] + start)
         else:
             if self._current != (place, True):
@@ -304,14 +313,11 @@ class _OpenFolder:
         if self._current is not None and self._current[0] == place:
             return
         self._close()
-        self._descriptor = os.open(self._index.paths[place], READING | os.O_NOFOLLOW, dir_fd=self._root)
+        path = self._index.paths[place]
+        self._descriptor = self._root.open_file(path, os.O_RDONLY)
         self._current = (place, False)
-        if self._is_complete:
-            found = os.fstat(self._descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_size != self._index.size(place):
-                raise SourceChanged(
-                    f"{self._path / self._index.paths[place]} has another size than when it was offered"
-                )
+        if self._is_complete and os.fstat(self._descriptor).st_size != self._index.size(place):
+            raise SourceChanged(f"{self._path / path} has another size than when it was offered")
 
     def _close(self) -> None:
         if self._current is not None:
@@ -319,21 +325,9 @@ class _OpenFolder:
             self._current = None
 
 
-def make_directories(root: int, path: str) -> None:
-    """Make a directory in the folder that is open as `root`, and those above it that are missing."""
-    try:
-        os.mkdir(path, dir_fd=root)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        make_directories(root, path.rpartition("/")[0])
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, dir_fd=root)
-
-
 def _read_spill(spill: Path, offset: int, size: int) -> bytes:
     try:
-        with opened(spill, os.O_RDONLY) as descriptor:
+        with opened_file(spill, os.O_RDONLY) as descriptor:
             return os.pread(descriptor, size, offset).ljust(size, b"\0")
     except FileNotFoundError:
         return bytes(size)

@@ -4,11 +4,11 @@ Deterministic: the same list gets the same names everywhere and every time. Of n
 their characters are composed, or in what was taken out of them, the first keeps its name, the others get a number.
 """
 
-import unicodedata
 from pathlib import PurePosixPath
 
 import attrs
 
+from poolnet.printable import looks_as
 from poolnet.storage.files import safe_file_name
 
 
@@ -55,7 +55,7 @@ class FolderNames:
 
 def _fold(name: str) -> str:
     """Return what names have in common that some file system takes for the same."""
-    return name.lower() if name.isascii() else unicodedata.normalize("NFKC", name.casefold()).casefold()
+    return name.lower() if name.isascii() else looks_as(name)
 
 
 def _numbered(name: str, number: int) -> str:

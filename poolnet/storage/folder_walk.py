@@ -16,6 +16,7 @@ from poolnet.errors import SourceUnavailable, WireError
 from poolnet.limits import MAX_FILE_SIZE, MAX_FOLDER_FILES
 from poolnet.storage.folder_index import FolderIndex
 from poolnet.storage.folder_patterns import matcher
+from poolnet.storage.no_links import FolderRoot, opened_folder
 from poolnet.wire.folder_list import EntryKind, check_path_untrusted
 
 #: Entries looked at in one step: some 10 ms.
@@ -46,6 +47,7 @@ class FolderWalk:
         self._include_hidden = include_hidden
         if not path.is_dir():
             raise SourceUnavailable(f"{path} is not a folder, or is not there")
+        self._root: FolderRoot  # in a step
         self._found = self._walk()
 
     def step(self) -> bool:
@@ -54,35 +56,43 @@ class FolderWalk:
         Raises:
             SourceUnavailable: a directory cannot be read, a name cannot be told to others, or it is too much.
         """
-        return sum(1 for _ in islice(self._found, _ENTRIES_PER_STEP)) == _ENTRIES_PER_STEP
+        try:
+            with opened_folder(self.path, may_be_link=True) as self._root:
+                return sum(1 for _ in islice(self._found, _ENTRIES_PER_STEP)) == _ENTRIES_PER_STEP
+        except OSError as exc:
+            raise SourceUnavailable(f"{self.path} cannot be read: {exc.strerror}") from exc
 
     def _walk(self) -> Iterator[None]:
         """Take note of everything, in order; yield after each entry."""
         branch = [iter(self._entries(""))]
         while branch:
-            for prefix, entry in branch[-1]:
-                path = prefix + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    below = self._entries(path + "/")
+            for path, is_directory in branch[-1]:
+                if is_directory:
+                    below = self._entries(path)
                     if not below:
                         self._take(path, 0, 0, EntryKind.EMPTY_DIRECTORY)
                     branch.append(iter(below))
                     break
-                self._take_file(path, entry)
+                self._take_file(path)
                 yield
             else:
                 branch.pop()
             yield
 
-    def _entries(self, prefix: str) -> list[tuple[str, os.DirEntry[str]]]:
-        """Return what is to be taken of a directory, in order."""
+    def _entries(self, directory: str) -> list[tuple[str, bool]]:
+        """Return what is to be taken of a directory, in order: paths, and whether each is a directory itself."""
+        prefix = f"{directory}/" if directory else ""
         try:
-            with os.scandir(self.path / prefix) as entries:
-                taken = [entry for entry in entries if self._is_taken(prefix, entry)]
+            with self._root.opened_directory(directory) as descriptor, os.scandir(descriptor) as entries:
+                taken = [
+                    (prefix + entry.name, entry.is_dir(follow_symlinks=False))
+                    for entry in entries
+                    if self._is_taken(prefix, entry)
+                ]
         except OSError as exc:
-            raise SourceUnavailable(f"{self.path / prefix} cannot be read: {exc.strerror}; exclude it") from exc
-        taken.sort(key=lambda entry: os.fsencode(entry.name))
-        return [(prefix, entry) for entry in taken]
+            raise SourceUnavailable(f"{self.path / directory} cannot be read: {exc.strerror}; exclude it") from exc
+        taken.sort(key=lambda entry: os.fsencode(entry[0]))
+        return taken
 
     def _is_taken(self, prefix: str, entry: os.DirEntry[str]) -> bool:
         if entry.name.startswith(".") and not self._include_hidden:
@@ -92,13 +102,15 @@ class FolderWalk:
             return False
         return not self._is_excluded(prefix + entry.name, is_directory)
 
-    def _take_file(self, path: str, entry: os.DirEntry[str]) -> None:
+    def _take_file(self, path: str) -> None:
         try:
-            found = entry.stat(follow_symlinks=False)
+            found = self._root.stat(path)
         except FileNotFoundError:
             return  # it was removed just now
         except OSError as exc:
             raise SourceUnavailable(f"{self.path / path} cannot be read: {exc.strerror}; exclude it") from exc
+        if not stat.S_ISREG(found.st_mode):
+            return  # it has become something else just now
         kind = EntryKind.EXECUTABLE if found.st_mode & stat.S_IXUSR else EntryKind.FILE
         self._take(path, found.st_size, found.st_mtime_ns, kind)
 

@@ -38,6 +38,8 @@ HOME_VARIABLE: Final = "POOLNET_HOME"
 _WITHOUT_KEY: Final = frozenset(("server", "settings.json", "profile.json", "pools"))
 #: Ends the name of a pool's directory that is being removed.
 _FORGOTTEN: Final = ".forgotten"
+#: All that is in a home that nothing was done with.
+_UNUSED: Final = frozenset(("device.key", "lock", "pools", "profile.json"))
 
 
 @attrs.frozen(kw_only=True)
@@ -113,7 +115,7 @@ async def open_home(path: Path | None = None) -> AsyncIterator[Home]:
     """Open a home directory, making it and the device key if they are not there, and hold it until the end.
 
     A home is for its owner only. A directory becomes one only if it is empty, so that none is closed to others by
-    mistake.
+    mistake. One that is made now goes again if the block fails before anything was begun with it: no pool, no setting.
 
     Args:
         path: the directory; without it `default_home`.
@@ -124,9 +126,16 @@ async def open_home(path: Path | None = None) -> AsyncIterator[Home]:
         LocalError: its ``~`` stands for nobody's directory.
     """
     path = whole_path(path or default_home())
+    was_there = await trio.to_thread.run_sync(os.path.lexists, path)
     lock = await trio.to_thread.run_sync(_lock, path)
+    home = None
     try:
-        yield await trio.to_thread.run_sync(_load, path)
+        home = await trio.to_thread.run_sync(_load, path)
+        yield home
+    except BaseException:
+        if home is not None and home.is_new:
+            _remove_unused(path, keeps_directory=was_there)
+        raise
     finally:
         os.close(lock)
 
@@ -151,7 +160,19 @@ def _lock(path: Path) -> int:
     except OSError as exc:
         os.close(descriptor)
         raise StoreError(f"{path} cannot be locked: {exc.strerror}; choose a home on a local disk") from exc
+    if not _is_still_at(descriptor, path / "lock"):
+        os.close(descriptor)
+        raise StoreLocked(f"another poolnet process is just giving up {path}; try again")
     return descriptor
+
+
+def _is_still_at(descriptor: int, path: Path) -> bool:
+    """Return whether an open file still has that name."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return False
+    return os.path.samestat(found, os.fstat(descriptor))
 
 
 def _refuse_directory_of_others(path: Path) -> None:
@@ -174,6 +195,18 @@ def _load(path: Path) -> Home:
     _clean_up(path, pools)
     seed, is_new = _load_seed(path / "device.key")
     return Home(path, seed, is_new=is_new)
+
+
+def _remove_unused(path: Path, *, keeps_directory: bool) -> None:
+    """Remove a home if nothing was done with it; what cannot be removed stays, and is a home."""
+    with contextlib.suppress(OSError):
+        if frozenset(os.listdir(path)) - _UNUSED or os.listdir(path / "pools"):
+            return
+        (path / "pools").rmdir()
+        for name in ("profile.json", "device.key", "lock"):
+            (path / name).unlink(missing_ok=True)
+        if not keeps_directory:
+            path.rmdir()
 
 
 def _load_seed(path: Path) -> tuple[bytes, bool]:

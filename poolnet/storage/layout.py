@@ -6,6 +6,7 @@ as the system does; `FileSource` and `PartFile` make sense of that. Synchronous,
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Final, Protocol
 
 from poolnet.errors import SourceUnavailable
 from poolnet.storage.copying import segments
-from poolnet.storage.durable import sync_file
 from poolnet.storage.files import publish_without_overwrite
+from poolnet.storage.no_links import is_file, opened_file
 from poolnet.storage.tree_file import write_at
 
 #: A pipe that has taken the place of a file must not block whoever opens it.
@@ -101,7 +102,8 @@ class OneFile:
     @contextlib.contextmanager
     def reading(self, path: Path, *, is_complete: bool) -> Iterator["OpenFile"]:
         """See `Layout`."""
-        with opened(path, READING) as descriptor:
+        # A complete file is where its user has it, maybe by a link.
+        with opened(path, READING) if is_complete else opened_file(path, os.O_RDONLY) as descriptor:
             if is_complete and os.fstat(descriptor).st_size != self.needed_bytes:
                 raise SourceChanged(f"{path} has another size than when it was offered")
             yield OpenFile(descriptor)
@@ -109,36 +111,37 @@ class OneFile:
     @contextlib.contextmanager
     def writing(self, path: Path) -> Iterator["OpenFile"]:
         """See `Layout`."""
-        with opened(path, os.O_RDWR) as descriptor:
+        with opened_file(path, os.O_RDWR) as descriptor:
             yield OpenFile(descriptor)
 
     def create(self, path: Path) -> None:
         """See `Layout`."""
-        with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as new:
+        with opened_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as new:
             os.ftruncate(new, self.needed_bytes)
 
     def holes(self, path: Path, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """See `Layout`."""
-        with opened(path, os.O_RDONLY) as descriptor:
+        with opened_file(path, os.O_RDONLY) as descriptor:
             yield from ((first, last) for first, last, has_data in segments(descriptor, start, stop) if not has_data)
 
     def missing_bytes(self, path: Path, written_bytes: int) -> int | None:
         """See `Layout`; the file system knows best how much of a sparse file is there."""
         try:
-            found = path.stat()
+            found = path.lstat()
         except FileNotFoundError:
             return None
-        if found.st_size != self.needed_bytes:
+        if not stat.S_ISREG(found.st_mode) or found.st_size != self.needed_bytes:
             return None
         return self.needed_bytes - found.st_blocks * _BLOCK_SIZE
 
     def write_back(self, path: Path) -> None:
         """See `Layout`."""
-        sync_file(path)
+        with opened_file(path, os.O_RDONLY) as descriptor:
+            os.fsync(descriptor)
 
     def settle(self, path: Path, position: int) -> None:
         """See `Layout`: there is one step."""
-        sync_file(path)
+        self.write_back(path)
 
     def publish(self, part: Path, target: Path) -> None:
         """See `Layout`."""
@@ -147,7 +150,7 @@ class OneFile:
     def discard(self, path: Path) -> None:
         """See `Layout`."""
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_size == self.needed_bytes:
+            if is_file(path) and path.lstat().st_size == self.needed_bytes:
                 path.unlink()
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from poolnet.clock import MAX_HLC, Hlc
 from poolnet.errors import StoreDamaged, WireError
-from poolnet.ids import MsgId, PoolId
+from poolnet.ids import DeviceId, MsgId, PoolId
 from poolnet.storage.message_schema import author_number, batches
 from poolnet.storage.message_volumes import Entry, add_entries, read_bodies, time_place
 from poolnet.storage.message_words import searchable_text
@@ -115,10 +115,15 @@ def select_keys(connection: sqlite3.Connection, kinds: Collection[str]) -> list[
     return sorted(map(_key, chain.from_iterable(found)))
 
 
-def select_last_hlc(connection: sqlite3.Connection) -> Hlc:
-    """Return the highest clock stamp stored, 0 if there is none."""
-    (hlc,) = connection.execute("SELECT max(hlc) FROM messages").fetchone()
-    return Hlc(hlc or 0)
+def select_last_hlcs(connection: sqlite3.Connection, device: DeviceId) -> tuple[Hlc, Hlc]:
+    """Return the highest stamps of a device and of others, 0 if there is none among the newest messages."""
+    newest = "SELECT hlc, author FROM messages ORDER BY hlc DESC LIMIT 10000"
+    found = connection.execute(
+        f"SELECT device = ?, max(hlc) FROM ({newest}) JOIN authors ON author = number GROUP BY 1",  # noqa: S608
+        (device,),
+    )
+    last = dict(found.fetchall())
+    return Hlc(last.get(1, 0)), Hlc(last.get(0, 0))
 
 
 def _key(found: Found) -> MessageKey:

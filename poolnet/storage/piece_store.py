@@ -10,7 +10,7 @@ Synchronous, to be called in a thread, a few MiB a call. Several threads may use
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -194,9 +194,11 @@ class PartFile:
         """Verify and write pieces; return for each whether it was genuine (the others are not written).
 
         Raises:
+            PiecesDamaged: tree nodes that are needed to verify them are gone; fetch those first, then these again.
             StoreError: the disk failed (`DiskFull`); some may have been written.
         """
         genuine = [self._take(piece, data) for piece, data in pieces]
+        self._check_parents(piece for (piece, _), is_genuine in zip(pieces, genuine, strict=True) if not is_genuine)
         chunks = [
             (piece, data)
             for (piece, data), is_genuine in zip(pieces, genuine, strict=True)
@@ -339,6 +341,14 @@ class PartFile:
                     raise
                 files = stack.enter_context(self.layout.reading(self._target, is_complete=False))
             yield files
+
+    def _check_parents(self, pieces: Iterable[int]) -> None:
+        """See to it that nobody is blamed for pieces that only look wrong because the tree here is damaged."""
+        existing = (piece for piece in pieces if 0 < piece < self.shape.piece_count)
+        parents = {parent[0] for piece in existing if (parent := self.shape.parent(piece)) is not None}
+        damaged = sorted(parent for parent in parents if self.tree.node(parent) is None)
+        if damaged:
+            raise PiecesDamaged(f"{self.tree.path} is not what was written; fetching that part again", damaged)
 
     def _take(self, piece: int, data: bytes) -> bool:
         """Return whether a piece is genuine; keep it if it is a tree node, so that its children can be verified."""

@@ -271,6 +271,8 @@ def _open(path: Path, schema: Sequence[Upgrade], erase: bool) -> sqlite3.Connect
         raise StoreDamaged(_set_aside(path, "is not a poolnet database")) from None
     except StoreDamaged as exc:
         raise StoreDamaged(_set_aside(path, "is damaged")) from exc
+    except UnicodeDecodeError as exc:  # what SQLite says of a damaged schema quotes it, and that is no text
+        raise StoreDamaged(_set_aside(path, "is damaged")) from exc
     except sqlite3.Error as exc:
         if not _is_damaged(exc):
             raise _translated(exc, path) from exc

@@ -112,7 +112,8 @@ async def peers(call: Call) -> None:
                 await use.net.wait_linked(call.params["timeout_s"])
             await _wait_for_more_links(use.net)
         for member in use.net.members():
-            if not member.is_self and (member.online or member.linked or call.params["all"]):
+            is_news = member.online or member.linked or member.shunned_s is not None
+            if not member.is_self and (is_news or call.params["all"]):
                 await call.reporter.record(peer_record(member))
 
 

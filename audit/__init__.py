@@ -1,0 +1,1 @@
+"""Whether packages that poolnet needs have known vulnerabilities: ``make audit``."""
