@@ -16,6 +16,7 @@ BENCHES = (
     "history",
     "reconciliation",
     "messages",
+    "half_open",
     "transfer --size-mib 512 --apart",
     "uplinks",
     "uplinks --slow 2",

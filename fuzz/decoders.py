@@ -61,7 +61,7 @@ class Decoder:
     name: str
     number: int
     decode: Callable[[bytes], object]
-    samples: tuple[bytes, ...]
+    samples: tuple[bytes, ...] = attrs.field(repr=False)
     errors: tuple[type[Exception], ...] = (WireError,)
     is_slow: bool = False
 

@@ -122,6 +122,7 @@ FRAMES: Final[tuple[Frame, ...]] = (
     sync_frames.SendSignal(to=KEY.device_id, body=encode_signal(SIGNAL)),
     sync_frames.Signalled(sender=KEY.device_id, body=encode_signal(SIGNAL)),
     sync_frames.Report(node=KEY.device_id),
+    sync_frames.ReportConduct(node=KEY.device_id, kind=2),
     sync_frames.Detach(),
 )
 FRAME_PAYLOADS: Final = tuple(encode_frame(frame)[4:] for frame in FRAMES)

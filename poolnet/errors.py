@@ -83,6 +83,18 @@ class ProtocolError(PoolnetError):
     code = "protocol"
 
 
+class BadSignature(ProtocolError):
+    """The peer passed on a message that no honest member does: not by its author, of a stranger, or no message."""
+
+    code = "bad_signature"
+
+
+class Flood(ProtocolError):
+    """The peer asked for, or sent, more than the protocol allows."""
+
+    code = "flood"
+
+
 class LinkClosed(PoolnetError):
     """The link ended, by either side or by silence."""
 

@@ -28,7 +28,8 @@ from poolnet.files.stream_reader import StreamReader
 from poolnet.files.stream_writer import StreamWriter
 from poolnet.identity.keys import DeviceKey
 from poolnet.ids import DeviceId, FileId, MsgId, PoolId, short_id
-from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_CONCURRENT_DOWNLOADS, MEDIA_CACHE_SIZE
+from poolnet.limits import DEFAULT_CACHE_SIZE, DEFAULT_CONCURRENT_DOWNLOADS, MAX_WANT_WINDOW, MEDIA_CACHE_SIZE
+from poolnet.protocol.conduct import Kind
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.swarm_events import SwarmFrame
 from poolnet.service import open_service_nursery
@@ -400,6 +401,8 @@ class FileManager:
         name_of: Callable[[DeviceId], str] = short_id,
         want_holders: WantHolders = lambda _holders: None,
         hops_to: HopsTo = lambda _holders: None,
+        noted: Callable[[DeviceId, Kind], None] = lambda _peer, _kind: None,
+        credit_of: Callable[[DeviceId], int] = lambda _peer: MAX_WANT_WINDOW,
     ) -> None:
         """Tell offers to a pool from now on.
 
@@ -411,11 +414,26 @@ class FileManager:
             want_holders: called with the nodes that offer what is being fetched, whenever these change, for a link to
                 some of them.
             hops_to: returns how many links away the nearest of some nodes is, or None.
+            noted: called with a peer that sent a wrong piece, or broke a promise.
+            credit_of: returns for how many pieces a peer may be asked at a time.
 
         Raises:
             StoreError: what a crash left of streams cannot be put in order.
         """
-        await self._files.bind(key, pool_id, publish, name_of=name_of, want_holders=want_holders, hops_to=hops_to)
+        await self._files.bind(
+            key,
+            pool_id,
+            publish,
+            name_of=name_of,
+            want_holders=want_holders,
+            hops_to=hops_to,
+            noted=noted,
+            credit_of=credit_of,
+        )
+
+    def credit_changed(self, peer: DeviceId, pieces: int) -> None:
+        """Take note of for how many pieces a peer may be asked at a time from now on."""
+        self._files.exchange.set_credit(peer, pieces)
 
     def routes_changed(self) -> None:
         """Take note that links or the roster have changed: holders may be nearer or farther now."""
@@ -506,7 +524,10 @@ async def open_file_manager(
                 nursery=nursery, table=table, ring=ring, media_cache_bytes=media_cache_bytes, rng=rng, events=stream
             )
             await nursery.start(files.run, records)
-            yield FileManager(files)
+            try:
+                yield FileManager(files)
+            finally:
+                files.close()
     finally:
         if events is None:
             stream.close()

@@ -38,11 +38,21 @@ RING_COUNT = 3
 MAX_RING_LINKS = 2 * RING_COUNT
 #: Direct links on top of the rings, for one large transfer or while rosters differ.
 MAX_TEMPORARY_LINKS = 4
+#: How long a link to a member drawn at random is kept before another is drawn; up to a half less. Who drew only
+#: liars for neighbours is not among them for longer than a few of these.
+ACQUAINTANCE_S = 120.0
+#: How soon it is drawn first, and again if nobody was reached there; up to twice that.
+ACQUAINTANCE_DELAY_S = 5.0
+#: Where all places for links are taken, so often one is given up for a newcomer: nobody keeps all of them for ever.
+GUEST_STAY_S = 60.0
 #: Up to this many nodes a pool is a full mesh: everyone is a neighbour anyway.
 FULL_MESH_SIZE = MAX_RING_LINKS + 1
 #: A link that brings nothing for this long is dead. Pings go out at a third of it, so two may be lost.
 IDLE_TIMEOUT_S = 9.0
 PING_INTERVAL_S = 3.0
+#: After these, half a minute, the other side's program is given up although its QUIC goes on: it stands still, or it
+#: began a frame that it does not finish. Before a slow link would have let through all control bytes it would be wrong.
+MAX_UNANSWERED_PINGS = 10
 #: Giving up on a dial: probing and both handshakes over a bad path stay well below.
 DIAL_TIMEOUT_S = 8.0
 #: How long a link that closes waits for the other side to take note; then it is closed all the same.
@@ -64,8 +74,14 @@ MAX_CANDIDATES = 8
 MAX_SIGNAL_SIZE = 2 * KIB
 #: Connections whose peer has not proven itself, above which new ones must first return a Retry token.
 RETRY_ABOVE_HALF_OPEN = 32
-#: ... and above which they are not answered at all.
-MAX_HALF_OPEN = 512
+#: ... and above which one has to go before another comes: 10 MiB. A proof takes a few round trips, so this is enough
+#: for several hundred a second, all that a processor can check.
+MAX_HALF_OPEN = 128
+#: ... of which one network (an IPv4 address, an IPv6 /64) has at most so many: a class room behind one address. Above
+#: RETRY_ABOVE_HALF_OPEN, or forged senders could use up the share of somebody else.
+MAX_HALF_OPEN_PER_NETWORK = 64
+#: ... and none has to go before it had this: an honest one is through by then.
+HALF_OPEN_GRACE_S = 1.0
 
 # --- lanes: the chunks of a link over TCP, where that is possible -------------------------------------------------
 
@@ -111,6 +127,8 @@ MAX_DATAGRAMS_PER_TURN = 64
 #: What a proven peer may have sent beyond what arrived in order, all streams together; also what we hold at most while
 #: something is missing. All chunks in transit and all unacknowledged control bytes, 5 MiB, fit with room to spare.
 QUIC_CONNECTION_WINDOW = 8 * MIB
+#: The same of a client of a sync server, which may be anybody: four frames, and no chunks.
+QUIC_CLIENT_WINDOW = 256 * KIB
 #: Of one stream, for its whole life if it is a chunk's: a chunk and its header fit.
 QUIC_STREAM_WINDOW = 320 * KIB
 #: Of a connection whose peer is not proven yet; it does not move until then.
@@ -119,8 +137,8 @@ PRE_AUTH_WINDOW = 64 * KIB
 MAX_CHUNK_STREAMS = 32
 #: Pieces of one stream beyond a gap; a chunk in the smallest datagrams has 220, of which every second may be lost.
 MAX_FRAGMENTS = 256
-#: Handshake bytes beyond a gap: a whole handshake of ours has 2 KiB.
-MAX_PENDING_HANDSHAKE = 16 * KIB
+#: Bytes of a handshake under each kind of keys, in order or not: a whole handshake of ours has 2 KiB.
+MAX_HANDSHAKE_SIZE = 16 * KIB
 #: Packets sent and not acknowledged; what may be in transit is below 6 000, in the smallest datagrams.
 MAX_UNACKNOWLEDGED_PACKETS = 16_384
 
@@ -161,6 +179,15 @@ GRAFT_WINDOW = 32
 #: Announced messages that we lack, for each link that was the first to announce them, at about 400 bytes; more are
 #: ignored.
 MAX_MISSING_PER_LINK = 5000
+#: What is taken of one author over gossip, in messages of up to a KiB: at once, and a second. A device takes some 400
+#: texts a second, so four who send without end leave most of it to the others; a program may say what it knows all at
+#: once. What is beyond comes by comparing histories, begun so long after with whom it came from.
+AUTHOR_BURST = 3000.0
+AUTHOR_RATE = 100.0
+DEFERRED_COMPARE_S = 10.0
+#: Authors of whom that is remembered, at about 200 bytes: all who speak in half a minute, or some of those who flood
+#: begin anew.
+MAX_AUTHORS_LIMITED = 4096
 #: A longer silence in the history begins a new session.
 SESSION_GAP_S = 1800.0
 #: How often a device looks whether it keeps messages longer than it is set to.
@@ -223,6 +250,22 @@ MAX_OLDER_MESSAGES = 1000
 #: What is kept in agreement without being asked for: so much of the past, and at least so many messages.
 AUTOMATIC_WINDOW_S = 7 * 24 * 3600
 RECENT_MESSAGES = 100
+
+# --- what peers did ---------------------------------------------------------------------------------------------
+
+#: Peers whose conduct is remembered, at about 400 bytes; far more than there are links at a time.
+MAX_CONDUCT_RECORDS = 1000
+#: What a peer did weighs half after this time, ...
+CONDUCT_HALF_LIFE_S = 600.0
+#: ... and is forgotten this long after the last of it.
+CONDUCT_MEMORY_S = 3600.0
+#: Faults, by their weight now, that a peer may have before it is shunned: a fault of a program shows oftener.
+FAULTS_PER_SHUNNING = 3
+#: How long a peer is shunned the first time, and at most; each time twice as long as the last.
+MIN_SHUN_S = 60.0
+MAX_SHUN_S = 3600.0
+#: How often clocks of neighbours are looked at.
+CONDUCT_CHECK_INTERVAL_S = 60.0
 
 # --- statements -------------------------------------------------------------------------------------------------
 
@@ -340,13 +383,35 @@ MAX_FOUNDING_SIZE = 6 * MIB
 MAX_ASKED_STATEMENTS = 500
 #: Frames that wait for one client of a server; one more and it is too slow.
 MAX_CLIENT_BACKLOG = 2048
+#: ... and how long it may take nothing of them: a frame of the largest size over a modem.
+CLIENT_STALL_S = 30.0
 #: Reports of unreachable neighbours after which a node gets other places ...
 REPORTS_PER_REDRAW = 2
 #: ... and how often: burst, and refill a second.
 REDRAW_BURST = 2
 REDRAW_RATE = 1 / 60
+#: Words of neighbours against a node: how long one counts with the server, ...
+COMPLAINT_LIFETIME_S = 600.0
+#: ... how many must agree, being more than half of its neighbours: two alone could be one person's devices, ...
+MIN_COMPLAINTS = 3
+#: ... how often it is then given other neighbours before it is out, how long that is remembered, ...
+STRIKES_PER_REMOVAL = 3
+STRIKE_LIFETIME_S = 3600.0
+#: ... how long it is out, ...
+REMOVAL_S = 600.0
+#: ... and how often one node is heard: all its neighbours at once, and one a minute. Burst, and refill a second.
+COMPLAINT_BURST = 6
+COMPLAINT_RATE = 1 / 60
 #: Connections of one address to a sync server; a household or a class room behind one NAT.
 MAX_CONNECTIONS_PER_ADDRESS = 64
+#: Links to a sync server that are not attached, above which one has to go before another comes; of one network at most
+#: so many; and how long none has to go. Each shows up to MAX_SHOWN_SIZE, all together 32 MiB.
+MAX_UNATTACHED_CLIENTS = 256
+MAX_UNATTACHED_PER_NETWORK = 64
+UNATTACHED_GRACE_S = 5.0
+#: ... and the same of those that bring a pool that is new to the server, MAX_FOUNDING_SIZE each.
+MAX_FOUNDING_CLIENTS = 16
+MAX_FOUNDING_PER_NETWORK = 4
 #: Attach attempts of one address: burst, and refill a second.
 ATTACH_BURST = 40
 ATTACH_RATE = 2.0

@@ -334,7 +334,11 @@ class MessageDB:
 
     async def last_hlc(self) -> Hlc:
         """Return the highest clock stamp stored, 0 if there is none."""
-        return await self._worker.run_relaxed(tables.select_last_hlc)
+        return max(await self._worker.run_relaxed(tables.select_last_hlcs, DeviceId(b"")))
+
+    async def last_hlcs(self, device: DeviceId) -> tuple[Hlc, Hlc]:
+        """Return the highest clock stamps of a device and of others among the newest messages, 0 if there is none."""
+        return await self._worker.run_relaxed(tables.select_last_hlcs, device)
 
     async def standing_keys(self) -> list[MessageKey]:
         """Return the keys of all messages of standing kinds, in order."""

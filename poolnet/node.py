@@ -96,6 +96,7 @@ class Node:
         self._own = OwnStatements(key=key, user=user)
         self._endpoint = endpoint
         self._joined = joined
+        self._open: set[PoolId] = set()  # joined, or just being entered or left
         self._listen_host = listen_host
         self._open_socket = open_socket
         self._time = time
@@ -204,7 +205,7 @@ class Node:
             LocalError: it is joined at the moment.
         """
         record = self._record(pool.pool_id)
-        if record.pool_id in self._joined:
+        if record.pool_id in self._open:
             raise LocalError(f"{record.name!r} is joined; end that first")
         if record.hosted is None:
             with trio.move_on_after(_LEAVE_WAIT_S):
@@ -305,13 +306,15 @@ class Node:
         display_name = None if name is None else check_display_name(name)
         record, membership, join = self._enter(target)
         is_new = self._records.get(record.pool_id) is None
-        if record.pool_id in self._joined:
-            raise LocalError(f"{record.name!r} is joined already")
+        if record.pool_id in self._open:
+            raise LocalError(f"{record.name or 'that pool'!r} is joined already, or just being entered")
         try:
             async with self._open_pool(record, membership, join=join, display_name=display_name) as pool:
                 if is_new:
                     await pool.wait_attached(ATTACH_WAIT_S)
                     record = attrs.evolve(record, name=membership.name)
+                    with trio.CancelScope(shield=True):  # it is a member now, and is to know that
+                        await self._records.save(record, membership)
                     is_new = False
                 await pool.take_name()
                 await self._records.save(attrs.evolve(record, display_name=pool.display_name), membership)
@@ -353,9 +356,15 @@ class Node:
         join: Statement | None = None,
         display_name: str | None = None,
     ) -> AsyncIterator[PoolNet]:
-        async with self._sessions.open(record, membership, join=join, display_name=display_name) as pool:
-            with self._joined.entered(pool):
-                yield pool
+        if record.pool_id in self._open:
+            raise LocalError(f"{record.name!r} is just being entered; try again when that is done")
+        self._open.add(record.pool_id)
+        try:
+            async with self._sessions.open(record, membership, join=join, display_name=display_name) as pool:
+                with self._joined.entered(pool):
+                    yield pool
+        finally:
+            self._open.remove(record.pool_id)
 
     async def _add_statement(self, record: PoolRecord, statement: Statement) -> None:
         """Put a statement of this device into a pool, joined or not."""

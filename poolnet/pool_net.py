@@ -30,6 +30,7 @@ from poolnet.message_db import MessageDB
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
 from poolnet.pool.clock_keeper import ClockKeeper
+from poolnet.pool.conduct_keeper import ConductKeeper
 from poolnet.pool.link_keeper import LinkKeeper
 from poolnet.pool.member_link import MemberLink
 from poolnet.pool.member_list import MemberInfo, MemberList
@@ -39,6 +40,7 @@ from poolnet.pool.placement import Placement
 from poolnet.pool.server_keeper import ServerKeeper
 from poolnet.pool.statement_keeper import StatementKeeper
 from poolnet.protocol import mesh
+from poolnet.protocol.conduct import ConductStatistics
 from poolnet.protocol.mentions import find_mentions
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.rings import Roster
@@ -68,6 +70,7 @@ class PoolStatistics:
     links: int
     attached: bool
     messages: MessageStatistics
+    conduct: ConductStatistics
 
 
 class PoolNet:
@@ -127,6 +130,7 @@ class PoolNet:
             self_id=self.node_id, membership=membership, files=files, publish=self._events.publish
         )
         self._flow = self._make_flow(rng)
+        self._conduct = self._make_conduct()
         self._links = self._make_links(endpoint, rng)
         self._placement = self._make_placement()
         self._server = self._make_server(endpoint, rng, servers, join)
@@ -139,6 +143,7 @@ class PoolNet:
             roster=self._roster,
             links=self._links.links,
             name_of=self.name_of,
+            conduct_of=self._conduct.of,
         )
 
     # --- for applications ---------------------------------------------------------------------------------------
@@ -276,9 +281,7 @@ class PoolNet:
         with trio.move_on_after(timeout_s):
             await self._links.wait_linked()
             return
-        raise Unreachable(
-            f"no other member was there within {round(timeout_s, 1):g} s; try again when somebody is online"
-        )
+        raise Unreachable("no other member was there in time; try again when somebody is online")
 
     async def wait_attached(self, timeout_s: float) -> None:
         """Wait until a sync server has let this node in.
@@ -297,6 +300,7 @@ class PoolNet:
             links=len(self._links.links),
             attached=self.is_attached,
             messages=self._flow.statistics(),
+            conduct=self._conduct.statistics(),
         )
 
     @property
@@ -337,6 +341,8 @@ class PoolNet:
             name_of=self.name_of,
             want_holders=self._placement.want_holders,
             hops_to=self._placement.hops_to,
+            noted=self._conduct.note,
+            credit_of=self._conduct.credit_of,
         )
         newest = await self._flow.load()
         if newest is not None:
@@ -348,6 +354,7 @@ class PoolNet:
             nursery.start_soon(self._effects.run_timer)
             nursery.start_soon(self._server.run)
             nursery.start_soon(self._time.run)
+            nursery.start_soon(self._conduct.run)
             task_status.started()
 
     async def take_name(self) -> None:
@@ -422,6 +429,7 @@ class PoolNet:
             restore=self._effects.restore,
             report=self.report,
             room=self._events.room,
+            is_steady=lambda peer: self._links.is_steady(peer),
         )
 
     def _make_links(self, endpoint: Endpoint, rng: RandomSource) -> LinkKeeper:
@@ -436,6 +444,17 @@ class PoolNet:
             unreachable=self._unreachable,
             changed=self.files.routes_changed,
             corrected_ms=self._time.corrected_ms,
+            faulted=self._conduct.faulted,
+        )
+
+    def _make_conduct(self) -> ConductKeeper:
+        return ConductKeeper(
+            shun=lambda peer, until: self._links.feed(mesh.Shun(peer, until)),
+            report=lambda peer, kind: self._server.misbehaved(peer, kind),
+            credit_changed=self.files.credit_changed,
+            clock_errors_ms=lambda: self._time.errors_ms(
+                {peer: link.clock_offset_ms for peer, link in self._links.links.items()}
+            ),
         )
 
     def _make_placement(self) -> Placement:

@@ -1,8 +1,11 @@
 """Fixtures that several test modules share."""
 
+import os
 import signal
+import tempfile
 import traceback
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -52,3 +55,17 @@ def leaves_of(error: BaseException) -> Iterator[BaseException]:
             yield from leaves_of(member)
     else:
         yield error
+
+
+@pytest.fixture
+def own_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have temporary files made where nobody else makes any."""
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+
+
+@pytest.fixture
+def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing wait for the disk, for tests that open and close a lot."""
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)

@@ -47,11 +47,13 @@ class Pool:
             await files.bind(key, POOL_ID, publish, hops_to=lambda holders: self.hops_to(key.device_id, holders))
             for node, body, hlc in self._offers if is_settled else ():
                 tell(files, node, body, hlc)
-            if is_settled:
-                await files.settle()
             self.managers[key.device_id] = files
-            yield FileNode(key.device_id, files, uplink or Uplink())
-            del self.managers[key.device_id]
+            try:
+                if is_settled:
+                    await files.settle()
+                yield FileNode(key.device_id, files, uplink or Uplink())
+            finally:
+                del self.managers[key.device_id]
 
     def home(self, number: int) -> Path:
         return self.tmp_path / f"device{number}"

@@ -173,7 +173,7 @@ async def test_what_came_in_one_frame_with_garbage_is_stored_and_not_pending(
         )
         with pytest.raises(PoolnetError) as refused:
             await side.keeper.handle_frame(link.as_link, frame)
-        assert refused.value.code in ("protocol", "wire")
+        assert refused.value.code in ("bad_signature", "wire")
         await side.world.quiet()
         assert not side.world.inbox.is_pending(good.msg_id)
         assert await side.db.latest(10) == [good]
@@ -339,3 +339,24 @@ async def test_a_peer_that_does_not_keep_to_the_protocol_is_told_so(tmp_path: Pa
         with pytest.raises(ProtocolError):
             await side.keeper.handle_frame(link.as_link, frame)
         assert not link.is_open
+
+
+async def test_a_link_may_end_after_the_keeper_and_those_who_asked_it(tmp_path: Path, jumping_clock: MockClock) -> None:
+    async with open_inbox(tmp_path) as world, trio.open_nursery() as asking:
+        side = Side(world, asking, seed=1)
+        await side.load()
+        link = FakeLink(BOB, is_dialler=True)
+
+        async def ask() -> None:
+            with pytest.raises(Unreachable):
+                await side.keeper.synced(HIGHEST, 10)
+
+        async with trio.open_nursery() as running:
+            running.start_soon(side.keeper.run)
+            side.keeper.link_up(link.as_link)
+            asking.start_soon(ask)
+            await trio.sleep(1)
+            running.cancel_scope.cancel()
+        await trio.sleep(1)
+        side.keeper.link_down(link.as_link)
+        asking.cancel_scope.cancel()

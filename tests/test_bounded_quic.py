@@ -16,7 +16,7 @@ from poolnet.limits import (
     CHUNK_SIZE,
     MAX_CHUNK_STREAMS,
     MAX_FRAGMENTS,
-    MAX_PENDING_HANDSHAKE,
+    MAX_HANDSHAKE_SIZE,
     MAX_UNACKNOWLEDGED_CONTROL,
     MIB,
     PRE_AUTH_WINDOW,
@@ -168,13 +168,25 @@ def test_a_stream_of_crumbs_ends_the_connection() -> None:
     assert all(len(stream.receiver._ranges) <= MAX_FRAGMENTS + 1 for stream in pair.acceptor._streams.values())
 
 
-@pytest.mark.parametrize("offsets", [[MAX_PENDING_HANDSHAKE], range(1, 4 * MAX_FRAGMENTS, 2)], ids=["gap", "crumbs"])
+@pytest.mark.parametrize("offsets", [[MAX_HANDSHAKE_SIZE], range(1, 4 * MAX_FRAGMENTS, 2)], ids=["gap", "crumbs"])
 def test_a_handshake_full_of_gaps_ends_the_connection(offsets: list[int]) -> None:
     pair = Pair.connect()
     pair.say(*(crypto_frame(offset, b"x") for offset in offsets))
     end = pair.end()
     assert end is not None
     assert end.error_code == QuicErrorCode.CRYPTO_BUFFER_EXCEEDED
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["before the proof", "after it"])
+def test_a_message_of_the_handshake_that_never_ends_is_not_collected(is_open: bool) -> None:
+    pair = Pair.connect(is_open=is_open)
+    message = b"\x04" + (2**24 - 1).to_bytes(3, "big") + bytes(4 * MAX_HANDSHAKE_SIZE)
+    for start in range(0, len(message), 1000):
+        pair.say(crypto_frame(start, message[start : start + 1000]))
+    end = pair.end()
+    assert end is not None
+    assert end.error_code == QuicErrorCode.CRYPTO_BUFFER_EXCEEDED
+    assert len(pair.acceptor.tls._receive_buffer) <= MAX_HANDSHAKE_SIZE
 
 
 @pytest.mark.parametrize("stream_id", [2, 4], ids=["a chunk", "a second control stream"])

@@ -16,6 +16,7 @@ from poolnet import (
     NodeJoined,
     NodeLeft,
     OutputExists,
+    PoolNet,
     Refused,
     ServerLost,
     SourceUnavailable,
@@ -29,7 +30,7 @@ from poolnet import (
 from poolnet.wire.bodies import AnnouncementBody, OfferBody
 from poolnet_cli.commands import fetching, finding, offers, pools, talk
 from poolnet_cli.commands.join import join
-from poolnet_cli.session import PoolLeft
+from poolnet_cli.session import Enter, PoolLeft
 
 # --- a session ----------------------------------------------------------------------------------------------------
 
@@ -68,6 +69,20 @@ async def test_a_pool_that_cannot_be_entered_can_be_tried_again(jumping_clock: M
             async with desk.session.use_pool(GARDEN):
                 pass
         desk.node.error = None
+        async with desk.session.use_pool(GARDEN) as use:
+            assert not use.is_shared
+
+
+async def test_a_pool_that_was_entered_just_when_that_was_given_up_is_left_again(jumping_clock: MockClock):
+    async def give_up_late(enter: Enter) -> PoolNet:
+        await enter()
+        raise Unreachable("too late")
+
+    async with open_desk() as desk:
+        with pytest.raises(Unreachable):
+            async with desk.session.use_pool(GARDEN, patience=give_up_late):
+                pass
+        assert not desk.node.is_in_pool
         async with desk.session.use_pool(GARDEN) as use:
             assert not use.is_shared
 

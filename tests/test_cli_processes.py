@@ -53,7 +53,15 @@ async def test_an_invite_that_is_expired_or_used_up_is_refused_and_nothing_is_le
             done = await cli.run("cyd", "join", "-", stdin=invite.encode() + b"\n")
             assert (done.code, done.records[-1]["code"]) == (1, code), done
             assert is_one_sentence(done.stderr)
-        assert (await cli.run("cyd", "status")).records == []
+            assert not cli.home("cyd").exists()
+
+
+async def test_a_place_that_cannot_be_listened_at_leaves_no_new_home(tmp_path: Path):
+    async with open_cli(tmp_path) as cli:
+        done = await cli.run("ada", "create", "garden", "--bind", "192.0.2.1:0")
+        assert (done.code, done.records[-1]["code"]) == (2, "invalid_address"), done
+        assert is_one_sentence(done.stderr)
+        assert not cli.home("ada").exists()
 
 
 async def test_nobody_reachable_is_code_3(tmp_path: Path):

@@ -4,11 +4,14 @@ import re
 import time
 from typing import Any
 
+import attrs
 import pytest
 
+import poolnet
 from poolnet_cli.feed_renderer import ERASE_ROW, FIRST_PROGRESS_LINE_S, PROGRESS_LINE_INTERVAL_S, FeedRenderer
 from poolnet_cli.ink import Ink
 from poolnet_cli.qr import draw_qr
+from poolnet_cli.records import peer_record
 from poolnet_cli.render import renderer_for
 
 ADA, BOB, CYD = "a" * 52, "b" * 51 + "a", "c" * 51 + "a"
@@ -338,7 +341,7 @@ def test_a_table_is_aligned_and_nothing_but_a_long_name_is_cut_off_outside_a_ter
     assert second.split() == ["ffffffff", "x" * 59 + "…", "file", "2.0", "KiB", "1", path]
 
 
-@pytest.mark.parametrize("columns", [50, 60, 100])
+@pytest.mark.parametrize("columns", [56, 60, 100])
 def test_each_file_is_one_row_of_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int):
     monkeypatch.setenv("COLUMNS", str(columns))
     renderer = renderer_for("files", STYLED)
@@ -349,6 +352,25 @@ def test_each_file_is_one_row_of_the_terminal(monkeypatch: pytest.MonkeyPatch, c
     assert rows[1].endswith("…")
     if columns >= 60:
         assert rows[1].startswith("ffffffff  a pict")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "linked"),
+        ({"linked": False}, "here"),
+        ({"linked": False, "online": False}, "away"),
+        ({"conduct": "broken_promise"}, "linked: broken promise"),
+        ({"linked": False, "conduct": "bad_signature", "shunned_s": 59}, "shunned: bad signature"),
+    ],
+)
+def test_the_list_of_peers_says_who_is_there_and_what_they_did(fields: dict[str, object], words: str):
+    info = poolnet.MemberInfo(
+        node=poolnet.DeviceId(bytes(32)), name="eve", role="member", is_self=False, online=True, linked=True
+    )
+    renderer = renderer_for("peers", PLAIN)
+    renderer.record(peer_record(attrs.evolve(info, **fields)))
+    assert f"  {words}  " in renderer.finish()
 
 
 def test_an_empty_table_is_nothing():

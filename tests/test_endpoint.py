@@ -204,7 +204,7 @@ async def test_a_flood_of_half_open_connections_must_return_tokens(autojump_cloc
 async def test_the_number_of_half_open_connections_has_an_end(
     autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poolnet.net.admission.MAX_HALF_OPEN", 8)
+    monkeypatch.setattr("poolnet.net.endpoint.MAX_HALF_OPEN", 8)
     assert MAX_HALF_OPEN > 8
     async with open_world(MemoryNetwork(10)) as world:
         second = await world.open(2)

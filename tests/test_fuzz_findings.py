@@ -195,6 +195,17 @@ class TestDatabases:
         async with open_message_db(path, samples.POOL) as history:
             assert await history.summary(LOWEST, HIGHEST) == Summary(0, 0)
 
+    def test_a_schema_that_cannot_even_be_quoted_is_damaged(self, tmp_path: Path) -> None:
+        """SQLite names what it cannot read in its message, which is no UTF-8 then."""
+        path = tmp_path / "messages.db"
+        path.write_bytes(BY_NAME["history"].samples[0])
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute("UPDATE sqlite_master SET name = CAST(X'ff' AS TEXT), sql = 'CREATE TABLE ('")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with pytest.raises(StoreDamaged, match="damaged"):
+            BY_NAME["history"].decode(path.read_bytes())
+
     async def test_a_fault_of_the_program_is_not_blamed_on_the_database(self, tmp_path: Path) -> None:
         path = tmp_path / "messages.db"
         path.write_bytes(BY_NAME["history"].samples[0])

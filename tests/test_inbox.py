@@ -185,3 +185,20 @@ async def test_what_is_not_of_a_history_is_taken_from_gossip_only(tmp_path: Path
         assert world.ephemeral == [signal]
         assert not world.inbox.is_pending(signal.msg_id)
         assert await stored(world) == []
+
+
+async def test_when_too_much_is_retracted_to_be_remembered_the_database_is_asked(
+    tmp_path: Path, jumping_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poolnet.pool.inbox._MAX_RETRACTED", 2)
+    async with open_inbox(tmp_path) as world:
+        slips = [world.say(50_000 + number, f"slip {number}") for number in range(5)]
+        tombstones = [world.retract(40_000 + number, slip) for number, slip in enumerate(slips)]
+        await world.put(*tombstones)
+        await world.quiet()
+        text = world.say(60_000, "text")
+        await world.put(*slips, text)
+        await world.quiet()
+        assert world.applied == [*tombstones, text]
+        assert await stored(world) == [*tombstones, text]
+        assert len(world.inbox._retracted) == 2

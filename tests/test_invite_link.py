@@ -1,5 +1,6 @@
 """Server addresses and invite links: what people paste, whole or broken."""
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from poolnet.identity.invite_link import (
 )
 from poolnet.identity.keys import DeviceKey
 from poolnet.ids import PoolId, PublicKey, encode_id
-from poolnet.limits import MAX_SERVERS_PER_INVITE
+from poolnet.limits import MAX_INVITE_LINK_CHARS, MAX_SERVERS_PER_INVITE
 
 KEY = DeviceKey.from_seed(b"s" * 32).public_key
 OTHER_KEY = DeviceKey.from_seed(b"t" * 32).public_key
@@ -44,7 +45,7 @@ def test_an_invite_link_survives_being_written_and_read(
     link = InviteLink(servers=its_servers, pool_id=pool_id, secret=secret)
     text = format_invite_link(link)
     assert parse_invite_link_untrusted(text) == link
-    assert parse_invite_link_untrusted(text.upper().replace("SERVER=", "server=")) == link  # as a QR code may hold it
+    assert parse_invite_link_untrusted(text.upper()) == link  # as a QR code may hold it
     assert link.invite_key().seed == secret
 
 
@@ -126,6 +127,33 @@ def test_a_broken_invite_link_gets_a_sentence_that_says_what_is_wrong(text: str,
 def test_a_broken_server_address_gets_a_sentence_that_says_what_is_wrong(text: str, sentence: str) -> None:
     with pytest.raises(InvalidAddress, match=sentence):
         parse_server_address_untrusted(text)
+
+
+def test_a_link_may_be_as_long_as_the_limit() -> None:
+    path, secret = TEXT.split("#")
+    filled = f"{path}?later={'x' * (MAX_INVITE_LINK_CHARS - len(TEXT) - 7)}#{secret}"
+    assert len(filled) == MAX_INVITE_LINK_CHARS
+    assert parse_invite_link_untrusted(f" {filled} ") == LINK
+    with pytest.raises(InvalidInvite, match="at most"):
+        parse_invite_link_untrusted(filled.replace("?", "?x"))
+
+
+@pytest.mark.parametrize("port", [1, 65535])
+@pytest.mark.parametrize(
+    "host", ["a" * 63, "a", "_x", "1.2.3.4", ("a" * 62 + ".") * 4 + "b", "[fe80::1%" + "e" * 15 + "]"]
+)
+def test_hosts_and_ports_go_as_far_as_names_and_numbers_do(host: str, port: int) -> None:
+    text = str(SERVER).replace("example.org:7665", f"{host}:{port}")
+    assert parse_server_address_untrusted(text) == attrs.evolve(SERVER, host=host.strip("[]"), port=port)
+    assert str(parse_server_address_untrusted(text)) == text
+
+
+@pytest.mark.parametrize(
+    "host", ["a" * 64, "", "a..b", "-a", ("a" * 62 + ".") * 4 + "bb", "[fe80::1%" + "e" * 16 + "]", "[::1"]
+)
+def test_hosts_that_go_further_are_refused(host: str) -> None:
+    with pytest.raises(InvalidAddress):
+        parse_server_address_untrusted(str(SERVER).replace("example.org:7665", f"{host}:1"))
 
 
 @given(st.text() | st.text(alphabet="poolnet:/#?&=server[]@.%").map("poolnet://".__add__))

@@ -6,11 +6,18 @@ import pytest
 import trio
 from link_world import FILE, POOL, LinkWorld, chunk, collect_chunks, device, filler, open_world, send_chunks, wait_until
 
-from poolnet.errors import LinkClosed
-from poolnet.limits import IDLE_TIMEOUT_S, MAX_CHUNKS_IN_TRANSIT, MAX_UNACKNOWLEDGED_CONTROL, PING_INTERVAL_S
+from poolnet.errors import LinkClosed, ProtocolError
+from poolnet.limits import (
+    IDLE_TIMEOUT_S,
+    MAX_CHUNKS_IN_TRANSIT,
+    MAX_UNACKNOWLEDGED_CONTROL,
+    MAX_UNANSWERED_PINGS,
+    PING_INTERVAL_S,
+)
 from poolnet.net.connection import Connection
 from poolnet.net.link import Link
 from poolnet.testing.memory_udp import MemoryNetwork
+from poolnet.wire.framing import encode_frame
 from poolnet.wire.link_frames import INCARNATION_SIZE, Credit, Purpose
 from poolnet.wire.pool_frames import GossipHave, Prune
 from poolnet.wire.swarm_frames import ChunkHeader, Have, Promise
@@ -398,3 +405,33 @@ async def test_an_empty_chunk_and_the_largest_list_of_ids_fit(autojump_clock: tr
         frame = GossipHave(ids=tuple(number.to_bytes(32, "big") for number in range(1000)))  # type: ignore[misc]
         dialled.post_frame(frame)
         assert await accepted.receive_frame() == frame
+
+
+async def test_a_link_ends_when_the_other_program_answers_no_more_although_its_quic_does(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(MemoryNetwork(1)) as world:
+        dialled, accepted = await world.pair()
+        monkeypatch.setattr(accepted._pings, "answer", lambda _ping, _now: None)
+        started = trio.current_time()
+        await dialled.wait_closed()
+        assert (dialled.close_reason or "").startswith("timeout")
+        assert dialled.violation is None, "it may just be slow"
+        assert trio.current_time() - started == pytest.approx(MAX_UNANSWERED_PINGS * PING_INTERVAL_S, abs=1)
+
+
+async def test_who_begins_a_frame_and_never_ends_it_loses_the_link(autojump_clock: trio.abc.Clock) -> None:
+    async with open_world(MemoryNetwork(1)) as world:
+        dialled, accepted = await world.pair()
+        dialled._transport.write_control((1000).to_bytes(4, "big") + b"x")  # its pongs follow: they are in the frame
+        await accepted.wait_closed()
+        assert accepted.is_closed
+
+
+async def test_what_a_link_found_against_the_protocol_is_told(autojump_clock: trio.abc.Clock) -> None:
+    async with open_world(MemoryNetwork(1)) as world:
+        dialled, accepted = await world.pair()
+        dialled._transport.write_control(encode_frame(Credit(control_bytes=10**9, chunks=0)))
+        await accepted.wait_closed()
+        assert isinstance(accepted.violation, ProtocolError)
+        assert dialled.violation is None

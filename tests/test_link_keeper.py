@@ -12,14 +12,15 @@ import trio.testing
 from link_world import LinkWorld, device, open_world
 from pool_builder import Pool, key_of
 
-from poolnet.errors import LinkClosed, Unreachable
+from poolnet.errors import BadSignature, LinkClosed, PoolnetError, ProtocolError, Refused, Unreachable, WireError
 from poolnet.ids import DeviceId
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
 from poolnet.pool.link_keeper import LinkKeeper
-from poolnet.protocol.mesh import Mesh
+from poolnet.protocol.mesh import Mesh, RosterChanged, Shun
 from poolnet.protocol.rings import Roster
 from poolnet.testing.memory_udp import MemoryNetwork
+from poolnet.wire.link_frames import Hello, Purpose
 from poolnet.wire.signal import Signal, encode_signal
 from poolnet.wire.sync_frames import Address
 
@@ -202,6 +203,56 @@ async def test_who_is_no_member_is_not_answered(autojump_clock: trio.abc.Clock) 
         world.hear("zoe", 1)
         await trio.testing.wait_all_tasks_blocked()
         assert world.endpoint.probed == world.sent == []
+
+
+async def test_who_is_shunned_is_neither_answered_nor_let_in_until_the_time_is_over(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with open_keeper() as world:
+        ann = Hello(
+            purpose=Purpose.POOL,
+            pool_id=world.keeper._membership.pool_id,
+            public_key=key_of("ann").public_key,
+            nonce=bytes(32),
+            credentials=(),
+        )
+        assert world.keeper.authorise(ann)
+        world.keeper.feed(Shun(key_of("ann").device_id, trio.current_time() + 60))
+        world.hear("ann", 1)
+        world.hear("bob", 2)
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.sent == [key_of("bob").device_id]
+        with pytest.raises(Refused) as caught:
+            world.keeper.authorise(ann)
+        assert caught.value.code == "misbehaved"
+        await trio.sleep(60)
+        world.keeper.feed(RosterChanged())
+        assert world.keeper.authorise(ann)
+
+
+@pytest.mark.parametrize("error", [BadSignature("not signed"), ProtocolError("no"), WireError("what?")])
+async def test_who_breaks_the_protocol_loses_the_link_and_is_told_of_and_who_only_leaves_is_not(
+    autojump_clock: trio.abc.Clock, error: PoolnetError
+) -> None:
+    told: list[tuple[DeviceId, PoolnetError]] = []
+    async with open_pair() as (world, one, other):
+        one.keeper._faulted = lambda peer, fault: told.append((peer, fault))
+        first, second = await connect(world, one, other)
+        one.adopt(first)
+        await trio.sleep(1)
+        second.close_now()
+        await trio.sleep(1)
+        assert told == []
+
+        async def find_fault(_link: Link) -> None:
+            raise error
+
+        one.keeper._serve = find_fault
+        first, _ = await connect(world, one, other)
+        one.adopt(first)
+        await trio.sleep(1)
+        assert told == [(device(other.number).device_id, error)]
+        assert first.close_reason == f"protocol: {error}"
 
 
 async def test_an_endpoint_does_not_search_one_session_twice(autojump_clock: trio.abc.Clock) -> None:

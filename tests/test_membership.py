@@ -510,6 +510,20 @@ class TestTheSetOfStatements:
     def test_a_statement_that_is_asked_for_twice_is_given_once(self, pool: Pool) -> None:
         assert len(pool.membership.get([pool.genesis.statement_id] * 1000)) == 1
 
+    def test_once_something_had_to_be_forgotten_others_are_told_only_of_what_makes_a_difference(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("poolnet.identity.membership.MAX_STATEMENTS", 12)
+        monkeypatch.setattr("poolnet.identity.membership.RESERVED_STATEMENTS", 2)
+        junk = [pool.join_statement(f"stranger {number}", "no invite") for number in range(40)]
+        told = [len(pool.membership.news([item])) for item in junk if pool.membership.add(item)]
+        assert len(told) == 40
+        assert told == sorted(told, reverse=True)
+        assert sum(told) == 7, "until the set was full for the first time"
+        copy = pool.membership.copy()
+        assert pool.membership.news([pool.bring("ann")]) != []
+        assert copy.news([junk[-1]]) == []
+
     def test_who_fills_a_pool_can_be_removed_and_that_makes_room(
         self, pool: Pool, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -27,6 +27,7 @@ from poolnet.protocol.mesh import (
     Mesh,
     MeshEffect,
     RosterChanged,
+    Shun,
     Unreachable,
     WantDirect,
 )
@@ -46,7 +47,7 @@ def ring_of(count: int) -> Roster:
 
 
 def mesh_of(number: int, roster: Roster) -> Mesh:
-    return Mesh(node_number(number), roster, Random(number))
+    return Mesh(node_number(number), roster, Random(number), has_acquaintance=False)
 
 
 def dialled(effects: list[MeshEffect]) -> set[int]:
@@ -74,6 +75,36 @@ def test_of_a_pair_the_smaller_id_dials_at_once_and_the_larger_waits() -> None:
     assert machine.next_deadline() == 100.0 + GLARE_WAIT_S
     machine.handle(LinkUp(node_number(6), is_dialler=True), 100.1)
     assert dialled(machine.tick(100.0 + GLARE_WAIT_S)) == {4}
+
+
+def test_who_is_shunned_loses_its_link_and_the_next_on_the_ring_takes_its_place_until_the_time_is_over() -> None:
+    machine = mesh_of(5, ring_of(10))
+    machine.handle(RosterChanged(), 100.0)
+    for number in (4, 6):
+        machine.handle(LinkUp(node_number(number), is_dialler=True), 100.0)
+    effects = machine.handle(Shun(node_number(6), 160.0), 101.0)
+    assert CloseLink(node_number(6), mesh.SHUNNED) in effects
+    assert dialled(effects) == {7}
+    assert numbers(machine.wanted) == {4, 7}
+    assert not machine.may_accept(node_number(6))
+    assert machine.may_accept(node_number(3))
+    machine.handle(LinkDown(node_number(6)), 101.0)
+    machine.handle(LinkUp(node_number(7), is_dialler=True), 101.0)
+    machine.handle(RosterChanged(frozenset({node_number(6)})), 130.0)  # other places are no amnesty
+    machine.handle(WantDirect(node_number(6)), 140.0)
+    assert dialled(machine.tick(159.0)) == set()
+    assert machine.next_deadline() == 160.0
+    assert dialled(machine.tick(160.0)) == {6}
+    assert machine.may_accept(node_number(6))
+
+
+def test_a_link_that_comes_up_with_somebody_who_was_shunned_meanwhile_is_closed() -> None:
+    machine = mesh_of(5, ring_of(10))
+    assert dialled(machine.handle(RosterChanged(), 100.0)) == {6}
+    machine.handle(Shun(node_number(6), 160.0), 100.1)
+    effects = machine.handle(LinkUp(node_number(6), is_dialler=True), 100.2)
+    assert effects == [CloseLink(node_number(6), mesh.SHUNNED)]
+    assert not [effect for effect in machine.tick(101.0) if isinstance(effect, CloseLink)]
 
 
 def test_the_larger_does_not_dial_when_the_smaller_got_through() -> None:
@@ -267,7 +298,7 @@ class MeshInAnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.roster = ring_of(POOL)
-        self.mesh = mesh_of(5, self.roster)
+        self.mesh = Mesh(node_number(5), self.roster, Random(5))
         self.now = 0.0
         self.dialling: set[DeviceId] = set()
         self.linked: set[DeviceId] = set()
@@ -280,6 +311,7 @@ class MeshInAnyOrder(RuleBasedStateMachine):
                     assert peer not in self.dialling
                     assert peer not in self.linked
                     assert peer != self.mesh.node
+                    assert peer not in self.mesh.shunned
                     self.dialling.add(peer)
                 case CloseLink(peer, _):
                     assert peer in self.linked
@@ -310,6 +342,12 @@ class MeshInAnyOrder(RuleBasedStateMachine):
             peer = data.draw(st.sampled_from(sorted(self.linked)))
             self.linked.remove(peer)
             self.take(self.mesh.handle(LinkDown(peer), self.now))
+
+    @rule(peer=PEERS, wait_s=st.floats(1, 100))
+    def shun(self, peer: DeviceId, wait_s: float) -> None:
+        if peer != self.mesh.node:
+            self.take(self.mesh.handle(Shun(peer, self.now + wait_s), self.now))
+            assert not self.mesh.may_accept(peer)
 
     @rule(peer=PEERS, places=st.tuples(*[st.integers(0, POOL)] * 3), joins=st.booleans())
     def change_the_roster(self, peer: DeviceId, places: tuple[int, ...], joins: bool) -> None:

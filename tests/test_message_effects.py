@@ -183,3 +183,27 @@ async def test_a_handler_that_fails_costs_the_others_nothing(autojump_clock: Moc
         heard.say(100, AppBody(name="chess", data=data), by="bob")
     assert calls == [b"e4", b"e5"]
     assert len(heard.events) == 2
+
+
+async def test_who_makes_more_offers_than_there_is_room_for_is_forgotten_before_others(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setattr("poolnet.pool.message_effects.MAX_OFFERS", 10)
+    withdrawn: list[DeviceId] = []
+
+    class Files:
+        def learned_offer(self, *_offer: object, **_more: object) -> None:
+            pass
+
+        def learned_retraction(self, node: DeviceId, _file_id: FileId, _hlc: Hlc) -> None:
+            withdrawn.append(node)
+
+    heard = Heard(Files())
+    honest = heard.say(1000, OfferBody(file_id=FileId(b"h" * 32), name="h", size=1), by="ann")
+    flood = [
+        heard.say(2000 + number, OfferBody(file_id=FileId(number.to_bytes(32, "big")), name="f", size=1), by="bob")
+        for number in range(50)
+    ]
+    for message in (*flood, honest):
+        heard.effects.retracted(message.msg_id, heard.written(9000, RetractMessageBody(msg_id=message.msg_id)))
+    assert withdrawn == [key_of("bob").device_id] * 9 + [key_of("ann").device_id]

@@ -13,7 +13,7 @@ def test_what_cannot_be_asked_for_now_is_not_looked_at_one_by_one(monkeypatch: p
     looks: list[MsgId] = []
     choose = MissingMessages._choose
 
-    def counting(self: MissingMessages, msg_id: MsgId) -> DeviceId | None:
+    def counting(self: MissingMessages, msg_id: MsgId) -> DeviceId:
         looks.append(msg_id)
         return choose(self, msg_id)
 
@@ -29,3 +29,31 @@ def test_what_cannot_be_asked_for_now_is_not_looked_at_one_by_one(monkeypatch: p
     missing.announced(FRIEND, [genuine], 0.4)
     asks = missing.to_ask(0.4 + GRAFT_DELAY_S)
     assert [(ask.peer, ask.ids) for ask in asks] == [(FRIEND, (genuine,))]
+
+
+def test_what_waits_for_room_is_given_up_when_the_only_one_left_to_ask_is_gone() -> None:
+    missing = MissingMessages()
+    missing.link_up(LIAR)
+    missing.link_up(FRIEND)
+    ids = [MsgId(b"%032d" % number) for number in range(GRAFT_WINDOW + 1)]
+    missing.announced(LIAR, ids, 0.0)
+    missing.announced(FRIEND, ids, 0.0)
+    for msg_id in ids:
+        missing.spoiled(FRIEND, msg_id)
+    asks = missing.to_ask(GRAFT_DELAY_S)
+    assert [(ask.peer, len(ask.ids)) for ask in asks] == [(LIAR, GRAFT_WINDOW)]
+    missing.link_down(LIAR)
+    assert len(missing) == 0
+    assert missing.given_up == len(ids)
+    assert missing.next_deadline() is None
+
+
+def test_whoever_spoiled_a_message_is_not_asked_for_it_even_if_it_waits_for_room() -> None:
+    missing = MissingMessages()
+    missing.link_up(LIAR)
+    missing.link_up(FRIEND)
+    msg_id = MsgId(b"m" * 32)
+    missing.announced(LIAR, [msg_id], 0.0)
+    missing.announced(FRIEND, [msg_id], 0.0)
+    missing.spoiled(LIAR, msg_id)
+    assert [(ask.peer, ask.ids) for ask in missing.to_ask(0.1)] == [(FRIEND, (msg_id,))]

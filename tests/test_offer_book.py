@@ -175,3 +175,15 @@ def test_who_has_the_most_offers_loses_the_oldest(steps: list[tuple[int, int, in
             counts = [sum(other == one for other, _ in model) for one, _ in model]
             assert sum(other == owner for other, _ in model) == max(counts)
             assert model[owner, oldest] == min(at for (other, _), at in model.items() if other == owner)
+
+
+def test_nobody_pushes_out_what_others_have_withdrawn() -> None:
+    book = OfferBook()
+    book.retracted(FILE, node(2), Hlc(5))
+    for number in range(MAX_OFFERS + 5):
+        book.retracted(file_id_of(number), node(1), Hlc(number + 10))
+    assert not book.offered(FILE, offer(2, 4)), "an old offer that somebody tells once more"
+    assert book.is_withdrawn(FILE)
+    assert book.offered(file_id_of(0), offer(1, 5)), "of its own the oldest is forgotten"
+    assert not book.offered(file_id_of(MAX_OFFERS), offer(1, 6))
+    assert sum(book.is_withdrawn(file_id_of(number)) for number in range(MAX_OFFERS + 5)) == MAX_OFFERS - 1

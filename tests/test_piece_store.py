@@ -81,7 +81,9 @@ def test_a_piece_is_refused_unless_it_is_genuine_and_its_parent_is_there(tmp_pat
     part = make_part(tmp_path, source)
     part.create()
     pieces = all_pieces(source)
-    assert part.write_pieces(pieces[1:3]) == [False, False]
+    with pytest.raises(PiecesDamaged) as caught:
+        part.write_pieces(pieces[1:3])
+    assert caught.value.pieces == [0]
     assert part.write_pieces([(0, pieces[0][1]), (1, pieces[2][1]), (2, pieces[2][1]), (99, b"")]) == [
         True,
         False,
@@ -118,6 +120,20 @@ def test_a_damaged_tree_gives_no_wrong_piece(tmp_path: Path) -> None:
     (tmp_path / "source.tree").write_bytes(bytes(source.shape.tree_size_bytes))
     with pytest.raises(SourceChanged):
         source.read_pieces([1])
+
+
+def test_for_a_damaged_tree_of_a_part_no_piece_is_called_wrong(tmp_path: Path) -> None:
+    source = make_source(tmp_path, 2 * MIB)
+    pieces = all_pieces(source)
+    part = make_part(tmp_path, source)
+    part.create()
+    part.write_pieces(pieces[:2])
+    part.tree.path.write_bytes(bytes(source.shape.tree_size_bytes))
+    damaged = make_part(tmp_path, source)  # which has nothing in memory
+    with pytest.raises(PiecesDamaged) as caught:
+        damaged.write_pieces(pieces[2:4])
+    assert caught.value.pieces == [0]
+    assert damaged.write_pieces([pieces[0], *pieces[2:4]]) == [True, True, True]
 
 
 def test_a_part_that_was_changed_by_somebody_else_tells_which_pieces(tmp_path: Path) -> None:

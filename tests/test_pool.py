@@ -42,7 +42,7 @@ class World:
     async def node(self, name: str) -> AsyncIterator[Node]:
         """Open a device."""
         self._hosts += 1
-        listen = (f"10.0.0.{self._hosts}", 0)
+        listen = (f"10.{self._hosts // 250}.0.{self._hosts % 250}", 0)
         async with poolnet.open_node(
             self.directory / name,
             listen=listen,

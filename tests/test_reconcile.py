@@ -283,10 +283,13 @@ def test_an_empty_list_is_answered_page_by_page() -> None:
 
 
 def test_a_list_about_a_range_with_too_much_in_it_is_answered_with_parts() -> None:
-    memory = MemoryKeys([key(number) for number in range(MAX_COMPARED_IDS + 1)])
-    said = answer(memory, LOWEST, [Listing(HIGHEST, ids([key(5)]))], takes_from=LOWEST)
+    keys = [key(number) for number in range(MAX_COMPARED_IDS + 1)]
+    said = answer(MemoryKeys(keys), LOWEST, [Listing(HIGHEST, ids([key(5)]))], takes_from=LOWEST)
     assert {type(claim) for claim in said.claims} == {Fingerprint}
     assert said.lacking == ()
+    just_fits = MemoryKeys(keys[:-1])
+    said = answer(just_fits, LOWEST, [Listing(HIGHEST, ids(list(just_fits)[3:]))], takes_from=LOWEST)
+    assert said.claims == (More(HIGHEST, ids(list(just_fits)[:3])),)
 
 
 @given(seed=st.integers(0, 2**32), count=st.integers(1, MAX_CLAIMS_PER_FRAME))

@@ -151,6 +151,21 @@ def test_on_a_full_disk_nothing_is_said_and_what_others_say_comes_when_there_is_
     assert full.memory_items()["unsaved"] == 0
 
 
+def test_what_a_full_disk_did_not_take_before_a_node_left_comes_again_when_it_returns() -> None:
+    """Found by `storm`, seed 21: it waited in the store for a write, and counted as being on its way."""
+    pool = settled_pool(1)
+    full = pool.nodes[3]
+    full.disk.fill()
+    said = [pool.publish(pool.nodes[0], b"%d" % number) for number in range(9)]
+    pool.run_for(5.0)
+    full.leave()
+    full.disk.free()
+    full.join()
+    assert full.memory_items()["unsaved"] == 0
+    assert pool.time_to_agree(pool.nodes, 30.0) <= 30.0
+    assert set(said) <= full.history.keys()
+
+
 def test_a_node_whose_disk_takes_nothing_holds_its_links_back_and_keeps_little() -> None:
     pool = settled_pool(2, 6)
     broken = pool.nodes[2]

@@ -36,6 +36,7 @@ def test_a_file_comes_over_nodes_that_do_not_want_it() -> None:
     pool = settled_pool(2, 40)
     owner = pool.nodes[0]
     far = next(node for node in pool.nodes if not {node.host_id, *node.links} & {owner.host_id, *owner.links})
+    pool.network.block(owner.host_id, far.host_id)
     file_id = pool.offer(owner, 4 * MIB)
     far.fetch(file_id)
     pool.run_for(60.0)

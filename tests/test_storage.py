@@ -1,10 +1,12 @@
 """Storage on real disks: atomic stores, SQLite, the home directory, file names."""
 
 import errno
+import fcntl
 import os
 import sqlite3
 import stat
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from poolnet.storage.files import (
     publish_without_overwrite,
     safe_file_name,
 )
-from poolnet.storage.home import Profile, default_home, open_home
+from poolnet.storage.home import Home, Profile, default_home, open_home
 from poolnet.storage.sqlite_worker import open_sqlite
 
 # --- JSON stores ------------------------------------------------------------------------------------------------
@@ -175,6 +177,46 @@ async def test_what_comes_before_the_key_is_no_obstacle_to_a_home(tmp_path: Path
     (tmp_path / "settings.json").write_text("{}")
     async with open_home(tmp_path) as home:
         assert home.is_new
+
+
+async def fail_in(path: Path, act: Callable[[Home], object] = lambda home: None) -> None:
+    async def fail() -> None:
+        async with open_home(path) as home:
+            act(home)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+
+async def test_a_home_that_nothing_was_done_with_goes_again_if_its_maker_fails(tmp_path: Path) -> None:
+    await fail_in(tmp_path / "new")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "empty").mkdir()
+    await fail_in(tmp_path / "empty")
+    assert os.listdir(tmp_path / "empty") == [], "the directory was there before"
+
+
+@pytest.mark.parametrize("kept", ["settings.json", "server.db", "pools/somebody's"])
+async def test_a_home_with_something_in_it_stays_whatever_fails(tmp_path: Path, kept: str) -> None:
+    await fail_in(tmp_path / "new", lambda home: (home.path / kept).touch())
+    async with open_home(tmp_path / "new") as home:
+        assert not home.is_new
+    await fail_in(tmp_path / "new")
+    assert (tmp_path / "new" / kept).exists()
+
+
+async def test_a_home_that_is_just_given_up_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taking = fcntl.flock
+
+    def lose_the_file(descriptor: int, operation: int) -> None:
+        taking(descriptor, operation)
+        (tmp_path / "lock").unlink()  # by who had it before
+
+    monkeypatch.setattr(fcntl, "flock", lose_the_file)
+    with pytest.raises(StoreLocked, match="try again"):
+        async with open_home(tmp_path):
+            pass
 
 
 async def test_a_home_is_held_by_one_at_a_time(tmp_path: Path) -> None:

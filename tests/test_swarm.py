@@ -38,6 +38,7 @@ from poolnet.protocol.swarm import (
     PieceSent,
     PieceStored,
     Prioritise,
+    PromiseBroken,
     Received,
     RelayBegan,
     RelayEnded,
@@ -47,6 +48,7 @@ from poolnet.protocol.swarm import (
     SendFrame,
     SendPiece,
     Serve,
+    SetCredit,
     SizeDoubted,
     SourcesChanged,
     StopServing,
@@ -425,6 +427,18 @@ def test_a_promise_that_brings_nothing_is_asked_elsewhere_but_welcome_when_it_co
     assert not node.swarm.expects(BOB, FILE, 1)
 
 
+def test_who_was_never_asked_comes_before_those_that_broke_a_promise_however_many_they_are() -> None:
+    node = downloader(ANN, BOB, CID, DAN)
+    for peer in (ANN, BOB, CID, DAN):
+        node.hear(peer, have(((1, 2),)))
+    asked = [ANN]
+    for _ in range(3):
+        node.hear(asked[-1], promise(((1, 2),)))
+        effects = node.wait(PROMISE_TIMEOUT_S)
+        asked += [peer for peer in (ANN, BOB, CID, DAN) if frames(effects, Want, peer)]
+    assert asked == [ANN, BOB, CID, DAN]
+
+
 def test_progress_keeps_a_slow_promise_alive() -> None:
     node = downloader(ANN)
     node.hear(ANN, have(((1, 9),)), promise(((1, 9),)))
@@ -439,6 +453,27 @@ def test_the_only_source_is_asked_again_after_it_stalled() -> None:
     node.hear(ANN, have(((1, 2),)), promise(((1, 2),)))
     effects = node.wait(PROMISE_TIMEOUT_S + 2)
     assert frames(effects, Want, ANN) == [want(((1, 2),), 1)]
+
+
+def test_a_promise_of_what_a_peer_has_that_brings_nothing_is_broken() -> None:
+    node = downloader(ANN)
+    node.hear(ANN, have(((1, 2),)), promise(((1, 2),)))
+    assert PromiseBroken(ANN) not in node.wait(PROMISE_TIMEOUT_S - 0.1)
+    assert node.wait(1).count(PromiseBroken(ANN)) == 1
+
+
+def test_who_has_promised_nothing_breaks_no_promise() -> None:
+    node = downloader(ANN)
+    assert frames(node.hear(ANN, have(((1, 2),))), Want)
+    assert PromiseBroken(ANN) not in node.wait(10 * PROMISE_TIMEOUT_S)
+
+
+def test_a_peer_with_little_credit_is_asked_for_little() -> None:
+    node = downloader(ANN)
+    node.do(SetCredit(ANN, MIN_WANT_WINDOW), SetCredit(BOB, MIN_WANT_WINDOW))  # Bob is not there
+    (asked,) = frames(node.hear(ANN, have()), Want)
+    assert isinstance(asked, Want)
+    assert asked.count == MIN_WANT_WINDOW
 
 
 def test_an_unanswered_want_does_not_keep_its_pieces_for_ever() -> None:
@@ -672,6 +707,24 @@ def test_a_stall_brings_the_window_down_and_makes_more_patient_up_to_a_limit() -
     assert pace.patience_s == MAX_PROMISE_PATIENCE_S
 
 
+@pytest.mark.parametrize(
+    ("limits", "window"), [((), 64), ((8,), 8), ((8, MAX_WANT_WINDOW), 64), ((0,), MIN_WANT_WINDOW)]
+)
+def test_the_window_of_a_peer_grows_no_further_than_its_credit(limits: tuple[int, ...], window: int) -> None:
+    pace = Pace()
+    for limit in limits:
+        pace.set_limit(limit)
+    run_pace(pace, rate=1000, delay=0.05, seconds=5)
+    assert pace.window == window
+
+
+def test_less_credit_counts_at_once() -> None:
+    pace = Pace()
+    run_pace(pace, rate=1000, delay=0.05, seconds=5)
+    pace.set_limit(8)
+    assert pace.window == 8
+
+
 # --- anything ---------------------------------------------------------------------------------------------------
 
 peers = st.sampled_from([ANN, BOB, CID, DAN])
@@ -697,6 +750,7 @@ swarm_events = st.one_of(
     st.builds(Received, peers, swarm_frames),
     st.builds(Received, peers, swarm_frames),
     st.builds(LinkUp, peers),
+    st.builds(SetCredit, peers, st.integers(0, MAX_WANT_WINDOW)),
     st.builds(LinkDown, peers),
     st.builds(Serve, sized, st.just(SIZE), piece_sets),
     st.builds(Serve, st.just(STREAM), st.none(), piece_sets),

@@ -31,6 +31,7 @@ from poolnet.protocol.swarm import (
     PieceDropped,
     PieceStored,
     Prioritise,
+    PromiseBroken,
     RelayBegan,
     RelayEnded,
     Route,
@@ -430,6 +431,13 @@ def test_what_a_relay_withdraws_is_asked_of_another_and_not_at_once_of_it_again(
     node.hear(BOB, promise(()), Withdraw(file_id=FILE, pieces=((20, 21),)))
     wants = frames(node.wait(0.2), Want) + frames(node.wait(1), Want)
     assert len(wants) == 1
+
+
+def test_a_relay_is_not_blamed_for_what_it_could_not_get_itself() -> None:
+    node = asker(ANN)
+    node.hear(ANN, relay(2), promise(((20, 21),)))
+    assert PromiseBroken(ANN) not in node.wait(10 * PROMISE_TIMEOUT_S)
+    assert node.swarm.statistics().promises_dropped == 1
 
 
 def test_a_relay_that_always_withdraws_is_asked_ever_more_rarely() -> None:

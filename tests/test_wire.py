@@ -161,6 +161,7 @@ FIELDS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
     sync_frames.SendSignal: {"to": id32, "body": st.binary(max_size=300)},
     sync_frames.Signalled: {"sender": id32, "body": st.binary(max_size=300)},
     sync_frames.Report: {"node": id32},
+    sync_frames.ReportConduct: {"node": id32, "kind": st.integers(0, 255)},
     sync_frames.Detach: {},
 }
 ALL_CLASSES = tuple(

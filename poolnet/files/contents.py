@@ -23,6 +23,8 @@ from poolnet.storage.copying import copy_range
 from poolnet.storage.durable import store_errors
 from poolnet.storage.file_table import FileTable, LocalFile, PartRecord
 from poolnet.storage.files import run_on_disk
+from poolnet.storage.layout import READING
+from poolnet.storage.no_links import open_file
 from poolnet.storage.tree_file import TreeFile
 
 #: Chunks verified or copied in one thread hop: 4 MiB.
@@ -240,9 +242,9 @@ def _copy_chunks(source: Path, target: Path, part: PartStore, pieces: Sequence[i
         StoreError: the part cannot be written.
     """
     with store_errors("write", target):
-        target_fd = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+        target_fd = open_file(target, os.O_RDWR)
     try:
-        source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        source_fd = os.open(source, READING)
         try:
             _copy_runs(source_fd, target_fd, part.shape, RangeSet.of(pieces))
         finally:

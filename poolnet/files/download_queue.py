@@ -105,7 +105,7 @@ class DownloadQueue:
         was_listed, job.is_background = job.is_background, True
         try:
             await self.list.save()
-        except StoreError:
+        except BaseException:  # cancelled as well: nobody would know of it
             job.is_background = was_listed
             raise
         finally:

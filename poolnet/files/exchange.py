@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import attrs
 import trio
 
-from poolnet.errors import LinkClosed, ProtocolError, SourceUnavailable, StoreError
+from poolnet.errors import Flood, LinkClosed, ProtocolError, SourceUnavailable, StoreError
 from poolnet.files.chunk_link import ChunkLink, ReceivedPiece
 from poolnet.files.disk_turns import DiskTurns
 from poolnet.files.incoming import chunk_bytes, take_in
@@ -32,7 +32,9 @@ from poolnet.files.uses import (
     Use,
 )
 from poolnet.ids import DeviceId, FileId
+from poolnet.limits import MAX_WANT_WINDOW
 from poolnet.protocol import swarm_events as sw
+from poolnet.protocol.conduct import Kind
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.swarm import Swarm
 from poolnet.protocol.token_bucket import Throttle
@@ -95,6 +97,8 @@ class Exchange:
         self._route_unwanted: Callable[[FileId], None] = lambda _file_id: None
         self._relay_doubted: Callable[[FileId], None] = lambda _file_id: None
         self._relay_refused: Callable[[], None] = lambda: None
+        self._noted: Callable[[DeviceId, Kind], None] = lambda _peer, _kind: None
+        self._credit_of: Callable[[DeviceId], int] = lambda _peer: MAX_WANT_WINDOW
         self._undone: deque[sw.SwarmEffect] = deque()
         self._is_performing = False
 
@@ -140,7 +144,10 @@ class Exchange:
                 found = await run_on_disk(use.store.read_pieces, batch)
             except (StoreError, SourceUnavailable):
                 continue
-            genuine = await run_on_disk(part.write_pieces, list(zip(batch, found, strict=True)))
+            try:
+                genuine = await run_on_disk(part.write_pieces, list(zip(batch, found, strict=True)))
+            except PiecesDamaged:  # tree nodes of them are not in the cache any more
+                continue
             taken.update(RangeSet.of(piece for piece, is_genuine in zip(batch, genuine, strict=True) if is_genuine))
         return taken
 
@@ -247,6 +254,21 @@ class Exchange:
         self._up.set_rate(up, now)
         self._down.set_rate(down, now)
 
+    # --- peers --------------------------------------------------------------------------------------------------
+
+    def on_conduct(self, *, noted: Callable[[DeviceId, Kind], None], credit_of: Callable[[DeviceId], int]) -> None:
+        """Say who remembers what peers did.
+
+        Args:
+            noted: called with a peer that sent a wrong piece, or broke a promise.
+            credit_of: returns for how many pieces a peer may be asked at a time; `set_credit` tells when that changes.
+        """
+        self._noted, self._credit_of = noted, credit_of
+
+    def set_credit(self, peer: DeviceId, pieces: int) -> None:
+        """Ask a peer for at most so many pieces at a time from now on."""
+        self._feed(sw.SetCredit(peer, pieces))
+
     # --- links --------------------------------------------------------------------------------------------------
 
     def handle_frame(self, peer: DeviceId, frame: sw.SwarmFrame) -> None:
@@ -278,6 +300,7 @@ class Exchange:
         link.set_chunk_filter(lambda file_id, piece: self._swarm.expects(peer, file_id, piece))
         try:
             self._feed(sw.LinkUp(peer))
+            self._feed(sw.SetCredit(peer, self._credit_of(peer)))
             task_status.started()
             async with open_service_nursery() as nursery:
                 nursery.start_soon(outgoing.run)
@@ -432,17 +455,18 @@ class Exchange:
         self._undone.extend(effects)
         if self._is_performing:
             return
-        self._is_performing, fault = True, None
+        fault: ProtocolError | None = None
+        self._is_performing = True
         try:
             while self._undone:
                 effect = self._undone.popleft()
                 self._do(effect)
                 if isinstance(effect, sw.Misbehaved) and effect.peer == blame:
-                    fault = effect.reason
+                    fault = (Flood if effect.kind is Kind.FLOOD else ProtocolError)(effect.reason)
         finally:
             self._is_performing = False
         if fault is not None:
-            raise ProtocolError(fault)
+            raise fault
 
     def _do(self, effect: sw.SwarmEffect) -> None:
         match effect:
@@ -453,8 +477,12 @@ class Exchange:
             case sw.CancelSend(peer, file_id, pieces):
                 if peer in self._links:
                     self._links[peer][1].cancel(file_id, RangeSet(pieces))
-            case sw.Misbehaved(_, reason):
+            case sw.Misbehaved(peer, reason, kind):
                 logger.warning("a peer broke the rules: %s", reason)
+                if kind is Kind.BAD_CHUNK:  # others cost the link, and are noted by who closes it
+                    self._noted(peer, kind)
+            case sw.PromiseBroken(peer):
+                self._noted(peer, Kind.BROKEN_PROMISE)
             case _:
                 self._tell(effect)
 

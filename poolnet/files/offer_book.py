@@ -7,7 +7,7 @@ it, so claims of different kinds stay apart: each kind that somebody claims is a
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import attrs
 
@@ -74,6 +74,8 @@ class NodeOffer:
     height: int = 0
 
 
+_T = TypeVar("_T")
+
 #: What messages offer. The id of a stream is not in its body: it depends on the pool.
 OfferedBody = OfferBody | FolderBody | MediaBody | StreamBody
 
@@ -111,7 +113,8 @@ def offer_of(node: DeviceId, body: OfferedBody, hlc: Hlc) -> NodeOffer:
 class OfferBook:
     """Offers of a pool, at most `MAX_OFFERS` live ones and as many remembered retractions.
 
-    When there is no more room, the device with the most offers loses the oldest of them (`OfferShares`).
+    When there is no more room, the device with the most offers loses the oldest of them, and of what is remembered to
+    be retracted the same (`OfferShares`): nobody pushes out what others said.
 
     Attributes:
         dropped: how many offers were lost so.
@@ -122,8 +125,9 @@ class OfferBook:
         self._lists: dict[FileId, dict[DeviceId, NodeOffer]] = {}  # of folders, as if they were offered
         self._wholes: dict[tuple[DeviceId, bytes], FileId] = {}  # by author and stream
         self._pictures: dict[FileId, dict[DeviceId, NodeOffer]] = {}  # those of the offers that are
-        self._retracted: dict[tuple[DeviceId, FileId], Hlc] = {}
+        self._retracted: dict[FileId, dict[DeviceId, Hlc]] = {}
         self._shares = OfferShares()
+        self._retractions = OfferShares()
         self.dropped = 0
 
     def __contains__(self, file_id: object) -> bool:
@@ -133,7 +137,7 @@ class OfferBook:
     def offered(self, file_id: FileId, offer: NodeOffer) -> bool:
         """Take note of an offer; return whether it is kept, and that device did not offer the file just before."""
         earlier = self.by_node(file_id, offer.node)
-        if self._retracted.get((offer.node, file_id), -1) >= offer.hlc:
+        if self._retracted.get(file_id, {}).get(offer.node, -1) >= offer.hlc:
             return False
         if earlier is not None:
             offer = _latest(earlier, offer)
@@ -156,7 +160,7 @@ class OfferBook:
 
     def is_withdrawn(self, file_id: FileId) -> bool:
         """Return whether somebody offered the file once, and nobody does any more."""
-        return file_id not in self._offers and any(retracted == file_id for _, retracted in self._retracted)
+        return file_id not in self._offers and file_id in self._retracted
 
     def kinds(self, file_id: FileId) -> list[OfferKind]:
         """Return what a file is offered as: what most devices say first, of equals what was said earliest."""
@@ -256,10 +260,13 @@ class OfferBook:
             del self._wholes[offer.node, offer.stream_id]
 
     def _remember_retraction(self, file_id: FileId, node: DeviceId, hlc: Hlc) -> None:
-        latest = max(hlc, self._retracted.pop((node, file_id), hlc))
-        self._retracted[node, file_id] = latest
-        if len(self._retracted) > MAX_OFFERS:
-            del self._retracted[next(iter(self._retracted))]
+        retracted = self._retracted.setdefault(file_id, {})
+        retracted[node] = max(hlc, retracted.get(node, hlc))
+        self._retractions.put(node, file_id, retracted[node])
+        if len(self._retractions) > MAX_OFFERS:
+            node, oldest = self._retractions.first_to_go()
+            self._retractions.remove(node, oldest)
+            _remove(self._retracted, oldest, node)
 
 
 def _latest(one: NodeOffer, other: NodeOffer) -> NodeOffer:
@@ -274,7 +281,7 @@ def _newest(offers: Iterable[NodeOffer]) -> NodeOffer:
     return max(offers, key=lambda offer: (offer.hlc, offer.node))
 
 
-def _remove(offers: dict[FileId, dict[DeviceId, NodeOffer]], file_id: FileId, node: DeviceId) -> None:
+def _remove(offers: dict[FileId, dict[DeviceId, _T]], file_id: FileId, node: DeviceId) -> None:
     of_file = offers.get(file_id, {})
     of_file.pop(node, None)
     if not of_file:

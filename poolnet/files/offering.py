@@ -1,11 +1,13 @@
 """What this device offers: files, folders, pictures and finished streams are hashed, listed, served and announced."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
+import trio
 
-from poolnet.errors import LocalError, TextTooLong, UnknownFile
+from poolnet.errors import LocalError, StoreError, TextTooLong, UnknownFile
 from poolnet.files.announcer import Announcer, stored_body
 from poolnet.files.folders import Folders
 from poolnet.files.media import Media
@@ -120,8 +122,15 @@ class Offering:
         return path, shown
 
     async def _begin(self, file: LocalFile) -> FileId:
+        """List, serve and announce a file: all of that, or nothing if it fails or is cancelled."""
         await self._sources.add(file)
-        await self._announcer.offer(file)
+        try:
+            await self._announcer.offer(file)
+        except BaseException:  # cancelled as well
+            if not self._announcer.is_offered(file.file_id):
+                with trio.CancelScope(shield=True), contextlib.suppress(StoreError):  # a few calls to the disk
+                    await self.forget(file)
+            raise
         return file.file_id
 
 

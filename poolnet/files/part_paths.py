@@ -1,11 +1,12 @@
 """Where unfinished downloads lie: moved, put aside. Synchronous, for threads; each raises StoreError."""
 
 import errno
-import os
 from pathlib import Path
 
 from poolnet.errors import OutputExists
 from poolnet.storage.durable import store_errors
+from poolnet.storage.files import rename_without_overwrite
+from poolnet.storage.no_links import is_anything, is_file
 
 
 def put_part_aside(part: Path) -> None:
@@ -15,9 +16,11 @@ def put_part_aside(part: Path) -> None:
     """
     aside = part.with_name(part.name + ".damaged")
     with store_errors("move", part):
-        if part.is_file() and not part.stat().st_size:
+        if not is_file(part):  # a link stays where it is: nothing is written by it
+            return
+        if not part.lstat().st_size:
             part.unlink()
-        elif part.is_file() and not os.path.lexists(aside):
+        elif not is_anything(aside):
             part.rename(aside)
 
 
@@ -32,12 +35,18 @@ def move_part(earlier: Path, part: Path) -> bool:
         StoreError: the system refused; the part stays where it is.
     """
     with store_errors("move", earlier):
-        if earlier == part or not earlier.exists():
+        if earlier == part or not is_anything(earlier):
             return True
-        if part.exists():
-            raise OutputExists(f"{part} is there already; move it away, or choose another place")
+        taken = f"{part} is there already; move it away, or choose another place"
+        if is_anything(part):
+            raise OutputExists(taken)
         try:
-            earlier.rename(part)
+            if is_file(earlier):
+                rename_without_overwrite(earlier, part)
+            else:  # of a folder; that replaces an empty one at most
+                earlier.rename(part)
+        except FileExistsError as exc:
+            raise OutputExists(taken) from exc
         except OSError as exc:
             if exc.errno != errno.EXDEV:
                 raise

@@ -7,6 +7,7 @@ a download that begins looks for holders. Applications and the pool meet it thro
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVarTuple
 
 import trio
 
@@ -32,6 +33,7 @@ from poolnet.files.uses import RelaySink
 from poolnet.identity.keys import DeviceKey
 from poolnet.ids import DeviceId, FileId, MsgId, PoolId, encode_id, short_id
 from poolnet.limits import MAX_MEDIA_SIZE
+from poolnet.protocol.conduct import Kind
 from poolnet.protocol.randomness import RandomSource
 from poolnet.storage.cache_ring import CacheRing
 from poolnet.storage.file_table import DownloadRecord, FileKind, FileTable, LocalFile, PartRecord
@@ -41,6 +43,7 @@ from poolnet.wire.bodies import MediaBody, StreamBody
 from poolnet.wire.folder_list import FolderEntry
 
 logger = logging.getLogger(__name__)
+Ts = TypeVarTuple("Ts")
 
 #: Takes the nodes that offer what is being fetched.
 WantHolders = Callable[[frozenset[DeviceId]], None]
@@ -121,6 +124,7 @@ class PoolFiles:
         self._ring = ring
         self._relayed_nodes = NodeCache()
         self._nursery = nursery
+        self._is_over = False
         self._node: DeviceId | None = None
         self._name_of: Callable[[DeviceId], str] = short_id
         self._want_holders: WantHolders = lambda _holders: None
@@ -143,6 +147,10 @@ class PoolFiles:
             nursery.start_soon(self.routes.run)
             await nursery.start(self.media.run)
             task_status.started()
+
+    def close(self) -> None:
+        """Take note that the tasks are ended now."""
+        self._is_over = True
 
     async def list_folder(self, file_id: FileId) -> tuple[FolderEntry, ...]:
         """Return what is in a folder; see `FileManager.list_folder`."""
@@ -203,10 +211,13 @@ class PoolFiles:
         name_of: Callable[[DeviceId], str],
         want_holders: WantHolders,
         hops_to: HopsTo,
+        noted: Callable[[DeviceId, Kind], None],
+        credit_of: Callable[[DeviceId], int],
     ) -> None:
         """Belong to a pool from now on; see `FileManager.bind`."""
         self._node, self._name_of, self._want_holders = key.device_id, name_of, want_holders
         self.announcer.bind(key.device_id, publish)
+        self.exchange.on_conduct(noted=noted, credit_of=credit_of)
         self._streams = Streams(
             self._streams_directory,
             table=self.table,
@@ -279,7 +290,7 @@ class PoolFiles:
         earlier = self.book.by_node(file_id, node)
         is_gone = self.book.retracted(file_id, node, hlc)
         if node == self._node and self._streams is not None and self._streams.is_own(file_id):
-            self._nursery.start_soon(self._streams.withdrawn, file_id)
+            self._soon(self._streams.withdrawn, file_id)
         if earlier is not None:
             self.routes.offers_changed(file_id)
             self._holders_changed(file_id)
@@ -297,10 +308,10 @@ class PoolFiles:
             self.exchange.stop_relaying(file_id)
         partial = self.table.partials.get(file_id)
         if partial is not None:
-            self._nursery.start_soon(self._reporting, self._forget_partial, partial)
+            self._soon(self._reporting, self._forget_partial, partial)
         file = self.table.files.get(file_id)
         if file is not None and not file.is_own:
-            self._nursery.start_soon(self._reporting, self.offering.forget, file)
+            self._soon(self._reporting, self.offering.forget, file)
 
     def _is_known_as_other(self, file_id: FileId) -> bool:
         """Return whether a complete file here is no picture for sure: it is a folder, or the list of one."""
@@ -389,7 +400,7 @@ class PoolFiles:
             self.media.lost(file.file_id)
             return
         self.events.publish(SourceLost(file_id=file.file_id, path=file.path, reason=reason))
-        self._nursery.start_soon(self._reporting, self._withdraw, file)
+        self._soon(self._reporting, self._withdraw, file)
 
     async def _withdraw(self, file: LocalFile) -> None:
         """Withdraw the offer of a file that is not what it was, unless it was offered again since."""
@@ -397,6 +408,11 @@ class PoolFiles:
             return
         await self.offering.forget(file)
         await self.announcer.retract(file.file_id)
+
+    def _soon(self, call: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        """Do something that nobody waits for; not when the pool is being left, whose links may still bring news."""
+        if not self._is_over:
+            self._nursery.start_soon(call, *args)
 
     async def _reporting(self, call: Callable[[LocalFile], Awaitable[None]], file: LocalFile) -> None:
         """Do something that nobody waits for; what goes wrong becomes an event."""

@@ -126,7 +126,7 @@ class Sources:
         return None
 
     async def add(self, file: LocalFile) -> None:
-        """List a file, durably, and serve it.
+        """List a file, durably, and serve it. Cancelling it before it is listed leaves nothing.
 
         Raises:
             StoreError: it cannot be listed; it is not served either.
@@ -135,10 +135,10 @@ class Sources:
         self._table.files[file.file_id] = file
         try:
             await self._table.save_files()
-        except StoreError:
-            if earlier is None:
+        except BaseException:  # cancelled as well: it was not listed
+            if self._is_listed(file) and earlier is None:
                 del self._table.files[file.file_id]
-            else:
+            elif self._is_listed(file) and earlier is not None:
                 self._table.files[file.file_id] = earlier
             raise
         if self._is_listed(file):

@@ -113,9 +113,7 @@ def _without_scheme(text: str, error: _Error, what: str) -> str:
 
 def _parse_query(query: str) -> tuple[ServerAddress, ...]:
     """Return the further servers; options of a newer version are skipped."""
-    places = [
-        option.removeprefix(_SERVER_OPTION) for option in query.split("&") if option.lower().startswith(_SERVER_OPTION)
-    ]
+    places = [option[len(_SERVER_OPTION) :] for option in query.split("&") if option.lower().startswith(_SERVER_OPTION)]
     if len(places) >= MAX_SERVERS_PER_INVITE:
         raise InvalidInvite(f"an invite link names at most {MAX_SERVERS_PER_INVITE} servers")
     return tuple(_parse_place(place, InvalidInvite) for place in places)

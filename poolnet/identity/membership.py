@@ -9,7 +9,7 @@ a pool that somebody has filled can always be told to remove that one. A refused
 new link, so that members that had to refuse different ones agree as soon as there is room.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from poolnet.clock import Hlc, hlc_ms
 from poolnet.errors import Refused
@@ -36,22 +36,26 @@ class Membership:
 
     Args:
         pool_id: statements of other pools are refused.
+        is_signed: whether those who must have signed a statement did.
     """
 
-    def __init__(self, pool_id: PoolId) -> None:
+    def __init__(self, pool_id: PoolId, *, is_signed: Callable[[Statement], bool] = statement_is_signed) -> None:
         self.pool_id = pool_id
+        self._is_signed = is_signed
         self._statements: dict[StatementId, Statement] = {}
         self._size = 0
         self._state: PoolState | None = None
         self._founder: DeviceId | None = None
+        self._has_forgotten = False
         #: Admins as of the last evaluation; who is asked about at the brink of a full set is looked up anew if need be.
         self._admins: frozenset[DeviceId] = frozenset()
 
     def copy(self) -> "Membership":
         """Return an independent copy, to see what further statements would mean."""
-        result = Membership(self.pool_id)
+        result = Membership(self.pool_id, is_signed=self._is_signed)
         result._statements, result._size, result._state = self._statements.copy(), self._size, self._state
         result._founder, result._admins = self._founder, self._admins
+        result._has_forgotten = self._has_forgotten
         return result
 
     # --- statements -----------------------------------------------------------------------------------------------
@@ -64,7 +68,7 @@ class Membership:
         """
         if statement.statement_id in self._statements or statement.pool_id != self.pool_id:
             return False
-        if not statement_is_signed(statement):
+        if not self._is_signed(statement):
             return False
         if not self._make_room(statement):
             return False
@@ -98,6 +102,22 @@ class Membership:
         except Refused:
             return False
         return True
+
+    @property
+    def may_lack_members(self) -> bool:
+        """Whether this set once was so full that statements were forgotten or refused: others may know more members."""
+        return self._has_forgotten or self._is_full(reserved=0)
+
+    def news(self, added: Iterable[Statement]) -> list[Statement]:
+        """Return those of statements just added that others should be told of.
+
+        That is all; but once this set had to forget what makes no difference, only what makes one. Or full sets would
+        go on for ever to tell each other what they have forgotten.
+        """
+        if not self._has_forgotten:
+            return list(added)
+        relevant = self.state.relevant
+        return [statement for statement in added if statement.statement_id in relevant]
 
     def ids(self) -> tuple[StatementId, ...]:
         """Return the ids of all statements held."""
@@ -266,6 +286,7 @@ class Membership:
         relevant = self.state.relevant
         if len(relevant) == len(self._statements):
             return
+        self._has_forgotten = True
         self._statements = {key: item for key, item in self._statements.items() if key in relevant}
         self._size = sum(_size_of(statement) for statement in self._statements.values())
 

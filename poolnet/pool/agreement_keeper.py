@@ -12,7 +12,7 @@ from itertools import count
 import attrs
 import trio
 
-from poolnet.errors import LinkClosed, PoolnetError, ProtocolError, StoreError, Unreachable
+from poolnet.errors import BadSignature, LinkClosed, PoolnetError, ProtocolError, StoreError, Unreachable
 from poolnet.ids import DeviceId, MsgId, PoolId
 from poolnet.message_db import STANDING_KINDS, MessageDB
 from poolnet.net.link import Link
@@ -140,10 +140,10 @@ class AgreementKeeper:
                     return
                 await trio.lowlevel.checkpoint()
         raise Unreachable(
-            f"this device and {_neighbours(len(self._links))} did not agree within {round(timeout_s, 1):g} s; "
+            f"this device and {_neighbours(len(self._links))} did not agree in time; "
             "histories are still being compared, or a neighbour does not answer"
             if self._links
-            else f"no other member was there within {round(timeout_s, 1):g} s; try again when somebody is online"
+            else "no other member was there in time; try again when somebody is online"
         )
 
     async def keep_checking(self) -> None:
@@ -191,6 +191,10 @@ class AgreementKeeper:
         """Take note that this device keeps nothing below `floor`."""
         self._feed(HISTORY, agreement.FloorMoved(floor))
 
+    def deferred(self, peer: DeviceId) -> None:
+        """Take note that a peer brought something that was not taken, and that comparing is to bring."""
+        self._feed(HISTORY, agreement.Deferred(peer))
+
     def link_up(self, link: Link) -> None:
         """Begin to compare with a peer that has all our statements."""
         self._links[link.peer] = link
@@ -227,7 +231,7 @@ class AgreementKeeper:
                 continue
             verdict = self._inbox.judge_fetched(msg_id, encoded)
             if verdict is Verdict.REJECT:
-                raise ProtocolError("a message that is not acceptable")
+                raise BadSignature("a message that is not acceptable")
             if verdict is Verdict.ACCEPT:
                 await self._room()
                 await self._inbox.put(msg_id)
@@ -279,9 +283,10 @@ class AgreementKeeper:
                 return  # its own task notices and reports it
 
     def _finish(self, number: int, *, ok: bool) -> None:
-        request = self._requests[number]
-        request.ok = ok
-        request.done.set()
+        request = self._requests.get(number)
+        if request is not None:  # else this keeper has ended, and who asked has gone
+            request.ok = ok
+            request.done.set()
 
     async def _step(self, scope: int, effect: agreement.Step) -> None:
         result, unconfirmed = None, self._book.unconfirmed()

@@ -4,11 +4,12 @@ Whoever stamps or judges a message takes the time from `unix_ms`, which also bri
 Alone, there is only the system clock to ask. A user whose system clock is wrong is told so, not more often than needed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
 from poolnet.clock import HybridClock, agreed_offset_ms
+from poolnet.ids import DeviceId
 from poolnet.limits import CLOCK_CHECK_INTERVAL_S, CLOCK_TOLERANCE_S, CLOCK_WAIT_S, CLOCK_WARNING_S
 from poolnet.steady_time import MeasuredClock, SteadyTime
 
@@ -58,6 +59,12 @@ class ClockKeeper:
         """Return what time it is by all that is known."""
         return self.clock.now_ms(self.unix_ms())
 
+    def errors_ms(self, ahead_ms: Mapping[DeviceId, int | None]) -> dict[DeviceId, int]:
+        """Return by how much clocks are ahead of the time agreed on; of those that were asked (None: not yet)."""
+        self._correct()
+        agreed_ms = self.clock.offset_ms
+        return {device: ahead - agreed_ms for device, ahead in ahead_ms.items() if ahead is not None}
+
     def server_says(self, unix_ms: int) -> None:
         """Take the time as a sync server just told it."""
         self._server_clock.says(unix_ms, at_elapsed_ms=self._time.elapsed_ms())
@@ -96,7 +103,10 @@ class ClockKeeper:
         server_ms = self._server_clock.ahead_ms
         if neighbours or server_ms is not None:
             now_ms = self._time.now_ms()
-            self.clock.correct(agreed_offset_ms(neighbours, unix_ms=now_ms, server_offset_ms=server_ms), now_ms)
+            offset_ms = agreed_offset_ms(
+                neighbours, unix_ms=now_ms, server_offset_ms=server_ms, seen_ms=self.clock.seen_ms
+            )
+            self.clock.correct(offset_ms, now_ms)
             self._is_told.set()
         else:
             self.clock.offset_ms = 0

@@ -1,5 +1,8 @@
 """From a message off a link to one in the history: judged once, held while ahead of its time, stored in batches.
 
+Of one author only so much is taken as it comes (protocol/quota.py); what is fetched, because it is lacking, is not
+counted.
+
 A message above all others in the order is new for sure, and takes effect at once; the database stores it a moment
 later, with what came meanwhile. Of any other, and of one that is said to be retracted, the database says whether it is
 new.
@@ -21,6 +24,7 @@ from poolnet.message_db import MessageDB, retraction_target
 from poolnet.pool.storing import until_stored
 from poolnet.protocol.gossip import Verdict
 from poolnet.protocol.holding import HeldMessages
+from poolnet.protocol.quota import AuthorQuota
 from poolnet.timer import Timer
 from poolnet.wire.bodies import EPHEMERAL_KINDS, decode_body_untrusted
 from poolnet.wire.message import Message, MessageKey, decode_message_untrusted
@@ -28,6 +32,8 @@ from poolnet.wire.message import Message, MessageKey, decode_message_untrusted
 logger = logging.getLogger(__name__)
 
 _LARGEST_BATCH = 200
+#: Messages that are said to be retracted and are remembered; with more the database is asked about each message.
+_MAX_RETRACTED = 100_000
 #: How long messages that have taken effect wait for others, to be stored together.
 _GATHER_S = 0.25
 
@@ -64,12 +70,14 @@ class Inbox:
         self._apply_ephemeral = apply_ephemeral
         self._settled = settled
         self._report = report
+        self._quota = AuthorQuota()
         self._judged: dict[MsgId, Message] = {}  # accepted and not yet put: nothing is decoded twice
         self._waiting: set[MsgId] = set()  # put and not yet stored
         self._held = HeldMessages(clock)
         self._due = Timer(self._next_release)
         self._newest: MessageKey = (Hlc(0), MsgId(b""))  # of all that took effect or were stored
         self._retracted: set[MsgId] = set()  # what tombstones name, stored or about to be, whether they count or not
+        self._knows_retracted = True  # whether these are all
         self._told: list[MsgId] = []  # took effect, not stored
         self._has_told = trio.Event()
         self._send, self._receive = trio.open_memory_channel[Message](MAX_QUEUED_FRAMES)
@@ -78,30 +86,32 @@ class Inbox:
 
     def judge(self, msg_id: MsgId, encoded: bytes) -> Verdict:
         """Decide once about a message that is new here; called by the gossip machine. If accepted, `put` it next."""
+        return self._judge(msg_id, encoded, is_fetched=False)
+
+    def judge_fetched(self, msg_id: MsgId, encoded: bytes) -> Verdict:
+        """Like `judge`, for a message out of a history, in which nothing ephemeral is; there is no quota of them."""
+        return self._judge(msg_id, encoded, is_fetched=True)
+
+    def _judge(self, msg_id: MsgId, encoded: bytes, *, is_fetched: bool) -> Verdict:
         try:
             message = decode_message_untrusted(encoded, self._membership.pool_id)
             if not self._membership.was_member(message.author):
+                if self._membership.may_lack_members:
+                    return Verdict.DROP  # the forwarder may know better
                 raise WireError("a message by somebody who never was a member")
             if not self._may_stay(message):
                 return Verdict.DROP  # removed or left meanwhile, and the forwarder does not know yet
-            if not signature_is_valid(message):
-                raise WireError("a message that its author did not sign")
-            decode_body_untrusted(message.content.kind, message.content.body)
+            if not is_fetched and not self._quota.has_some(message.author, trio.current_time()):
+                return Verdict.DEFER
+            _verify(message, is_fetched=is_fetched)
         except WireError as exc:
             self.rejected += 1
             logger.info("rejected a message: %s", exc)
             return Verdict.REJECT
+        if not is_fetched:
+            self._quota.spend(message.author, len(encoded), trio.current_time())
         self._judged[msg_id] = message
         return Verdict.ACCEPT
-
-    def judge_fetched(self, msg_id: MsgId, encoded: bytes) -> Verdict:
-        """Like `judge`, for a message out of a history, in which nothing ephemeral is."""
-        verdict = self.judge(msg_id, encoded)
-        if verdict is Verdict.ACCEPT and self._judged[msg_id].content.kind in EPHEMERAL_KINDS:
-            del self._judged[msg_id]
-            self.rejected += 1
-            return Verdict.REJECT
-        return verdict
 
     def is_pending(self, msg_id: MsgId) -> bool:
         """Return whether a message was accepted and is about to be stored."""
@@ -119,6 +129,9 @@ class Inbox:
         """Take note of a message that is in the history or about to be, in case it is a tombstone."""
         if (target := retraction_target(message)) is not None:
             self._retracted.add(target)
+            if len(self._retracted) > _MAX_RETRACTED:
+                self._retracted.discard(target)
+                self._knows_retracted = False
 
     async def put(self, msg_id: MsgId) -> None:
         """Take a message that was accepted; waits while too many wait to be stored, which holds back its link.
@@ -155,7 +168,10 @@ class Inbox:
 
     def _is_surely_new(self, message: Message) -> bool:
         return (
-            message.key > self._newest and message.msg_id not in self._retracted and retraction_target(message) is None
+            message.key > self._newest
+            and self._knows_retracted
+            and message.msg_id not in self._retracted
+            and retraction_target(message) is None
         )
 
     def _may_stay(self, message: Message) -> bool:
@@ -228,6 +244,11 @@ class Inbox:
         return None if wait_s is None else trio.current_time() + wait_s
 
     @property
+    def deferred(self) -> int:
+        """Messages that were not taken as they came, because of their authors' quota."""
+        return self._quota.deferred
+
+    @property
     def held(self) -> int:
         """Messages that wait for their time."""
         return len(self._held)
@@ -247,3 +268,11 @@ class Inbox:
 
     async def _append(self, messages: Iterable[Message]) -> list[Message]:
         return await self._db.append(list(filter(self._may_stay, messages)))
+
+
+def _verify(message: Message, *, is_fetched: bool) -> None:
+    if not signature_is_valid(message):
+        raise WireError("a message that its author did not sign")
+    if is_fetched and message.content.kind in EPHEMERAL_KINDS:
+        raise WireError("a message that is no part of the history")
+    decode_body_untrusted(message.content.kind, message.content.body)

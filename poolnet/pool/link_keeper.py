@@ -12,7 +12,7 @@ from typing import assert_never
 
 import trio
 
-from poolnet.errors import LinkClosed, ProtocolError, Refused, Unreachable, WireError
+from poolnet.errors import LinkClosed, PoolnetError, ProtocolError, Refused, Unreachable, WireError
 from poolnet.identity.keys import device_id_of
 from poolnet.identity.membership import Membership
 from poolnet.identity.statements import decode_statement_untrusted
@@ -44,6 +44,7 @@ class LinkKeeper:
         serve: runs a link until it closes; raises LinkClosed, ProtocolError or WireError when it does.
         unreachable: called with a peer to which no link comes up.
         changed: called when a link has come up or gone.
+        faulted: called with a peer that broke the protocol, after its link is closed, and how.
         corrected_ms: returns what time it is by all that is known.
     """
 
@@ -60,6 +61,7 @@ class LinkKeeper:
         unreachable: Callable[[DeviceId], None],
         changed: Callable[[], None],
         corrected_ms: Callable[[], int],
+        faulted: Callable[[DeviceId, PoolnetError], None] = lambda _peer, _error: None,
     ) -> None:
         self.links: dict[DeviceId, Link] = {}
         self.observed: Address | None = None
@@ -73,6 +75,7 @@ class LinkKeeper:
         self._unreachable = unreachable
         self._links_changed = changed
         self._corrected_ms = corrected_ms
+        self._faulted = faulted
         self._since: dict[DeviceId, float] = {}
         self._direct: set[DeviceId] = set()
         self._answers: dict[bytes, tuple[DeviceId, trio.MemorySendChannel[Signal]]] = {}
@@ -93,6 +96,10 @@ class LinkKeeper:
         for peer in wanted - self._direct:
             self.feed(mesh.WantDirect(peer))
         self._direct = wanted
+
+    def is_steady(self, peer: DeviceId) -> bool:
+        """Return whether a link to a peer is meant to stay."""
+        return self._mesh.is_steady(peer)
 
     async def run_timer(self) -> None:
         """Dial again, close what is no longer needed. Runs until cancelled."""
@@ -115,6 +122,8 @@ class LinkKeeper:
         peer = device_id_of(hello.public_key)
         if not self._membership.is_member(peer) and not self._is_admitted_by(hello):
             raise Refused("that device is not a member of this pool", code="not_a_member")
+        if peer in self._mesh.shunned:
+            raise Refused("that device broke the rules; try again later", code="misbehaved")
         if not self._mesh.may_accept(peer):
             raise Refused("no room for another link", code="too_many_links")
         return self._membership.credentials_of(self._self_id)
@@ -151,9 +160,12 @@ class LinkKeeper:
             await self._serve(link)
         except LinkClosed as exc:
             logger.debug("link to %s closed: %s", short_id(link.peer), exc)
+            if link.violation is not None:
+                self._faulted(link.peer, link.violation)
         except (ProtocolError, WireError) as exc:
             logger.warning("closing the link to %s: %s", short_id(link.peer), exc)
             link.close_now(code="protocol", reason=str(exc))
+            self._faulted(link.peer, exc)
         finally:
             link.close_now()  # unless it is closed: this pool is being left
             if self.links.get(link.peer) is link:

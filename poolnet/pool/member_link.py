@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from poolnet.errors import LinkClosed, ProtocolError, WireError
+from poolnet.errors import LinkClosed, PoolnetError, ProtocolError, WireError
 from poolnet.file_manager import FileManager
 from poolnet.identity.membership import Membership
 from poolnet.limits import MAX_QUEUED_FRAMES
@@ -51,6 +51,7 @@ class MemberLink:
         self._files = files
         self._membership = membership
         self._has_begun = False
+        self._fault: PoolnetError | None = None  # of the peer, found while answering
         self._is_ready = trio.Event()  # what came early is dealt with
         self._early: deque[GossipFrame | AgreementFrame] = deque()
 
@@ -86,6 +87,10 @@ class MemberLink:
                 nursery.start_soon(self._answer, answers)
                 while True:
                     await self._handle(await self._link.receive_frame())
+        except LinkClosed:
+            if self._fault is not None:
+                raise self._fault from None
+            raise
         finally:
             self._flow.link_down(self._link)
 
@@ -128,6 +133,7 @@ class MemberLink:
         except LinkClosed:
             return  # `serve` notices
         except (ProtocolError, WireError) as exc:
+            self._fault = exc
             self._link.close_now(code="protocol", reason=str(exc))
 
     async def _begin_talk(self) -> None:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 
 import attrs
+import trio
 
 from poolnet.identity.membership import Membership
 from poolnet.identity.statements import Role
 from poolnet.ids import DeviceId
 from poolnet.net.addresses import format_address
 from poolnet.net.link import Link
+from poolnet.protocol.conduct import PeerConduct
 from poolnet.protocol.rings import Roster
 
 
@@ -16,7 +18,9 @@ from poolnet.protocol.rings import Roster
 class MemberInfo:
     """A member of the pool, and the link to it if there is one. Rates are bytes a second, over the last seconds.
 
-    `carrier` is what carries chunks: "tcp" or "quic".
+    `carrier` is what carries chunks: "tcp" or "quic". `conduct` is what this device saw it do against the rules, the
+    last of it, as a word: "bad_signature", "bad_chunk", "broken_promise", "clock", "flood" or "protocol". Because of it
+    there may be no link for another `shunned_s`.
     """
 
     node: DeviceId
@@ -31,6 +35,8 @@ class MemberInfo:
     carrier: str | None = None
     rate_in: float = 0.0
     rate_out: float = 0.0
+    conduct: str | None = None
+    shunned_s: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -40,6 +46,7 @@ class MemberList:
     Attributes:
         roster: who is online, as the sync server says.
         links: those that are up.
+        conduct_of: returns what a member did, if anything.
     """
 
     self_id: DeviceId
@@ -47,6 +54,7 @@ class MemberList:
     roster: Roster
     links: Mapping[DeviceId, Link]
     name_of: Callable[[DeviceId], str]
+    conduct_of: Callable[[DeviceId], PeerConduct | None]
 
     def all(self) -> list[MemberInfo]:
         """Return all members, those online first, by name."""
@@ -63,7 +71,16 @@ class MemberList:
             online=is_self or device in self.roster or link is not None,
             linked=link is not None,
         )
+        conduct = self.conduct_of(device)
+        if conduct is not None:
+            info = _with_conduct(info, conduct)
         return info if link is None else _with_link(info, link)
+
+
+def _with_conduct(info: MemberInfo, conduct: PeerConduct) -> MemberInfo:
+    until = conduct.shunned_until
+    shunned_s = None if until is None else until - trio.current_time()
+    return attrs.evolve(info, conduct=conduct.kind.word, shunned_s=shunned_s)
 
 
 def _with_link(info: MemberInfo, link: Link) -> MemberInfo:

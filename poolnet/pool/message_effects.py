@@ -18,8 +18,10 @@ from poolnet.events import (
     UnknownMessageReceived,
 )
 from poolnet.file_manager import FileManager
+from poolnet.files.offer_shares import OfferShares
 from poolnet.identity.membership import Membership
 from poolnet.ids import DeviceId, FileId, MsgId
+from poolnet.limits import MAX_OFFERS
 from poolnet.pool.history import apply_offer, offered_id, what_counts
 from poolnet.protocol.presence import Presence, Said
 from poolnet.timer import Timer
@@ -67,6 +69,7 @@ class MessageEffects:
         self._timer = Timer(self._presence.next_deadline)
         self._newest: MessageKey | None = None  # of what people see
         self._offers: dict[MsgId, tuple[DeviceId, FileId, Hlc]] = {}  # by the messages that made them
+        self._offer_shares = OfferShares()
         self._app_handlers: dict[str, AppHandler] = {}
 
     # --- who is here --------------------------------------------------------------------------------------------
@@ -126,7 +129,7 @@ class MessageEffects:
                 self._publish_all(self._presence.set_name(message.author, name, message.key, trio.current_time()))
                 self._timer.rearm()
             case OfferBody() | FolderBody() | MediaBody() | StreamBody():
-                self._offers[message.msg_id] = (message.author, offered_id(body, message), message.content.hlc)
+                self._remember_offer(message, offered_id(body, message))
                 apply_offer(body, message, self._files)
             case RetractOfferBody():
                 apply_offer(body, message, self._files)
@@ -139,9 +142,21 @@ class MessageEffects:
         """Tell of a message that is gone from the history, and tell what it said no more."""
         self._presence.retracted(msg_id)
         if (offer := self._offers.pop(msg_id, None)) is not None:
+            self._offer_shares.remove(offer[0], FileId(msg_id))
             self._files.learned_retraction(*offer)
         author = tombstone.author
         self._publish(MessageRetracted(msg_id=msg_id, node=author, name=self.name_of(author)))
+
+    def _remember_offer(self, message: Message, file_id: FileId) -> None:
+        """Take note of which message made an offer; there is as much room for these as for offers."""
+        if message.msg_id in self._offers:
+            return
+        self._offers[message.msg_id] = (message.author, file_id, message.content.hlc)
+        self._offer_shares.put(message.author, FileId(message.msg_id), message.content.hlc)
+        if len(self._offer_shares) > MAX_OFFERS:
+            author, oldest = self._offer_shares.first_to_go()
+            self._offer_shares.remove(author, oldest)
+            del self._offers[MsgId(oldest)]
 
     def _said(self, message: Message, body: Body | None) -> None:
         is_below = self._newest is not None and message.key < self._newest

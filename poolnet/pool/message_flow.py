@@ -12,7 +12,7 @@ from functools import partial
 import attrs
 import trio
 
-from poolnet.errors import LinkClosed, PoolnetError, ProtocolError, StoreError, Unreachable
+from poolnet.errors import BadSignature, LinkClosed, PoolnetError, StoreError, Unreachable
 from poolnet.identity.authorship import sign_message
 from poolnet.identity.keys import DeviceKey
 from poolnet.identity.membership import Membership
@@ -46,6 +46,7 @@ class MessageStatistics:
     sent: int
     received: int
     rejected: int
+    deferred: int
     held: int
     dropped: int
     runs: int
@@ -63,6 +64,7 @@ class MessageFlow:
         restore: called once with what stands in the history from earlier sessions, in its order.
         report: called with what goes wrong without anybody having asked.
         room: waits until applications have heard most of what came, before more of the history is taken.
+        is_steady: returns whether a link is meant to stay; messages are only announced on others.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class MessageFlow:
         restore: Callable[[Sequence[Message]], None],
         report: Callable[[PoolnetError], None],
         room: Callable[[], Awaitable[None]],
+        is_steady: Callable[[DeviceId], bool] = lambda _peer: True,
     ) -> None:
         self._key = key
         self._membership = membership
@@ -87,6 +90,7 @@ class MessageFlow:
         self._apply = apply
         self._restore = restore
         self._report = report
+        self._is_steady = is_steady
         self._links: dict[DeviceId, Link] = {}
         self._book = DeliveryBook(nursery)
         self._inbox = Inbox(
@@ -125,7 +129,9 @@ class MessageFlow:
         founder = next((member.device_id for member in self._membership.members().values() if member.rank == 0), None)
         if founder == self._key.device_id and await self._db.known_from() is None:
             await self._db.set_known_from(LOWEST)
-        self._time.clock.observe(await self._db.last_hlc())
+        made, seen = await self._db.last_hlcs(self._key.device_id)
+        self._time.clock.resume(made)
+        self._time.clock.observe(seen)
         standing = await self._db.of_kinds(STANDING_KINDS)
         recent = await self._db.latest(RECENT_MESSAGES)
         for message in recent:
@@ -192,10 +198,7 @@ class MessageFlow:
                 await self._book.delivered()
                 nursery.cancel_scope.cancel()
             return
-        raise Unreachable(
-            f"no other member confirmed the message within {round(timeout_s, 1):g} s; "
-            "it is kept and goes out when one is there"
-        )
+        raise Unreachable("no other member confirmed the message in time; it is kept and goes out when one is there")
 
     def _sign(self, body: Body) -> Message:
         hlc = self._time.clock.tick(self._time.unix_ms())
@@ -258,7 +261,7 @@ class MessageFlow:
     def link_up(self, link: Link) -> None:
         """Begin to gossip and to compare with a peer that has all our statements."""
         self._links[link.peer] = link
-        self._feed(gossip.LinkUp(link.peer))
+        self._feed(gossip.LinkUp(link.peer, self._is_steady(link.peer)))
         self._agreement.link_up(link)
 
     def link_down(self, link: Link) -> None:
@@ -272,7 +275,8 @@ class MessageFlow:
         """Take a frame about messages; waits while the inbox is full, which holds back that link.
 
         Raises:
-            ProtocolError: the peer passed on something that no honest node passes on.
+            ProtocolError: the peer passed on something that no honest node passes on (`BadSignature`), or asked for too
+                much.
         """
         if not isinstance(frame, GossipFrame):
             await self._agreement.handle_frame(link, frame)
@@ -281,7 +285,7 @@ class MessageFlow:
         await self._deliver(effects)
         for effect in effects:
             if isinstance(effect, gossip.Misbehaved) and effect.peer == link.peer:
-                raise ProtocolError(effect.reason)
+                raise BadSignature(effect.reason)
 
     async def _deliver(self, effects: Sequence[gossip.GossipEffect]) -> None:
         for effect in effects:
@@ -290,6 +294,8 @@ class MessageFlow:
                     await self._inbox.put(msg_id)
                 case gossip.Lookup(peer=peer, ids=ids):
                     self._feed(gossip.Found(peer, await self._look_up(ids)))
+                case gossip.Deferred(peer=peer):
+                    self._agreement.deferred(peer)
                 case _:
                     pass  # frames are sent already, misbehaviour is the caller's business
 
@@ -334,6 +340,7 @@ class MessageFlow:
             sent=self._sent,
             received=self._inbox.received,
             rejected=self._inbox.rejected,
+            deferred=self._inbox.deferred,
             held=self._inbox.held,
             dropped=self._inbox.dropped,
             runs=self._agreement.runs,

@@ -20,6 +20,7 @@ from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
 from poolnet.protocol import attachment
 from poolnet.protocol.attachment import Attachment
+from poolnet.protocol.conduct import Kind
 from poolnet.protocol.randomness import RandomSource
 from poolnet.wire.framing import Frame
 from poolnet.wire.link_frames import Purpose
@@ -235,6 +236,10 @@ class ServerKeeper:
     def cannot_reach(self, node: DeviceId) -> None:
         """Report that no link to a node comes up."""
         self._perform(attachment.CannotReach(node))
+
+    def misbehaved(self, node: DeviceId, kind: Kind) -> None:
+        """Tell the server what a node did, last of several things; nothing happens if there is no server now."""
+        self._perform(attachment.Misconduct(node, kind))
 
     def roster_lost(self) -> None:
         """Ask for the whole roster again."""

@@ -45,7 +45,7 @@ class StatementKeeper:
         Raises:
             WireError: one of them is malformed or not signed.
         """
-        self._pass_on(add_statements_untrusted(self._membership, encoded), source=None)
+        self._pass_on(self._membership.news(add_statements_untrusted(self._membership, encoded)), source=None)
 
     def from_link(self, encoded: Sequence[bytes], link: Link) -> None:
         """Take the credentials that a peer has shown.
@@ -57,9 +57,9 @@ class StatementKeeper:
 
     def exchanged(self, added: Sequence[Statement], link: Link) -> None:
         """Take statements that came over `link` and are in the membership already."""
-        if added:
-            self._server.statements_learned([statement.statement_id for statement in added])
-            self._pass_on(added, source=link)
+        if news := self._membership.news(added):
+            self._server.statements_learned([statement.statement_id for statement in news])
+            self._pass_on(news, source=link)
 
     def _pass_on(self, statements: Sequence[Statement], *, source: Link | None) -> None:
         """Store, push to every other link, and drop the links of members that were removed."""

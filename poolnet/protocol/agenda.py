@@ -12,6 +12,7 @@ import attrs
 
 from poolnet.ids import DeviceId
 from poolnet.limits import (
+    DEFERRED_COMPARE_S,
     RECONCILE_INTERVAL_S,
     RECONCILE_NEWS_S,
     RECONCILE_RETRY_S,
@@ -129,6 +130,10 @@ class Agenda:
         self._news_upper = max(self._news_upper, upper)
         if self._news_at is None:
             self._news_at = now + RECONCILE_NEWS_S
+
+    def deferred(self, peer: DeviceId, now: float) -> None:
+        """Take note that a neighbour has something that was not taken as it came."""
+        self._make_due(self._peers[peer], now + DEFERRED_COMPARE_S, is_regular=True)
 
     # --- requests -----------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ from poolnet.protocol.agreement_events import (
     Arrived,
     Cancel,
     Check,
+    Deferred,
     FetchOlder,
     Finished,
     FloorMoved,
@@ -77,6 +78,7 @@ __all__ = [
     "Arrived",
     "Cancel",
     "Check",
+    "Deferred",
     "FetchOlder",
     "Finished",
     "FloorMoved",
@@ -190,6 +192,9 @@ class Agreement:
                 self._agenda.check(request, upper, now)
             case Cancel(request):
                 self._cancel(request, now)
+            case Deferred(peer):
+                if peer in self._peers:
+                    self._agenda.deferred(peer, now)
             case FloorMoved(floor):
                 self._start.floor = floor
             case _:

@@ -107,6 +107,13 @@ class Cancel:
 
 
 @attrs.frozen
+class Deferred:
+    """Something that `peer` has was not taken as it came: compare with it in a while, at any rate."""
+
+    peer: DeviceId
+
+
+@attrs.frozen
 class FloorMoved:
     """Retention has let go of everything below `floor`."""
 
@@ -184,6 +191,17 @@ class Misbehaved:
 
 
 AgreementEvent = (
-    LinkUp | LinkDown | Received | Arrived | Stepped | Stored | Served | FetchOlder | Check | Cancel | FloorMoved
+    LinkUp
+    | LinkDown
+    | Received
+    | Arrived
+    | Stepped
+    | Stored
+    | Served
+    | FetchOlder
+    | Check
+    | Cancel
+    | Deferred
+    | FloorMoved
 )
 AgreementEffect = SendFrame | Step | Serve | Finished | KnownFrom | Agreed | Misbehaved

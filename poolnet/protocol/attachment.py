@@ -29,6 +29,7 @@ from poolnet.wire.sync_frames import (
     Detach,
     Refused,
     Report,
+    ReportConduct,
     RosterEntry,
     RosterJoined,
     RosterLeft,
@@ -37,7 +38,7 @@ from poolnet.wire.sync_frames import (
     Signalled,
 )
 
-ToServer = Attach | Detach | Report | SendSignal | StatementIds | Statements | WantStatements
+ToServer = Attach | Detach | Report | ReportConduct | SendSignal | StatementIds | Statements | WantStatements
 FromServer = (
     Attached
     | Refused
@@ -108,6 +109,14 @@ class CannotReach:
 
 
 @attrs.frozen
+class Misconduct:
+    """This node of the roster broke the rules, last in this way (a `conduct.Kind`). Lost if no server is attached."""
+
+    node: DeviceId
+    kind: int
+
+
+@attrs.frozen
 class Leaving:
     """This node goes offline now; after the effects are performed the link may be closed."""
 
@@ -125,6 +134,7 @@ AttachmentEvent = (
     | StatementsLearned
     | Signal
     | CannotReach
+    | Misconduct
     | Leaving
     | RosterLost
 )
@@ -261,6 +271,8 @@ class Attachment:
                 return self._if_online([SendSignal(to=to, body=body)])
             case CannotReach(node):
                 return self._if_online([Report(node=node)])
+            case Misconduct(node, kind):
+                return [SendFrame(ReportConduct(node=node, kind=kind))] if self.is_attached else []
             case Leaving():
                 effects = self._if_online([Detach()])
                 self._end()
@@ -326,7 +338,7 @@ class Attachment:
                 return self._refused(code, message, is_final=self._is_final(code))
             case UnknownFrame():
                 return []
-            case Attach() | Detach() | Report() | SendSignal():
+            case Attach() | Detach() | Report() | ReportConduct() | SendSignal():
                 return self._broken(f"{type(frame).__name__} is not for a node")
             case _:
                 assert_never(frame)

@@ -40,6 +40,8 @@ from poolnet.wire import pool_frames as frames
 GossipFrame = frames.Gossip | frames.GossipHave | frames.Graft | frames.Prune
 
 _MAX_HOPS = 255
+#: How soon it is told again that a peer brings what is not taken now.
+_DEFERRED_AGAIN_S = 1.0
 
 
 class Verdict(enum.Enum):
@@ -49,6 +51,8 @@ class Verdict(enum.Enum):
     ACCEPT = enum.auto()
     #: Ignored without blame: true once, but not any more, and whoever passed it on may not know yet.
     DROP = enum.auto()
+    #: Not taken now, without blame: its author has said too much. Comparing histories brings it, or another copy.
+    DEFER = enum.auto()
     #: Ignored, and whoever passed it on broke the protocol. It may still come, unspoiled, from others.
     REJECT = enum.auto()
 
@@ -58,9 +62,10 @@ class Verdict(enum.Enum):
 
 @attrs.frozen
 class LinkUp:
-    """A proven link to `peer`; replaces an earlier one."""
+    """A proven link to `peer`; replaces an earlier one. Not `is_eager`: it will not stay, and is no part of a tree."""
 
     peer: DeviceId
+    is_eager: bool = True
 
 
 @attrs.frozen
@@ -141,6 +146,17 @@ class Lookup:
 
 
 @attrs.frozen
+class Deferred:
+    """`peer` brings messages that are not taken because their authors say too much: compare histories with it later.
+
+    `msg_id` is the first of them; it is told once a second.
+    """
+
+    peer: DeviceId
+    msg_id: MsgId
+
+
+@attrs.frozen
 class Misbehaved:
     """`peer` sent a message that no honest node passes on. It was ignored, and may come again from others."""
 
@@ -149,7 +165,7 @@ class Misbehaved:
 
 
 GossipEvent = LinkUp | LinkDown | Received | Publish | Fetched | Found
-GossipEffect = SendFrame | Deliver | Lookup | Misbehaved
+GossipEffect = SendFrame | Deliver | Lookup | Deferred | Misbehaved
 
 
 @attrs.frozen
@@ -162,6 +178,7 @@ class GossipStatistics:
     delivered: int
     duplicates: int
     refused: int
+    deferred: int
     grafts: int
     prunes: int
     missing: int
@@ -173,6 +190,7 @@ class GossipStatistics:
 class _Peer:
     is_eager: bool = True
     pruned_at: float = float("-inf")
+    deferred_at: float = float("-inf")  # when that was told last
     to_announce: dict[MsgId, None] = attrs.Factory(dict)
 
 
@@ -186,6 +204,7 @@ class Gossip:
             if it is none.
         judge: decodes and verifies a message; called for each copy of a message until one is accepted or dropped. Must
             not raise.
+        judge_fetched: the same for what was asked for because the history lacks it; without it, `judge`.
     """
 
     def __init__(
@@ -193,16 +212,20 @@ class Gossip:
         rng: RandomSource,
         identify: Callable[[bytes], MsgId],
         judge: Callable[[MsgId, bytes], Verdict],
+        *,
+        judge_fetched: Callable[[MsgId, bytes], Verdict] | None = None,
     ) -> None:
         self._rng = rng
         self._identify = identify
         self._judge = judge
+        self._judge_fetched = judge_fetched or judge
         self._peers: dict[DeviceId, _Peer] = {}
         self._missing = MissingMessages()
         self._seen: OrderedDict[MsgId, None] = OrderedDict()  # the least recently met first
         self._cache: OrderedDict[MsgId, tuple[bytes, int]] = OrderedDict()  # message and its hops; the oldest first
         self._flush_at: float | None = None
-        self._published = self._delivered = self._duplicates = self._refused = self._grafts = self._prunes = 0
+        self._published = self._delivered = self._duplicates = self._refused = self._deferred = 0
+        self._grafts = self._prunes = 0
 
     def handle(self, event: GossipEvent, now: float) -> list[GossipEffect]:
         """Take note of an event and return what to do, in order."""
@@ -211,16 +234,16 @@ class Gossip:
                 return self._on_frame(peer, frame, now) if peer in self._peers else []
             case Publish(msg_id, message):
                 return self._on_publish(msg_id, message, now)
-            case LinkUp(peer):
+            case LinkUp(peer, is_eager):
                 self._drop_link(peer)
-                self._peers[peer] = _Peer()
+                self._peers[peer] = _Peer(is_eager=is_eager)
                 self._missing.link_up(peer)
                 return self._ask(now)
             case LinkDown(peer):
                 self._drop_link(peer)
                 return self._ask(now)
             case Fetched(peer, msg_id, message):
-                return self._on_fetched(peer, msg_id, message)
+                return self._on_fetched(peer, msg_id, message, now)
             case Found(peer, messages):
                 if peer not in self._peers:
                     return []
@@ -264,6 +287,7 @@ class Gossip:
             delivered=self._delivered,
             duplicates=self._duplicates,
             refused=self._refused,
+            deferred=self._deferred,
             grafts=self._grafts,
             prunes=self._prunes,
             missing=len(self._missing),
@@ -317,6 +341,9 @@ class Gossip:
                     self._missing.arrived(msg_id)
                     self._remember(msg_id)
                     effects = []
+                case Verdict.DEFER:
+                    self._missing.arrived(msg_id)
+                    effects = self._defer(peer, msg_id, now)
                 case Verdict.ACCEPT:
                     state.is_eager |= not was_asked  # it pushes to us, so we push to it
                     effects = self._on_new(peer, msg_id, frame, now)
@@ -330,8 +357,18 @@ class Gossip:
         effects: list[GossipEffect] = [Deliver(msg_id, frame.message, peer, frame.hops)]
         return effects + self._spread(msg_id, frame.message, frame.hops, knowing, now)
 
-    def _on_fetched(self, peer: DeviceId, msg_id: MsgId, message: bytes) -> list[GossipEffect]:
-        match self._judge(msg_id, message):
+    def _defer(self, peer: DeviceId, msg_id: MsgId, now: float) -> list[GossipEffect]:
+        """Count a message that was not taken; tell of the first of many, which cost next to nothing then."""
+        self._deferred += 1
+        state = self._peers.get(peer)
+        if state is not None:
+            if now < state.deferred_at + _DEFERRED_AGAIN_S:
+                return []
+            state.deferred_at = now
+        return [Deferred(peer, msg_id)]
+
+    def _on_fetched(self, peer: DeviceId, msg_id: MsgId, message: bytes, now: float) -> list[GossipEffect]:
+        match self._judge_fetched(msg_id, message):
             case Verdict.REJECT:
                 self._refused += 1
                 return [Misbehaved(peer, "a message that is not acceptable")]
@@ -339,6 +376,8 @@ class Gossip:
                 self._refused += 1
                 self.mark_seen([msg_id])
                 return []
+            case Verdict.DEFER:
+                return self._defer(peer, msg_id, now)
             case Verdict.ACCEPT:
                 self._delivered += 1
                 self.mark_seen([msg_id])

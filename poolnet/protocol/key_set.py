@@ -91,7 +91,10 @@ def separator(below: MessageKey, above: MessageKey) -> Bound:
 @attrs.define
 class _Block:
     keys: list[MessageKey]
-    summary: Summary
+    total: int  # of the ids, not reduced yet: a key more or less changes nothing else
+
+    def summary(self) -> Summary:
+        return Summary(len(self.keys), self.total % _MODULUS)
 
 
 class MemoryKeys:
@@ -114,7 +117,7 @@ class MemoryKeys:
         if place < len(block.keys) and block.keys[place] == key:
             return False
         block.keys.insert(place, key)
-        block.summary += summary_of([key[1]])
+        block.total += int.from_bytes(key[1], "big")
         if len(block.keys) > _BLOCK_SIZE:
             half = len(block.keys) // 2
             self._blocks[index : index + 1] = [_make_block(block.keys[:half]), _make_block(block.keys[half:])]
@@ -133,7 +136,7 @@ class MemoryKeys:
         index, place = self._place(key)
         block = self._blocks[index]
         del block.keys[place]
-        block.summary -= summary_of([key[1]])
+        block.total -= int.from_bytes(key[1], "big")
         if block.keys:
             self._firsts[index] = block.keys[0]
         else:
@@ -157,7 +160,7 @@ class MemoryKeys:
             return summary_of(ids_of(self._blocks[first].keys[start:stop]))
         result = summary_of(ids_of(self._blocks[first].keys[start:]))
         for block in self._blocks[first + 1 : last]:
-            result += block.summary
+            result += block.summary()
         return result + summary_of(ids_of(self._blocks[last].keys[:stop])) if stop else result
 
     def keys(self, lower: Bound, upper: Bound, limit: int) -> list[MessageKey]:
@@ -227,7 +230,7 @@ class MemoryKeys:
 
 
 def _make_block(keys: list[MessageKey]) -> _Block:
-    return _Block(keys, summary_of(ids_of(keys)))
+    return _Block(keys, summary_of(ids_of(keys)).total)
 
 
 def _gap_s(earlier: Hlc, later: Hlc) -> float:

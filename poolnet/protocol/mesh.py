@@ -1,6 +1,6 @@
 """Which links a node keeps: its ring neighbours, whoever replaces the lost ones, and a few direct ones.
 
-The machine reads the pool's `Roster` and says what to dial and what to close. Four rules make it heal without a server
+The machine reads the pool's `Roster` and says what to dial and what to close. Some rules make it heal without a server
 and without flapping:
 
 - A peer that could not be dialled `GONE_AFTER_DIALS` times counts as gone; the next node on that ring is linked
@@ -9,6 +9,10 @@ and without flapping:
 - Only the side that dialled a link closes it when it is no longer needed, after `LINK_GRACE_S`: the other side may
   need it for a reason that we cannot see (a peer that only it cannot reach). What others dialled is kept as a guest
   until there are too many links, or until the peer leaves the roster.
+- Where a pool is larger than a full mesh, one more link goes to a member drawn at random, the *acquaintance*, another
+  one every `ACQUAINTANCE_S`. Who has drawn only liars for neighbours, on rings that nobody changes, is not left with
+  them. Where there is no room a guest makes some, at most one in `GUEST_STAY_S`.
+- A peer that is to be shunned counts as gone for as long, and its own dials are refused.
 - A node that is not in the roster itself (it has just come, or the server forgot it) changes nothing.
 
 Who may be in the pool at all is not decided here (identity/membership.py).
@@ -22,12 +26,14 @@ from poolnet.ids import DeviceId
 from poolnet.limits import (
     GLARE_WAIT_S,
     GONE_AFTER_DIALS,
+    GUEST_STAY_S,
     LINK_GRACE_S,
     MAX_BACKOFF_S,
     MAX_RING_LINKS,
     MAX_TEMPORARY_LINKS,
     MIN_BACKOFF_S,
 )
+from poolnet.protocol.acquaintance import Acquaintance
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.rings import Roster
 
@@ -38,6 +44,7 @@ _STABLE_S = 5.0
 NOT_A_NEIGHBOUR = "no longer a neighbour"
 LEFT_ROSTER = "left the roster"
 TOO_MANY_LINKS = "too many links"
+SHUNNED = "it broke the rules too often"
 
 
 # --- events -----------------------------------------------------------------------------------------------------
@@ -86,6 +93,14 @@ class DropDirect:
     peer: DeviceId
 
 
+@attrs.frozen
+class Shun:
+    """Have no link to `peer` until then, whatever else is wanted."""
+
+    peer: DeviceId
+    until: float
+
+
 # --- effects ----------------------------------------------------------------------------------------------------
 
 
@@ -111,7 +126,7 @@ class Unreachable:
     peer: DeviceId
 
 
-MeshEvent = RosterChanged | LinkUp | LinkDown | DialFailed | WantDirect | DropDirect
+MeshEvent = RosterChanged | LinkUp | LinkDown | DialFailed | WantDirect | DropDirect | Shun
 MeshEffect = Dial | CloseLink | Unreachable
 
 
@@ -152,22 +167,26 @@ class Mesh:
     Args:
         node: this node.
         roster: the pool's roster, changed by its owner, who then tells `RosterChanged`.
-        rng: for the jitter of the back-off.
+        rng: for the jitter of the back-off, and to draw the acquaintance.
+        has_acquaintance: whether it draws one.
     """
 
-    def __init__(self, node: DeviceId, roster: Roster, rng: RandomSource) -> None:
+    def __init__(self, node: DeviceId, roster: Roster, rng: RandomSource, *, has_acquaintance: bool = True) -> None:
         self.node = node
         self._roster = roster
         self._rng = rng
         self._links: dict[DeviceId, _Link] = {}
         self._attempts: dict[DeviceId, _Attempts] = {}
         self._direct: dict[DeviceId, None] = {}
+        self._shunned: dict[DeviceId, float] = {}
         self._wanted: frozenset[DeviceId] = frozenset()
+        self._acquaintance = Acquaintance(node, roster, rng) if has_acquaintance else None
+        self._now = float("-inf")
         self._dials = self._failed_dials = self._closed = 0
 
     @property
     def wanted(self) -> frozenset[DeviceId]:
-        """The peers that should be linked now: neighbours, replacements of gone ones, direct ones."""
+        """The peers that should be linked now: neighbours, replacements of gone ones, direct ones, the acquaintance."""
         return self._wanted
 
     @property
@@ -180,11 +199,29 @@ class Mesh:
         """The peers that cannot be dialled at the moment and are replaced."""
         return frozenset(peer for peer, tries in self._attempts.items() if tries.failed_dials >= GONE_AFTER_DIALS)
 
+    @property
+    def shunned(self) -> frozenset[DeviceId]:
+        """The peers that no link is wanted to at the moment."""
+        return frozenset(self._shunned)
+
+    def is_steady(self, peer: DeviceId) -> bool:
+        """Return whether a link is meant to stay: to a neighbour, a direct one, or to who is not in the roster yet."""
+        if self._acquaintance is not None and peer == self._acquaintance.peer:
+            return False
+        return peer in self._wanted or peer not in self._roster
+
     def may_accept(self, peer: DeviceId) -> bool:
-        """Return whether an incoming link of a member is welcome: from neighbours always, else while there is room."""
+        """Return whether an incoming link of a member is welcome: from neighbours always, else while there is room.
+
+        From one that is shunned never. Room is made if nobody came lately.
+        """
+        if peer in self._shunned:
+            return False
         if len(self._links) < MAX_LINKS or peer in self._links or peer in self._wanted:
             return True
-        return peer in self._roster.neighbours(self.node)
+        guests = [link.up_at for known, link in self._links.items() if known not in self._wanted]
+        has_turn = bool(guests) and max(guests) + GUEST_STAY_S <= self._now
+        return has_turn or peer in self._roster.neighbours(self.node)
 
     def handle(self, event: MeshEvent, now: float) -> list[MeshEffect]:
         """Take note of an event and return what to do."""
@@ -207,6 +244,8 @@ class Mesh:
                     self._attempts.setdefault(peer, _Attempts(now))  # only this side knows, so it does not wait
             case DropDirect(peer):
                 self._direct.pop(peer, None)
+            case Shun(peer, until):
+                self._shunned[peer] = until
             case _:
                 assert_never(event)
         return effects + self._settle(now)
@@ -214,6 +253,9 @@ class Mesh:
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do, or None."""
         times = [self._attempts[peer].dial_at for peer in self._to_dial()]
+        times += self._shunned.values()
+        if self._acquaintance is not None and self._acquaintance.draw_at is not None:
+            times.append(self._acquaintance.draw_at)
         times += [link.close_at for link in self._links.values() if link.close_at is not None and not link.is_closing]
         return min(times, default=None)
 
@@ -256,6 +298,8 @@ class Mesh:
         tries.failures += 1
         tries.failed_dials += 1
         tries.dial_at = now + self._backoff_s(tries.failures)
+        if self._acquaintance is not None:
+            self._acquaintance.lost(peer, now)
         if tries.failed_dials == GONE_AFTER_DIALS and peer in self._roster:
             effects.append(Unreachable(peer))
 
@@ -263,18 +307,31 @@ class Mesh:
 
     def _settle(self, now: float) -> list[MeshEffect]:
         """Bring links in line with what is wanted."""
+        self._now = now
+        for peer in [peer for peer, until in self._shunned.items() if until <= now]:
+            del self._shunned[peer]
+            self._give_fresh_chance(peer, now)
         self._update_wanted(now)
         effects = self._dial_due(now)
         effects += self._close_due(now)
         return effects + self._evict_guests()
 
     def _update_wanted(self, now: float) -> None:
-        neighbours = self._roster.neighbours(self.node, without=self.gone)
-        self._wanted = neighbours.union(self._direct)
+        neighbours = self._roster.neighbours(self.node, without=self.gone | self._shunned.keys())
+        self._wanted = neighbours.union(self._direct) - self._shunned.keys()
+        self._want_acquaintance(now)
         for peer in sorted(self._wanted - self._attempts.keys()):
             self._attempts[peer] = _Attempts(self._first_dial_at(peer, now))
         for peer in [peer for peer, tries in self._attempts.items() if not self._is_relevant(peer, tries)]:
             del self._attempts[peer]
+
+    def _want_acquaintance(self, now: float) -> None:
+        if self._acquaintance is None:
+            return
+        self._acquaintance.update(lambda: self._wanted | self._links.keys() | self.gone | self._shunned.keys(), now)
+        peer = self._acquaintance.peer
+        if peer is not None and peer not in self._shunned and len(self._wanted) < MAX_LINKS:
+            self._wanted |= {peer}
 
     def _is_relevant(self, peer: DeviceId, tries: _Attempts) -> bool:
         is_gone = tries.failed_dials >= GONE_AFTER_DIALS and peer in self._roster
@@ -292,7 +349,7 @@ class Mesh:
 
     def _to_dial(self) -> list[DeviceId]:
         """Return the peers to be dialled when their time comes: wanted ones, and gone ones that would be wanted."""
-        gone = self.gone
+        gone = self.gone - self._shunned.keys()
         return [
             peer
             for peer, tries in sorted(self._attempts.items())
@@ -302,7 +359,7 @@ class Mesh:
         ]
 
     def _would_be_neighbour(self, peer: DeviceId, gone: frozenset[DeviceId]) -> bool:
-        return peer in self._roster.neighbours(self.node, without=gone - {peer})
+        return peer in self._roster.neighbours(self.node, without=(gone | self._shunned.keys()) - {peer})
 
     def _close_due(self, now: float) -> list[MeshEffect]:
         effects: list[MeshEffect] = []
@@ -310,6 +367,9 @@ class Mesh:
         for peer, link in sorted(self._links.items()):
             link.in_roster = link.in_roster or peer in self._roster
             has_left = link.in_roster and peer not in self._roster
+            if peer in self._shunned and not link.is_closing:
+                effects.append(self._close(peer, SHUNNED))
+                continue
             if not is_here or peer in self._wanted or not (link.is_dialler or has_left):
                 link.close_at = None
             elif link.close_at is None:

@@ -9,6 +9,7 @@ Memory is bounded: a message counts against the link that announced it first, at
 
 from collections.abc import Collection, Iterable
 from heapq import heappop, heappush
+from itertools import islice
 
 import attrs
 
@@ -35,6 +36,7 @@ class _Peer:
     asked: dict[MsgId, float] = attrs.Factory(dict)  # not answered yet, and when each was asked
     answered_at: float = float("-inf")
     owned: int = 0  # messages that count against this link
+    ready: dict[MsgId, None] = attrs.Factory(dict)  # to be asked for, of it or another, once there is room in a window
 
 
 @attrs.define
@@ -51,7 +53,6 @@ class MissingMessages:
         self.ignored = 0
         self._peers: dict[DeviceId, _Peer] = {}
         self._missing: dict[MsgId, _Missing] = {}
-        self._ready: dict[MsgId, None] = {}  # to be asked for as soon as a peer has room in its window
         self._timers: list[tuple[float, int, MsgId, DeviceId | None]] = []  # no peer: not asked of anyone yet
         self._timer_count = 0
 
@@ -67,8 +68,8 @@ class MissingMessages:
                 continue
             if not missing.tries or (missing.owner == peer and not self._find_owner(missing)):
                 self._forget(msg_id)
-            elif msg_id in gone.asked:
-                self._ready[msg_id] = None
+            elif msg_id in gone.asked or msg_id in gone.ready:
+                self._make_ready(msg_id)
 
     def announced(self, peer: DeviceId, ids: Iterable[MsgId], now: float) -> None:
         """Take note that `peer` has messages that are not here."""
@@ -76,6 +77,8 @@ class MissingMessages:
         for msg_id in ids:
             missing = self._missing.get(msg_id)
             if missing is not None:
+                if any(msg_id in self._peers[known].ready for known in missing.tries):
+                    state.ready[msg_id] = None
                 missing.tries.setdefault(peer, 0)
             elif state.owned < MAX_MISSING_PER_LINK:
                 state.owned += 1
@@ -105,11 +108,13 @@ class MissingMessages:
         missing = self._missing.get(msg_id)
         if missing is not None and peer in missing.tries:
             missing.tries[peer] = GRAFT_TRIES
-            self._ready[msg_id] = None
+            self._peers[peer].ready.pop(msg_id, None)
+            self._make_ready(msg_id)
 
     def has_room(self, peer: DeviceId) -> bool:
         """Return whether something waits to be asked for and half of this peer's window is free again."""
-        return bool(self._ready) and 2 * len(self._peers[peer].asked) <= GRAFT_WINDOW
+        state = self._peers[peer]
+        return bool(state.ready) and 2 * len(state.asked) <= GRAFT_WINDOW
 
     def next_deadline(self) -> float | None:
         """Return when `to_ask` should be called next, or None."""
@@ -123,19 +128,12 @@ class MissingMessages:
             _, _, msg_id, peer = heappop(self._timers)
             self._on_timer(msg_id, peer, now)
         asks: dict[DeviceId, list[MsgId]] = {}
-        full = {peer for peer, state in self._peers.items() if len(state.asked) >= GRAFT_WINDOW}
-        for msg_id in list(self._ready):
-            if len(full) == len(self._peers):
-                break
-            if self._missing[msg_id].tries.keys() <= full:
-                continue  # looked at quickly: of a peer that announces a lot and sends nothing there are thousands
-            chosen = self._choose(msg_id)
-            if chosen is None:
-                continue
-            asks.setdefault(chosen, []).append(msg_id)
-            self._asked(chosen, msg_id, now)
-            if len(self._peers[chosen].asked) >= GRAFT_WINDOW:
-                full.add(chosen)
+        for state in self._peers.values():
+            while state.ready and (room := GRAFT_WINDOW - len(state.asked)) > 0:
+                for msg_id in list(islice(state.ready, room)):
+                    chosen = self._choose(msg_id)
+                    asks.setdefault(chosen, []).append(msg_id)
+                    self._asked(chosen, msg_id, now)
         return [Ask(peer, tuple(ids)) for peer, ids in asks.items()]
 
     def __len__(self) -> int:
@@ -153,7 +151,7 @@ class MissingMessages:
                 return
             del state.asked[msg_id]
         if msg_id in self._missing:
-            self._ready[msg_id] = None
+            self._make_ready(msg_id)
 
     def _is_live(self, msg_id: MsgId, peer: DeviceId | None) -> bool:
         if peer is None:
@@ -161,20 +159,26 @@ class MissingMessages:
         state = self._peers.get(peer)
         return state is not None and msg_id in state.asked
 
-    def _choose(self, msg_id: MsgId) -> DeviceId | None:
-        """Return the announcer asked least that has room in its window, or None for now; gives up if all were tried."""
-        tries = self._missing[msg_id].tries
-        left = [peer for peer, count in tries.items() if count < GRAFT_TRIES]
+    def _make_ready(self, msg_id: MsgId) -> None:
+        """Have a message asked for by those who announced it; give it up if all were tried."""
+        left = [peer for peer, count in self._missing[msg_id].tries.items() if count < GRAFT_TRIES]
+        for peer in left:
+            self._peers[peer].ready[msg_id] = None
         if not left:
             self.given_up += 1
             self._forget(msg_id)
-            return None
-        free = [peer for peer in left if len(self._peers[peer].asked) < GRAFT_WINDOW]
-        return min(free, key=tries.__getitem__, default=None)
+
+    def _choose(self, msg_id: MsgId) -> DeviceId:
+        """Return, of those who announced a message and have room in their windows, the one asked least for it."""
+        tries = self._missing[msg_id].tries
+        ready = [peer for peer in tries if msg_id in self._peers[peer].ready]
+        return min((peer for peer in ready if len(self._peers[peer].asked) < GRAFT_WINDOW), key=tries.__getitem__)
 
     def _asked(self, peer: DeviceId, msg_id: MsgId, now: float) -> None:
-        del self._ready[msg_id]
-        self._missing[msg_id].tries[peer] += 1
+        tries = self._missing[msg_id].tries
+        for known in tries:
+            self._peers[known].ready.pop(msg_id, None)
+        tries[peer] += 1
         self._peers[peer].asked[msg_id] = now
         self._set_timer(now + GRAFT_RETRY_S, msg_id, peer)
 
@@ -188,7 +192,8 @@ class MissingMessages:
 
     def _forget(self, msg_id: MsgId) -> None:
         missing = self._missing.pop(msg_id)
-        self._ready.pop(msg_id, None)
+        for peer in missing.tries:
+            self._peers[peer].ready.pop(msg_id, None)
         owner = self._peers.get(missing.owner)
         if owner is not None:
             owner.owned -= 1

@@ -123,7 +123,12 @@ class Roster:
             return frozenset(other for other in self._places if other != node and other not in without)
         found: set[DeviceId] = set()
         for ring, place in zip(self._rings, places, strict=True):
-            found.update(_nearest(ring, (place, node), without))
+            index = bisect_left(ring, (place, node))
+            if without:
+                found.update(_nearest(ring, index, without))
+            else:
+                found.add(ring[index - 1][1])
+                found.add(ring[index + 1 - len(ring)][1])
         return frozenset(found)
 
     def _remove(self, node: DeviceId) -> None:
@@ -140,9 +145,8 @@ class Roster:
         return len(self._places)
 
 
-def _nearest(ring: _Ring, spot: tuple[int, DeviceId], without: Set[DeviceId]) -> Iterable[DeviceId]:
-    """Yield the first node before and the first after `spot` that is not in `without`, going round the ring."""
-    index = bisect_left(ring, spot)
+def _nearest(ring: _Ring, index: int, without: Set[DeviceId]) -> Iterable[DeviceId]:
+    """Yield the first node before and the first after `index` that is not in `without`, going round the ring."""
     for step in (-1, 1):
         for distance in range(1, len(ring)):
             node = ring[(index + step * distance) % len(ring)][1]

@@ -40,6 +40,7 @@ from poolnet.protocol.swarm_events import (
     PieceSent,
     PieceStored,
     Prioritise,
+    PromiseBroken,
     Received,
     RelayBegan,
     RelayEnded,
@@ -49,6 +50,7 @@ from poolnet.protocol.swarm_events import (
     SendFrame,
     SendPiece,
     Serve,
+    SetCredit,
     SizeDoubted,
     SourcesChanged,
     StopServing,
@@ -79,6 +81,7 @@ __all__ = [
     "PieceSent",
     "PieceStored",
     "Prioritise",
+    "PromiseBroken",
     "Received",
     "RelayBegan",
     "RelayEnded",
@@ -88,6 +91,7 @@ __all__ = [
     "SendFrame",
     "SendPiece",
     "Serve",
+    "SetCredit",
     "SizeDoubted",
     "SourcesChanged",
     "StopServing",
@@ -157,6 +161,8 @@ class Swarm:
             case PieceDropped(file_id, piece):
                 self._desk.dropped(file_id, piece, now)
                 self._requester.drop(file_id, piece, now)
+            case SetCredit(peer, pieces):
+                self._requester.set_credit(peer, pieces)
             case LinkUp(peer):
                 self._link_up(peer, now)
             case LinkDown(peer):

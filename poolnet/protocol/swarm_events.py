@@ -6,6 +6,7 @@
 import attrs
 
 from poolnet.ids import DeviceId, FileId
+from poolnet.protocol.conduct import Kind
 from poolnet.ranges import Ranges
 from poolnet.wire.swarm_frames import Have, Interest, Promise, Relay, Unwant, Want, Withdraw
 
@@ -168,11 +169,28 @@ class PieceSent:
     piece: int
 
 
+@attrs.frozen
+class SetCredit:
+    """Ask `peer` for at most so many pieces at a time, as long as this link lasts."""
+
+    peer: DeviceId
+    pieces: int
+
+
 #: What this device is to serve and to fetch.
 FileEvent = Serve | StopServing | Download | CancelDownload | Select | Prioritise | Follow | StreamEnded | Route
 
 SwarmEvent = (
-    LinkUp | LinkDown | Received | FileEvent | PieceArrived | PieceStored | PieceRejected | PieceDropped | PieceSent
+    LinkUp
+    | LinkDown
+    | Received
+    | FileEvent
+    | PieceArrived
+    | PieceStored
+    | PieceRejected
+    | PieceDropped
+    | PieceSent
+    | SetCredit
 )
 
 # --- effects ----------------------------------------------------------------------------------------------------
@@ -220,6 +238,14 @@ class Misbehaved:
 
     peer: DeviceId
     reason: str
+    kind: Kind = Kind.PROTOCOL
+
+
+@attrs.frozen
+class PromiseBroken:
+    """Nothing came for a while of what the peer promised out of what it has. It may be slow, or not mean it."""
+
+    peer: DeviceId
 
 
 @attrs.frozen
@@ -285,6 +311,7 @@ SwarmEffect = (
     | CancelSend
     | Completed
     | Misbehaved
+    | PromiseBroken
     | SizeDoubted
     | SourcesChanged
     | StreamGrew

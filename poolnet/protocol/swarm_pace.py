@@ -59,6 +59,7 @@ class Pace:
         "has_fallen",
         "is_slow",
         "is_stalled",
+        "limit",
         "patience_s",
         "progress_at",
         "promised_count",
@@ -69,6 +70,8 @@ class Pace:
 
     def __init__(self) -> None:
         self.window = INITIAL_WANT_WINDOW
+        #: The most that the window grows to.
+        self.limit = MAX_WANT_WINDOW
         #: Pieces a second while busy; None until measured, 0 after a stall.
         self.rate: float | None = None
         self.promised_count = 0
@@ -158,6 +161,12 @@ class Pace:
         """Note that a piece, which the other side had to fetch, came after `delay_s`; before it came like any other."""
         self._relay_s = min(delay_s, _RELAY_FORGETTING * self._relay_s) if self._relay_s else delay_s
 
+    def set_limit(self, pieces: int) -> None:
+        """Ask for at most so many pieces at a time from now on, but not for less than `MIN_WANT_WINDOW`."""
+        self.limit = max(MIN_WANT_WINDOW, pieces)
+        self.window = min(self.window, self.limit)
+        self._refill = min(self._refill, self.window)
+
     def stall_at(self) -> float | None:
         """Return when the link has stalled unless something arrives; None if nothing is due."""
         return self.progress_at + self.patience_s if self.outstanding else None
@@ -186,7 +195,7 @@ class Pace:
         turn_s = self._delay_s + self._relay_s + _SLACK_S
         window = round(self.rate * turn_s)
         self.is_slow = window <= 1 and self.rate * (turn_s - _SLACK_S) < _SHORT_TURN
-        self.window = max(MIN_WANT_WINDOW, min(MAX_WANT_WINDOW, window))
+        self.window = max(MIN_WANT_WINDOW, min(self.limit, window))
         # One turn before the link would run dry, and half of the slack.
         self._refill = max(1, int(self.window * _SLACK_S / 2 / turn_s))
         return True

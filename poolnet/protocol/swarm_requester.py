@@ -10,10 +10,12 @@ from collections.abc import Collection, Iterable
 
 from poolnet.ids import DeviceId, FileId
 from poolnet.limits import END_GAME_PIECES
+from poolnet.protocol.conduct import Kind
 from poolnet.protocol.swarm_download import FileDownload
 from poolnet.protocol.swarm_events import (
     Completed,
     Misbehaved,
+    PromiseBroken,
     SendFrame,
     SizeDoubted,
     SourcesChanged,
@@ -113,6 +115,11 @@ class Requester:
             return
         for file_id, source in link.sources.items():
             self._remove_source(self._downloads[file_id], source, now)
+
+    def set_credit(self, peer: DeviceId, pieces: int) -> None:
+        """Ask a peer for at most so many pieces at a time."""
+        if (link := self._links.get(peer)) is not None:
+            link.pace.set_limit(pieces)
 
     def add(self, download: FileDownload) -> None:
         """Ask everyone for a file from now on."""
@@ -357,7 +364,7 @@ class Requester:
             download.reopen(piece)
         if link is not None:
             if piece != 0:
-                self._effects.append(Misbehaved(peer, "sent a piece of a file with a wrong hash"))
+                self._effects.append(Misbehaved(peer, "sent a piece of a file with a wrong hash", Kind.BAD_CHUNK))
             if download is not None:
                 self._ban(link, download, now)
         if download is not None:
@@ -385,8 +392,9 @@ class Requester:
     # --- asking -------------------------------------------------------------------------------------------------
 
     def _ask_all(self, download: FileDownload, now: float) -> None:
+        """Ask all who have room: first who did not break its last promise, then who has least to do."""
         links = [self._links[peer] for peer in download.sources if self._links[peer].pace.room(self._batch)]
-        for link in sorted(links, key=lambda link: link.pace.outstanding / link.pace.window):
+        for link in sorted(links, key=lambda link: (link.pace.is_stalled, link.pace.outstanding / link.pace.window)):
             self._ask(link, now)
 
     def _ask(self, link: _Link, now: float) -> None:
@@ -481,6 +489,8 @@ class Requester:
         """Give up what a silent peer has promised. If it comes all the same before another's, it is welcome."""
         link.pace.stall(now)
         link.wake(link.pace.resting_until)
+        if any(source.promised.keys() - source.relayed.keys() for source in link.sources.values()):
+            self._effects.append(PromiseBroken(link.peer))
         for file_id, source in link.sources.items():
             download = self._downloads[file_id]
             download.uncount(source)

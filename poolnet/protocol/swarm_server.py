@@ -15,6 +15,7 @@ from typing import Protocol
 
 from poolnet.ids import DeviceId, FileId
 from poolnet.limits import HAVE_INTERVAL_S, MAX_INTERESTS_PER_LINK, MAX_RANGES_PER_FRAME, MAX_WANT_WINDOW
+from poolnet.protocol.conduct import Kind
 from poolnet.protocol.hash_tree import shape_of
 from poolnet.protocol.piece_runs import CountedRanges, Run, rotated, within, without
 from poolnet.protocol.swarm_events import CancelSend, Misbehaved, SendFrame, SendPiece, SwarmEffect
@@ -240,7 +241,7 @@ class PieceServer:
         if file_id in receiver.interests:
             return
         if len(receiver.interests) >= MAX_INTERESTS_PER_LINK:
-            self._effects.append(Misbehaved(peer, f"interest in more than {MAX_INTERESTS_PER_LINK} files"))
+            self._effects.append(Misbehaved(peer, f"interest in more than {MAX_INTERESTS_PER_LINK} files", Kind.FLOOD))
             return
         receiver.interests.add(file_id)
         self._interested.setdefault(file_id, {})[peer] = None

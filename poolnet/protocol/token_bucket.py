@@ -34,6 +34,16 @@ class TokenBucket:
         self._tokens -= 1
         return True
 
+    def has_some(self, now: float) -> bool:
+        """Return whether there is a token."""
+        self._refill(now)
+        return self._tokens >= 1
+
+    def spend(self, tokens: float, now: float) -> None:
+        """Take tokens; those that there are not have to be gained first, before there are any again."""
+        self._refill(now)
+        self._tokens -= tokens
+
     def is_full(self, now: float) -> bool:
         """Return whether the bucket is as if it had never been used."""
         self._refill(now)

@@ -5,7 +5,6 @@ can judge is time: a Join that arrives after its invite has expired is refused w
 a newcomer brings are held to the server's clock; those that members pass on have been seen in time by somebody.
 """
 
-import ipaddress
 from collections.abc import Iterable
 
 import attrs
@@ -27,6 +26,7 @@ _SENTENCES = {
     "invite_expired": "the invite has expired; ask for a new one",
     "invite_used_up": "the invite has been used as often as it allows; ask for a new one",
     "too_many": "too many connections or requests from this address; try again later",
+    "misbehaved": "most neighbours of this device say that it breaks the rules of the protocol; try again later",
     "busy": "the server cannot take this on at the moment; try again later",
     "timeout": "nothing that could be judged was shown in time",
 }
@@ -79,14 +79,3 @@ def _objection(membership: Membership, statement: Statement, unix_ms: int) -> st
             return None
         case _:
             return None if membership.is_member(statement.author) else "not_a_member"
-
-
-def network_of(host: str) -> str:
-    """Return what limits on an address apply to: an IPv4 address, or the /64 of an IPv6 address."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if address.version == 4:
-        return str(address)
-    return str(ipaddress.ip_network((address, 64), strict=False))

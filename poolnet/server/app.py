@@ -23,7 +23,13 @@ from poolnet.errors import Refused as RefusedError
 from poolnet.identity.invite_link import ServerAddress
 from poolnet.identity.keys import DeviceKey
 from poolnet.ids import PoolId, short_id
-from poolnet.limits import CLOCK_CHECK_INTERVAL_S, CLOSE_TIMEOUT_S, DEFAULT_SERVER_PORT, MAX_CLIENT_BACKLOG
+from poolnet.limits import (
+    CLIENT_STALL_S,
+    CLOCK_CHECK_INTERVAL_S,
+    CLOSE_TIMEOUT_S,
+    DEFAULT_SERVER_PORT,
+    MAX_CLIENT_BACKLOG,
+)
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from poolnet.net.link import Link
 from poolnet.net.udp import OpenSocket, open_udp_socket
@@ -82,11 +88,16 @@ class _Session:
         self.outbox.close()
 
     async def write(self) -> None:
-        """Send what comes into the outbox until that is closed, then close the link."""
+        """Send what comes into the outbox until that is closed, then close the link.
+
+        Raises:
+            trio.TooSlowError: the client took nothing for `CLIENT_STALL_S`.
+        """
         with self._patience:
             try:
                 async for frame in self._queue:
-                    await self.link.send_frame(frame)
+                    with trio.fail_after(CLIENT_STALL_S):
+                        await self.link.send_frame(frame)
             except LinkClosed:
                 return
         code, reason = self._goodbye
@@ -135,11 +146,22 @@ class SyncServer:
         client = ClientId(next(self._numbers))
         session = self._sessions[client] = _Session(link)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.write)
+            nursery.start_soon(self._write, session)
             await self._read(client, link)
             session.outbox.close()
         del self._sessions[client]
         await self._feed(ClientGone(client=client))
+
+    async def _write(self, session: _Session) -> None:
+        try:
+            await session.write()
+        except trio.TooSlowError:
+            self._end_too_slow(session)
+
+    def _end_too_slow(self, session: _Session) -> None:
+        self._too_slow += 1
+        log.warning("device %s is too slow; its link is closed", short_id(session.link.peer))
+        session.link.close_now(code="too_slow", reason="too much was waiting to be sent")
 
     async def _read(self, client: ClientId, link: Link) -> None:
         host, port = link.remote_address
@@ -216,9 +238,7 @@ class SyncServer:
         try:
             session.outbox.send_nowait(frame)
         except trio.WouldBlock:
-            self._too_slow += 1
-            log.warning("device %s is too slow; its link is closed", short_id(session.link.peer))
-            session.link.close_now(code="too_slow", reason="too much was waiting to be sent")
+            self._end_too_slow(session)
         except trio.ClosedResourceError:
             return
         self._peak_backlog = max(self._peak_backlog, session.outbox.statistics().current_buffer_used)
@@ -226,6 +246,8 @@ class SyncServer:
     def _close(self, client: ClientId, code: str, reason: str) -> None:
         session = self._sessions.get(client)
         if session is not None:
+            if code == "misbehaved":
+                log.info("device %s is out for a while: %s", short_id(session.link.peer), reason)
             session.close(code, reason)
 
 

@@ -1,4 +1,8 @@
-"""The clients of a server: links from one device for one pool each, and how many an address has. Pure."""
+"""The clients of a server: links from one device for one pool each, and how many an address has. Pure.
+
+Anybody may become a client. So those that are not attached have places that are shared by networks, and those of them
+that bring a new pool, of which there is much to be kept before it can be judged, have fewer.
+"""
 
 from collections import Counter
 
@@ -6,7 +10,14 @@ import attrs
 
 from poolnet.identity.statements import Statement
 from poolnet.ids import DeviceId, PoolId, StatementId
-from poolnet.server.admission import network_of
+from poolnet.limits import (
+    MAX_FOUNDING_CLIENTS,
+    MAX_FOUNDING_PER_NETWORK,
+    MAX_UNATTACHED_CLIENTS,
+    MAX_UNATTACHED_PER_NETWORK,
+    UNATTACHED_GRACE_S,
+)
+from poolnet.protocol.fair_slots import FairSlots, network_of
 from poolnet.server.hosted_pool import HostedPool
 from poolnet.server.wanted import ClientId
 from poolnet.wire.sync_frames import Address
@@ -37,11 +48,22 @@ class Client:
 
 
 class Clients:
-    """All clients, by id."""
+    """All clients, by id.
+
+    Attributes:
+        unattached: the places of those that are not attached; whoever adds a client takes one.
+        founders: ... and of those of them that bring a new pool.
+    """
 
     def __init__(self) -> None:
         self._clients: dict[ClientId, Client] = {}
         self._connections: Counter[str] = Counter()
+        self.unattached: FairSlots[ClientId] = FairSlots(
+            slots=MAX_UNATTACHED_CLIENTS, per_network=MAX_UNATTACHED_PER_NETWORK, grace_s=UNATTACHED_GRACE_S
+        )
+        self.founders: FairSlots[ClientId] = FairSlots(
+            slots=MAX_FOUNDING_CLIENTS, per_network=MAX_FOUNDING_PER_NETWORK, grace_s=UNATTACHED_GRACE_S
+        )
 
     def add(self, client: Client) -> int:
         """Add a client; return how many its network has with it."""
@@ -56,11 +78,17 @@ class Clients:
     def remove(self, client_id: ClientId) -> Client | None:
         """Forget a client and return it; None if it was forgotten before."""
         client = self._clients.pop(client_id, None)
+        self.attached(client_id)
         if client is not None:
             self._connections[client.network] -= 1
             if not self._connections[client.network]:
                 del self._connections[client.network]
         return client
+
+    def attached(self, client_id: ClientId) -> None:
+        """Take back the places that a client had while it was not attached."""
+        self.unattached.release(client_id)
+        self.founders.release(client_id)
 
     def of_pool(self, pool_id: PoolId) -> list[Client]:
         """Return the clients for one pool, attached or not."""

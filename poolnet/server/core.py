@@ -27,6 +27,8 @@ from poolnet.limits import (
     ATTACH_BURST,
     ATTACH_RATE,
     ATTACH_TIMEOUT_S,
+    COMPLAINT_BURST,
+    COMPLAINT_RATE,
     CREATE_BURST,
     CREATE_RATE,
     MAX_CONNECTIONS_PER_ADDRESS,
@@ -46,10 +48,12 @@ from poolnet.limits import (
     SIGNAL_RATE,
     UNLOAD_AFTER_S,
 )
+from poolnet.protocol.fair_slots import FairSlots
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.token_bucket import RateLimit
 from poolnet.server.admission import admit_shown, refusal
 from poolnet.server.clients import Client, Clients
+from poolnet.server.complaints import Verdict
 from poolnet.server.events import (
     ClientConnected,
     ClientFrame,
@@ -66,18 +70,24 @@ from poolnet.server.hosted_pool import HostedPool
 from poolnet.server.wanted import ClientId
 from poolnet.wire.framing import UnknownFrame
 from poolnet.wire.pool_frames import StatementIds, Statements
-from poolnet.wire.sync_frames import Attach, Detach, Report, SendSignal
+from poolnet.wire.sync_frames import Attach, Detach, Report, ReportConduct, SendSignal
 
 
 @attrs.frozen(kw_only=True)
 class CoreStatistics:
-    """Clients, loaded pools and attached nodes now; the rest since the start."""
+    """Clients, loaded pools and attached nodes now; the rest since the start.
+
+    `moved` and `expelled` are nodes that got other places, and that are out for a while, by what their neighbours said.
+    """
 
     clients: int
     pools: int
     attached: int
     signals_passed: int
     signals_dropped: int
+    complaints: int
+    moved: int
+    expelled: int
     closed: dict[str, int]
 
 
@@ -85,7 +95,7 @@ class ServerCore:
     """The machine.
 
     Args:
-        rng: draws the places on the rings; nobody may be able to predict it.
+        rng: for the places on the rings; nobody may be able to predict it.
         now: when the server started; stored rosters are kept for `REATTACH_GRACE_S` from then on.
     """
 
@@ -102,6 +112,8 @@ class ServerCore:
         self._signal_limit = RateLimit(burst=SIGNAL_BURST, rate=SIGNAL_RATE)
         self._roster_limit = RateLimit(burst=ROSTER_BURST, rate=ROSTER_RATE)
         self._redraw_limit = RateLimit(burst=REDRAW_BURST, rate=REDRAW_RATE)
+        self._complaint_limit = RateLimit(burst=COMPLAINT_BURST, rate=COMPLAINT_RATE)
+        self._verdicts: Counter[Verdict] = Counter()
         self._closed: Counter[str] = Counter()
         self._signals_passed = 0
         self._signals_dropped = 0
@@ -149,6 +161,9 @@ class ServerCore:
             attached=sum(pool.attached_count for pool in self._pools.values()),
             signals_passed=self._signals_passed,
             signals_dropped=self._signals_dropped,
+            complaints=self._verdicts.total(),
+            moved=self._verdicts[Verdict.MOVE],
+            expelled=self._verdicts[Verdict.REMOVE],
             closed=dict(self._closed),
         )
 
@@ -159,11 +174,21 @@ class ServerCore:
         connections = self._clients.add(client)
         if connections > MAX_CONNECTIONS_PER_ADDRESS or not self._attach_limit.take(client.network, now):
             return refusal(client.client_id, "too_many")
+        effects = self._make_room(self._clients.unattached, client, now)
+        if client.client_id not in self._clients.unattached:
+            return effects
         self._set_timer(now + ATTACH_TIMEOUT_S, client_id=client.client_id)
         if client.pool_id in self._pools or client.pool_id in self._loading:
-            return []
+            return effects
         self._loading[client.pool_id] = []
-        return [LoadPool(client.pool_id)]
+        return [*effects, LoadPool(client.pool_id)]
+
+    def _make_room(self, slots: FairSlots[ClientId], client: Client, now: float) -> list[ServerEffect]:
+        """Give a client a place and send away who had it, if anybody; or send the client away."""
+        if not slots.has_room(client.network, now):
+            return refusal(client.client_id, "busy")
+        sent_away = slots.take(client.client_id, client.network, now)
+        return [] if sent_away is None else refusal(sent_away, "busy")
 
     def _gone(self, client_id: ClientId, now: float) -> list[ServerEffect]:
         client = self._clients.remove(client_id)
@@ -243,6 +268,8 @@ class ServerCore:
             case StatementIds(ids=ids):
                 return self._listed(pool, client, ids)
             case Attach():
+                if pool is not None and pool.is_expelled(client.device, now):
+                    return refusal(client.client_id, "misbehaved")
                 client.wants_attach = True
                 return self._judge(pool, client, unix_ms)
             case UnknownFrame():
@@ -266,7 +293,9 @@ class ServerCore:
                 return self._pass_signal(pool, client.device, to, body, now)
             case Report(node=node):
                 is_due = pool.report(client.device, node) and self._redraw_limit.take(client.device, now)
-                return pool.redraw(client.device) if is_due else []
+                return pool.redraw(client.device, now) if is_due else []
+            case ReportConduct(node=node):
+                return self._complain(pool, client.device, node, now)
             case Detach():
                 effects = pool.detach(client.device, now)
                 self._watch_idle(pool, now)
@@ -286,6 +315,14 @@ class ServerCore:
             self._signals_dropped += 1
         return effects
 
+    def _complain(self, pool: HostedPool, reporter: DeviceId, node: DeviceId, now: float) -> list[ServerEffect]:
+        if not self._complaint_limit.take(reporter, now):
+            return []
+        verdict, effects = pool.complain(reporter, node, now)
+        self._verdicts[verdict] += 1
+        self._watch_idle(pool, now)
+        return effects
+
     # --- before a client is attached ----------------------------------------------------------------------------
 
     def _shown(
@@ -303,9 +340,12 @@ class ServerCore:
             return []
         if not self._create_limit.take(client.network, now):
             return refusal(client.client_id, "too_many")
+        effects = self._make_room(self._clients.founders, client, now)
+        if client.client_id not in self._clients.founders:
+            return effects
         client.founding = HostedPool(client.pool_id, self._rng)
         shown, client.shown = client.shown, []
-        return self._brought(pool, client, client.founding, shown, unix_ms)
+        return effects + self._brought(pool, client, client.founding, shown, unix_ms)
 
     def _brought(
         self,
@@ -363,6 +403,7 @@ class ServerCore:
         has, offers = client.has, client.offers
         client.shown, client.has, client.offers = [], set(), []
         client.is_attached = True
+        self._clients.attached(client.client_id)
         attached = pool.attach(client.client_id, client.device, has=has, address=client.address, unix_ms=unix_ms)
         return attached + pool.offer(client.client_id, offers)
 

@@ -13,6 +13,7 @@ from poolnet.wire.sync_frames import (
     Detach,
     Refused,
     Report,
+    ReportConduct,
     RosterEntry,
     RosterJoined,
     RosterLeft,
@@ -25,7 +26,7 @@ ServerFrame = (
     Attached | Refused | RosterJoined | RosterLeft | RosterPage | Signalled | StatementIds | Statements | WantStatements
 )
 #: Everything that a link for `Purpose.SYNC` may bring; frames of the wrong direction are a violation.
-ClientFrame = ServerFrame | Attach | Detach | Report | SendSignal | UnknownFrame
+ClientFrame = ServerFrame | Attach | Detach | Report | ReportConduct | SendSignal | UnknownFrame
 
 
 @attrs.frozen

@@ -13,9 +13,10 @@ from poolnet.identity.statements import Statement, decode_statement_untrusted, e
 from poolnet.ids import DeviceId, PoolId, StatementId
 from poolnet.limits import FULL_MESH_SIZE, MAX_ROSTER_NODES, MAX_STATEMENTS, RELINK_GRACE_S, REPORTS_PER_REDRAW
 from poolnet.protocol.randomness import RandomSource
-from poolnet.protocol.rings import Roster, draw_places
+from poolnet.protocol.rings import Roster
 from poolnet.protocol.statement_exchange import pack_statements
 from poolnet.server.admission import refusal
+from poolnet.server.complaints import Complaints, Verdict
 from poolnet.server.events import (
     CloseClient,
     PruneStatements,
@@ -27,6 +28,7 @@ from poolnet.server.events import (
     ServerFrame,
     StoredPool,
 )
+from poolnet.server.places import Places
 from poolnet.server.wanted import ClientId, WantedStatements
 from poolnet.wire.pool_frames import WantStatements
 from poolnet.wire.sync_frames import (
@@ -45,7 +47,7 @@ class HostedPool:
     """A pool and who is online in it.
 
     Args:
-        rng: draws the places on the rings.
+        rng: for the places on the rings.
     """
 
     def __init__(self, pool_id: PoolId, rng: RandomSource) -> None:
@@ -53,12 +55,13 @@ class HostedPool:
         self.membership = Membership(pool_id)
         #: Since when nobody is attached; None while somebody is.
         self.idle_since: float | None = None
-        self._rng = rng
+        self._places = Places(rng)
         self._roster = Roster()
         self._clients: dict[DeviceId, ClientId] = {}
         self._absent: dict[DeviceId, float] = {}
         self._wanted = WantedStatements()
         self._reports: dict[DeviceId, set[DeviceId]] = {}
+        self._complaints = Complaints(self._user_of)
         self._stored_count = 0
 
     @property
@@ -157,14 +160,12 @@ class HostedPool:
             return []
         encoded = [encode_statement(statement) for statement in added]
         effects = self._save([(item.statement_id, data) for item, data in zip(added, encoded, strict=True)])
-        frames = pack_statements(encoded)
+        frames = pack_statements(map(encode_statement, self.membership.news(added)))
         for client in self._clients.values():
             if client != source:
                 effects += _send(client, frames)
         for device in [device for device in self._roster.nodes if not self.membership.is_member(device)]:
-            if device in self._clients:
-                effects += refusal(self._clients[device], "removed") + self._forget_client(device)
-            effects += self._leave(device)
+            effects += self._dismiss(device, "removed")
         return effects
 
     def gather(self, statements: Iterable[Statement]) -> list[ServerEffect]:
@@ -199,9 +200,27 @@ class HostedPool:
         reports.add(node)
         return len(reports) >= REPORTS_PER_REDRAW
 
-    def redraw(self, device: DeviceId) -> list[ServerEffect]:
-        """Give a node of the roster other places."""
-        return self._place(device)
+    def complain(self, reporter: DeviceId, node: DeviceId, now: float) -> tuple[Verdict, list[ServerEffect]]:
+        """Take a node's word that another breaks the rules; return what that led to, and what is to be done for it."""
+        neighbours = self._roster.neighbours(node) & self._clients.keys()
+        is_mesh = len(self._roster) <= FULL_MESH_SIZE
+        verdict = self._complaints.add(reporter, node, neighbours, now, is_mesh=is_mesh)
+        match verdict:
+            case Verdict.MOVE:
+                return verdict, [] if is_mesh else self._move(node)
+            case Verdict.REMOVE:
+                return verdict, self._expel(node, now)
+            case _:
+                return verdict, []
+
+    def is_expelled(self, device: DeviceId, now: float) -> bool:
+        """Return whether a node was removed by its neighbours, and may not come back yet."""
+        return self._complaints.is_out(device, now)
+
+    def redraw(self, device: DeviceId, now: float) -> list[ServerEffect]:
+        """Give a node of the roster other places because it asks for them."""
+        self._complaints.silence(device, now)
+        return self._move(device)
 
     def save_all(self) -> list[ServerEffect]:
         """Store a pool that is new here."""
@@ -219,12 +238,28 @@ class HostedPool:
             self._stored_count = len(self.membership)
         return effects
 
+    def _move(self, device: DeviceId) -> list[ServerEffect]:
+        self._places.move(device)
+        return self._place(device)
+
     def _place(self, device: DeviceId) -> list[ServerEffect]:
-        entry = RosterEntry(node=device, places=draw_places(self._rng))
+        entry = RosterEntry(node=device, places=self._places.of(device))
         epoch = self._roster.epoch + 1
         self._roster.apply_joined(epoch, entry)
         self._reports.pop(device, None)
         return [SaveJoined(self.pool_id, epoch, entry), *self._to_all(RosterJoined(epoch=epoch, entry=entry))]
+
+    def _expel(self, device: DeviceId, now: float) -> list[ServerEffect]:
+        effects = self._dismiss(device, "misbehaved")
+        self._note_idle(now)
+        return effects
+
+    def _dismiss(self, device: DeviceId, code: str) -> list[ServerEffect]:
+        """Take a node out of the roster, and tell it why."""
+        effects: list[ServerEffect] = []
+        if device in self._clients:
+            effects += refusal(self._clients[device], code) + self._forget_client(device)
+        return effects + self._leave(device)
 
     def _leave(self, device: DeviceId) -> list[ServerEffect]:
         if device not in self._roster:
@@ -233,6 +268,7 @@ class HostedPool:
         self._roster.apply_left(epoch, device)
         self._absent.pop(device, None)
         self._reports.pop(device, None)
+        self._complaints.left(device)
         return [SaveLeft(self.pool_id, epoch, device), *self._to_all(RosterLeft(epoch=epoch, node=device))]
 
     def _replace(self, device: DeviceId) -> list[ServerEffect]:
@@ -244,6 +280,11 @@ class HostedPool:
         """Remove a client; what it was asked for is asked of others."""
         self._wanted.gone(self._clients.pop(device))
         return self.ask()
+
+    def _user_of(self, device: DeviceId) -> bytes:
+        """Return whose device a member is; the founder's Genesis names no user."""
+        member = self.membership.members().get(device)
+        return device if member is None or member.user is None else member.user.user_id
 
     def _note_idle(self, now: float) -> None:
         if not self._clients:

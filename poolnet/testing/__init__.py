@@ -36,9 +36,9 @@ The parts, each usable alone:
   `heal`, `block` (a pair that never gets a path), `crash`.
 - `SimHost`: what an object must offer to live in the network: six methods. `SimNode` is one, with the machines of a
   real node: roster, mesh, gossip, a history that it keeps in agreement with its neighbours', files that it offers,
-  fetches and relays, and a clock that may be wrong, and jump. What it does not have: statements (everyone who is there
-  is a member), signatures (a seal stands for them), content of files, streams, folders. A test of another machine
-  brings its own host.
+  fetches and relays, and a clock that may be wrong, and jump; with `has_statements`, members, roles and removals. What
+  it does not have: signatures of messages (a seal stands for them), content of files, streams, folders. A test of
+  another machine brings its own host.
 - `SimDisk`: of each node. `crash` is a power cut: what was not synced may be lost. It can be full, and fail.
 - `SimLiar`: a node that misbehaves (`add_node(is_liar=...)`, `Lie`).
 - `SimSyncServer`: gives its clients roster events, with delay; can be stopped and started.

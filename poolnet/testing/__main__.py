@@ -1,6 +1,7 @@
 """`python -m poolnet.testing`: scenarios over many seeds, and one seed over again, with all that happened in it."""
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from poolnet.testing.runner import run_seed, run_seeds
 from poolnet.testing.scenario_run import Outcome
 from poolnet.testing.scenarios import SCENARIOS
-from poolnet.testing.spread import measure_crowd, measure_spread
+from poolnet.testing.spread import measure_crowd, measure_speed, measure_spread
 
 #: Lines of the trace that are shown of a seed that fails.
 _LAST_LINES = 60
@@ -109,10 +110,12 @@ def _show_outcome(outcome: Outcome) -> None:
 
 def _show_spread(crowd: int | None) -> int:
     """Measure how messages spread; return 1 if one of the figures is not as good as it has to be."""
+    gc.disable()  # what is made stays until the end, and looking through it again and again takes a quarter of the time
     fails = False
     for spread in measure_spread(seed=1):
         print(spread, flush=True)
         fails |= not spread.is_good
+    print(measure_speed(seed=1), flush=True)
     if crowd is not None:
         for line in measure_crowd(seed=1, node_count=crowd):
             print(line, flush=True)

@@ -142,7 +142,7 @@ def every_wanted_file_is_complete(run: "ScenarioRun") -> Iterator[str]:
 
 def everyone_knows_who_is_there(run: "ScenarioRun") -> Iterator[str]:
     """The rosters of the server and of all nodes are those who are online."""
-    online = {node.host_id for node in run.pool.online()}
+    online = {node.host_id for node in run.members()}
     rosters = {"the server": run.pool.server.roster.nodes}
     rosters |= {run.name_of(node.host_id): node.roster.nodes for node in run.honest()}
     for name, nodes in rosters.items():
@@ -151,18 +151,41 @@ def everyone_knows_who_is_there(run: "ScenarioRun") -> Iterator[str]:
 
 
 def nobody_is_alone(run: "ScenarioRun") -> Iterator[str]:
-    """Everyone has its ring neighbours, so at least two links where there are enough nodes, and both ends say so."""
+    """Everyone has its ring neighbours, so links to two at least who do not lie, if there are; and both ends say so."""
     online = run.honest()
-    linked = {node.host_id: node.mesh.linked for node in online}
+    honest = {node.host_id for node in online}
+    linked = {node.host_id: node.mesh.linked & honest for node in online}
     for node in online:
         name = run.name_of(node.host_id)
         if len(linked[node.host_id]) < min(MIN_LINKS, len(online) - 1):
-            yield f"{name} has only {len(linked[node.host_id])} links"
-        for peer in sorted(node.roster.neighbours(node.host_id) - linked[node.host_id]):
+            yield f"{name} has only {len(linked[node.host_id])} links to honest nodes"
+        for peer in sorted((node.roster.neighbours(node.host_id) & honest) - linked[node.host_id]):
             yield f"{name} has no link to its neighbour {run.name_of(peer)}"
         for peer in sorted(linked[node.host_id]):
             if node.host_id not in linked.get(peer, ()):
                 yield f"{name} has a link to {run.name_of(peer)}, which has none to it"
+
+
+def nobody_is_linked_to_who_is_out(run: "ScenarioRun") -> Iterator[str]:
+    """Whoever knows that somebody was removed has no link to that one, but for those that are being closed."""
+    for node in run.honest():
+        if node.standing is not None:
+            linked = {peer for peer in node.links if run.pool.network.is_linked(node.host_id, peer)}
+            for peer in sorted(peer for peer in linked if not node.standing.membership.is_member(peer)):
+                yield f"{run.name_of(node.host_id)} is linked to {run.name_of(peer)}, which was removed"
+
+
+def everyone_agrees_who_is_a_member(run: "ScenarioRun") -> Iterator[str]:
+    """All know all that was ever stated, in whatever order it came: the same members, with the same roles."""
+    if (truth := run.pool.membership()) is None:
+        return
+    roles = {member.device_id: member.role for member in truth.members().values()}
+    for node in run.honest():
+        if node.standing is not None:
+            known = {member.device_id: member.role for member in node.standing.membership.members().values()}
+            for device in sorted({*roles, *known}):
+                if roles.get(device) != known.get(device):
+                    yield f"{run.name_of(node.host_id)} takes {run.name_of(device)} for {known.get(device)!r}"
 
 
 def _is_whole(run: "ScenarioRun", node: SimNode, file_id: FileId) -> bool:
@@ -176,6 +199,7 @@ ALWAYS: tuple[Check, ...] = (
     what_is_complete_is_whole,
     nobody_honest_is_blamed,
     links_are_bounded,
+    nobody_is_linked_to_who_is_out,
     memory_is_bounded,
     a_message_comes_after_what_its_author_had_seen,
 )
@@ -184,6 +208,7 @@ IN_THE_END: tuple[Check, ...] = (
     all_have_the_same_history,
     nothing_is_left_to_do,
     every_wanted_file_is_complete,
+    everyone_agrees_who_is_a_member,
     everyone_knows_who_is_there,
     nobody_is_alone,
 )

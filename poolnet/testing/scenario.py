@@ -134,6 +134,23 @@ class Fetch:
     file: int
 
 
+@attrs.frozen
+class Remove:
+    """A member removes another, if it is an admin as far as it knows."""
+
+    by: int
+    node: int
+
+
+@attrs.frozen
+class Promote:
+    """A member makes another an admin, or (`demote`) an admin a plain member, if it is an admin as far as it knows."""
+
+    by: int
+    node: int
+    demote: bool = False
+
+
 Action = (
     Publish
     | Arrive
@@ -151,6 +168,8 @@ Action = (
     | MendDisk
     | Offer
     | Fetch
+    | Remove
+    | Promote
 )
 #: Actions with their times, in seconds from the moment when the pool has found together; in any order.
 Plan = Sequence[tuple[float, Action]]
@@ -165,6 +184,9 @@ class Scenario:
 
     Args:
         draw: makes the plan for so many nodes; everything random in it comes from the generator.
+        server_tells_time: whether the server says what time it is; if not, nodes have only each other to ask.
+        liars_stay: whether liars are there, and lie, until the very end.
+        has_statements: whether members can be promoted and removed; if not, everybody who is there is one.
         settle_s: when the plan is over, everything that was broken is mended, liars leave, and those who did not leave
             for good return. So long it may take until all that must hold in the end does.
     """
@@ -175,6 +197,9 @@ class Scenario:
     draw: Callable[[Random, int], Plan]
     conditions: PathConditions = PathConditions()
     settle_s: float = 240.0
+    server_tells_time: bool = True
+    liars_stay: bool = False
+    has_statements: bool = False
 
     def plan(self, seed: int) -> list[tuple[float, Action]]:
         """Return the plan of a seed, in the order of time."""

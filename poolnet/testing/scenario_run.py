@@ -10,8 +10,9 @@ from typing import Any, assert_never
 
 import attrs
 
-from poolnet.clock import hlc_ms
+from poolnet.clock import make_hlc
 from poolnet.errors import PoolnetError, StoreError
+from poolnet.identity.statements import Role
 from poolnet.ids import DeviceId
 from poolnet.limits import MAX_CLOCK_AHEAD_S
 from poolnet.testing.invariants import ALWAYS, IN_THE_END, Check
@@ -27,8 +28,10 @@ from poolnet.testing.scenario import (
     Leave,
     MendDisk,
     Offer,
+    Promote,
     Publish,
     Reconnect,
+    Remove,
     Return,
     Scenario,
     SetClock,
@@ -38,12 +41,11 @@ from poolnet.testing.scenario import (
 from poolnet.testing.sim_clock import START_UNIX_MS
 from poolnet.testing.sim_node import SimNode
 from poolnet.testing.sim_pool import SimPool
-from poolnet.wire.message import MessageKey
 
 #: How long the nodes have to find each other before anything happens.
 GATHER_S = 8.0
 _STEP_S = 1.0
-#: So much the clocks of nodes differ at times when neighbours have told each other what time it is.
+#: So much the times of nodes differ once they have told each other; what is that near to the limit some hold back.
 _CLOCK_SLACK_S = 2.0
 #: From this long after the plan was over it is enough to look now and then.
 _PATIENT_AFTER_S = 60.0
@@ -92,7 +94,10 @@ class ScenarioRun:
     def __init__(self, scenario: Scenario, seed: int, *, tell: Tell | None = None) -> None:
         self.scenario = scenario
         self.seed = seed
-        self.pool = SimPool(seed, scenario.node_count, conditions=scenario.conditions)
+        self.pool = SimPool(
+            seed, scenario.node_count, conditions=scenario.conditions, has_statements=scenario.has_statements
+        )
+        self.pool.server.tells_time = scenario.server_tells_time
         self.said_too_early: list[str] = []
         self._said = 0
         self._numbers = {node.host_id: number for number, node in enumerate(self.pool.nodes)}
@@ -122,8 +127,13 @@ class ScenarioRun:
         )
 
     def honest(self) -> list[SimNode]:
-        """Return the nodes that are in the network now and do not lie."""
-        return [node for node in self.pool.online() if not node.is_liar]
+        """Return the members that are in the network now and do not lie."""
+        return [node for node in self.members() if not node.is_liar]
+
+    def members(self) -> list[SimNode]:
+        """Return the nodes that are in the network now and were not removed, by all that was ever stated."""
+        truth = self.pool.membership()
+        return [node for node in self.pool.online() if truth is None or truth.is_member(node.host_id)]
 
     def name_of(self, host_id: DeviceId) -> str:
         """Return the short name of a node, by its number."""
@@ -167,7 +177,8 @@ class ScenarioRun:
             self.pool.server.start()
         for node in self.pool.nodes:
             if node.is_liar:
-                self._come_or_go(node, Leave(0, for_good=True))
+                if not self.scenario.liars_stay:
+                    self._come_or_go(node, Leave(0, for_good=True))
                 continue
             self._mend_disk(node)
             if not node.is_up and node.host_id not in self._gone:
@@ -196,6 +207,8 @@ class ScenarioRun:
                 self._change_disk(self._node(action.node), action)
             case Publish() | Offer() | Fetch():
                 self._use(self._node(action.node), action)
+            case Remove(by, number) | Promote(by, number):
+                self._sanction(self._node(by), self._node(number), action)
             case _:
                 assert_never(action)
 
@@ -262,16 +275,24 @@ class ScenarioRun:
 
     def _publish(self, node: SimNode) -> None:
         self._said += 1
-        seen = list(node.keys)
+        now_ms = START_UNIX_MS + self.pool.network.now * 1000
+        believable = make_hlc(round(now_ms + (MAX_CLOCK_AHEAD_S - _CLOCK_SLACK_S) * 1000))
+        seen = max((key for key in node.keys if key[0] <= believable), default=None)
         msg_id = self.pool.publish(node, b"text %d" % self._said)
         mine = next(key for key in node.keys if key[1] == msg_id)
-        if seen and mine <= seen[-1] and all(self._was_believable(node, key) for key in seen):
+        if seen is not None and mine <= seen:
             self.said_too_early.append(f"{self.name_of(node.host_id)} said something below what it had seen")
 
-    def _was_believable(self, node: SimNode, key: MessageKey) -> bool:
-        """Return whether a message was not far ahead of the time when it came; clocks forget such stamps."""
-        ahead_ms = hlc_ms(key[0]) - START_UNIX_MS - node.delivered_at[key[1]] * 1000
-        return ahead_ms < (MAX_CLOCK_AHEAD_S - _CLOCK_SLACK_S) * 1000
+    def _sanction(self, admin: SimNode, node: SimNode, action: Remove | Promote) -> None:
+        if not admin.is_up or admin.standing is None:
+            return
+        known = admin.standing.membership
+        if known.role_of(admin.host_id) is not Role.ADMIN or not known.is_member(node.host_id) or node is admin:
+            return
+        if isinstance(action, Remove):
+            admin.remove(node.host_id)
+        else:
+            admin.set_role(node.host_id, Role.MEMBER if action.demote else Role.ADMIN)
 
     def _node(self, number: int) -> SimNode:
         return self.pool.nodes[number % len(self.pool.nodes)]

@@ -22,8 +22,10 @@ from poolnet.testing.scenario import (
     MendDisk,
     Offer,
     Plan,
+    Promote,
     Publish,
     Reconnect,
+    Remove,
     Return,
     Scenario,
     SetClock,
@@ -39,9 +41,6 @@ BAD_PATHS = PathConditions(latency_s=0.04, jitter_s=0.08, loss=0.03)
 SLOW_PATHS = attrs.evolve(BAD_PATHS, bandwidth_bytes_per_s=2_000_000)
 
 _MINUTE_MS = 60_000
-#: Not the wrong time: the simulated server tells none, so whoever has a liar for its only neighbour must believe it,
-#: and what it says then is held by the others for up to a day.
-_LIES = [lie for lie in Lie if lie is not Lie.WRONG_TIME]
 #: How long things happen.
 _DURATION_S = 40.0
 
@@ -159,8 +158,27 @@ def _liars(rng: Random, nodes: int, *, count: int = 2) -> Plan:
     """Let liars come, each with some lies of its own."""
     plan: list[tuple[float, Action]] = []
     for _ in range(count):
-        lies = tuple(rng.sample(_LIES, rng.randint(1, len(_LIES))))
+        lies = tuple(rng.sample(list(Lie), rng.randint(1, len(Lie))))
         plan.append((rng.uniform(0, _DURATION_S / 2), Arrive(lies=lies)))
+    return plan
+
+
+def _conspiracy(rng: Random, nodes: int) -> Plan:
+    """Let half as many come as there are, which cut off one of them as well as they can; the honest ones talk."""
+    lies = (Lie.SURROUND, Lie.SILENCE, Lie.FALSE_HAVES)
+    coming: list[tuple[float, Action]] = [(rng.uniform(0, 5), Arrive(lies=lies)) for _ in range(nodes // 2)]
+    return [(0.0, Publish(rng.randrange(nodes))), *coming]
+
+
+def _removals(rng: Random, nodes: int) -> Plan:
+    """Let admins be made, and remove, promote and demote whomever: each other too, and while they cannot hear that."""
+    admins = range(1, nodes // 2)
+    plan: list[tuple[float, Action]] = [(rng.uniform(0, 4), Promote(0, admin)) for admin in admins]
+    for number in range(7):
+        by = rng.randrange(nodes // 2)
+        action = Promote(by, rng.randrange(nodes), demote=rng.random() < 0.7)
+        sanction = Remove(by, rng.randrange(nodes + 2)) if number < 4 else action
+        plan.append((rng.uniform(4, _DURATION_S), sanction))
     return plan
 
 
@@ -205,6 +223,7 @@ _ALL = (
         conditions=BAD_PATHS,
         draw=lambda rng, nodes: merge((_talk(rng, nodes), _clocks(rng, nodes))),
         settle_s=600.0,
+        server_tells_time=False,
     ),
     Scenario(
         name="disks",
@@ -237,6 +256,32 @@ _ALL = (
         node_count=10,
         conditions=BAD_PATHS,
         draw=lambda rng, nodes: merge((_talk(rng, nodes), _server_away(rng, nodes))),
+    ),
+    Scenario(
+        name="removal",
+        summary="admins remove, promote and demote members and each other, on both sides of a split; liars among them",
+        node_count=10,
+        conditions=BAD_PATHS,
+        draw=lambda rng, nodes: merge(
+            (
+                _talk(rng, nodes),
+                _removals(rng, nodes),
+                _split(rng, nodes),
+                _liars(rng, nodes, count=1),
+                _power_cuts(rng, nodes, count=2),
+            )
+        ),
+        has_statements=True,
+    ),
+    Scenario(
+        name="surround",
+        summary="a third of all conspire to surround one: they pass nothing on, and say that nothing is missing",
+        node_count=10,
+        conditions=GOOD_PATHS,
+        draw=lambda rng, nodes: merge(
+            (_conspiracy(rng, nodes), _talk(rng, nodes), _files(rng, nodes, count=1), _broken_links(rng, 10))
+        ),
+        liars_stay=True,
     ),
     Scenario(
         name="storm",

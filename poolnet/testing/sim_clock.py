@@ -1,4 +1,4 @@
-"""The time of a simulated node: a clock that may be wrong, and jump, corrected by what the neighbours say."""
+"""The time of a simulated node: a clock that may be wrong, and jump, corrected by what server and neighbours say."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,8 @@ class SimClock:
     Args:
         network: where the true time passes.
         error_ms: returns by how much the clock of the machine is ahead of that now.
-        last: the highest stamp that is known.
+        made: the highest stamp that the node made in earlier lives.
+        seen: the highest that it has of others.
         send: sends a frame to a neighbour.
     """
 
@@ -29,29 +30,44 @@ class SimClock:
         network: SimNetwork,
         *,
         error_ms: Callable[[], int],
-        last: Hlc,
+        made: Hlc,
+        seen: Hlc,
         send: Callable[[DeviceId, Ping], None],
     ) -> None:
-        self.hybrid = HybridClock(last=last)
+        self.hybrid = HybridClock(last=made)
+        self.hybrid.observe(seen)
         self._network = network
         self._error_ms = error_ms
         self._send = send
         self._steady = SteadyTime(WallClock(read_unix_ms=self._wall_ms, read_elapsed_s=lambda: network.now))
         self._neighbours: dict[DeviceId, MeasuredClock] = {}
+        self._server = MeasuredClock(self._steady)
+        self._has_news = False  # what the neighbours say has changed, and is not looked at yet
         self._tell_at = network.now + CLOCK_INTERVAL_S
 
     def unix_ms(self) -> int:
         """Return this node's time, for `hybrid`, which is corrected by what the neighbours say first."""
         now_ms = self._steady.now_ms()
-        offsets = [clock.ahead_ms for clock in self._neighbours.values()]
-        known = [offset for offset in offsets if offset is not None]
-        if known:
-            self.hybrid.correct(agreed_offset_ms(known, unix_ms=now_ms), now_ms)
+        if self._has_news:
+            self._has_news = False
+            offsets = [clock.ahead_ms for clock in self._neighbours.values()]
+            known = [offset for offset in offsets if offset is not None]
+            server_ms = self._server.ahead_ms
+            if known or server_ms is not None:
+                offset_ms = agreed_offset_ms(
+                    known, unix_ms=now_ms, server_offset_ms=server_ms, seen_ms=self.hybrid.seen_ms
+                )
+                self.hybrid.correct(offset_ms, now_ms)
         return now_ms
 
     def corrected_ms(self) -> int:
         """Return the time as it probably is."""
         return self.hybrid.now_ms(self.unix_ms())
+
+    def server_says(self, unix_ms: int) -> None:
+        """Take note of the server's time; it counts as long as this life lasts."""
+        self._server.says(unix_ms, at_elapsed_ms=self._steady.elapsed_ms())
+        self._has_news = True
 
     def link_up(self, peer: DeviceId) -> None:
         """Tell a neighbour the time, and listen to it."""
@@ -61,11 +77,13 @@ class SimClock:
     def link_down(self, peer: DeviceId) -> None:
         """Forget what a neighbour said."""
         self._neighbours.pop(peer, None)
+        self._has_news = True
 
     def received(self, peer: DeviceId, frame: Ping) -> None:
         """Take note of a neighbour's time."""
         if (clock := self._neighbours.get(peer)) is not None:
             clock.says(frame.unix_ms, at_elapsed_ms=self._steady.elapsed_ms())
+            self._has_news = True
 
     def next_deadline(self) -> float:
         """Return when `tick` has something to do."""

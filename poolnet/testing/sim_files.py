@@ -5,6 +5,7 @@ the disk piece by piece and is complete when all of it is synced. What is relaye
 where the oldest goes when there is no room.
 """
 
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
@@ -14,10 +15,11 @@ import attrs
 
 from poolnet.errors import StoreError
 from poolnet.files.routes import Routes
+from poolnet.files.size_claims import SizeClaims
 from poolnet.ids import DeviceId, FileId
 from poolnet.limits import CHUNK_SIZE, DEFAULT_CACHE_SIZE
 from poolnet.protocol import swarm_events as sw
-from poolnet.protocol.hash_tree import Shape, shape_of
+from poolnet.protocol.hash_tree import shape_of
 from poolnet.protocol.swarm import Swarm
 from poolnet.ranges import RangeSet
 from poolnet.testing.sim_life import SimLife
@@ -36,11 +38,12 @@ _RETRY_S = 5.0
 
 @attrs.frozen
 class SimPiece:
-    """A piece of a file on its way."""
+    """A piece of a file on its way. Not even piece 0 proves anything to who believes another size than its sender."""
 
     file_id: FileId
     piece: int
     is_genuine: bool = True
+    file_bytes: int = 0
 
 
 @attrs.define(eq=False)
@@ -90,6 +93,9 @@ class SimFiles:
         self._undone: deque[sw.SwarmEffect] = deque()
         self._is_performing = False
         self._blocked: set[FileId] = set()  # the disk did not take them
+        self._claims: dict[FileId, SizeClaims] = {}
+        self._doubted: set[FileId] = set()  # of what is fetched: somebody has another size, and nothing proves ours
+        self._patient_until: dict[FileId, float] = {}
         self._timer = SimTimer(life.network, self.swarm.next_deadline, self._tick)
         self._routes = Routes(self, tell=self._tell_route, fetched=lambda: self._fetching, size_here=self._size_here)
         self._routes.measure_by(hops_to)
@@ -123,7 +129,12 @@ class SimFiles:
         """Take note that somebody offers a file, or somebody more."""
         if file_id in self._store.wanted and file_id not in {*self._fetching, *self._complete}:
             self._begin(file_id)
+        self._look_at_size(file_id)
         self._routes.offers_changed(file_id)
+
+    def holders(self) -> set[DeviceId]:
+        """Return who offers what is being fetched: a node wants links to some of them."""
+        return {node for file_id in self._fetching for node in self._store.offers.get(file_id, ())}
 
     def overlay_changed(self) -> None:
         """Take note that nodes or links came or went: holders may be nearer or farther."""
@@ -139,17 +150,16 @@ class SimFiles:
         return sorted(counts, key=lambda size_bytes: (-counts[size_bytes], size_bytes))
 
     def _begin(self, file_id: FileId) -> None:
-        sizes = self.sizes(file_id)
-        if not sizes or file_id in self._blocked:
+        if not self.sizes(file_id) or file_id in self._blocked:
             return
-        size_bytes = sizes[0]
+        size_bytes = self._size_to_try(file_id)
         held = self._store.pieces.get(file_id, RangeSet())
         if self._store.wanted[file_id]:
             self._complete[file_id] = size_bytes
             self._feed(sw.Serve(file_id, size_bytes, held.to_ranges()))
             return
         for piece in self._cached(file_id):
-            if not self._write(file_id, piece, shape_of(size_bytes)):
+            if not self._write(file_id, piece, size_bytes):
                 self._block(file_id)
                 return
         self._drop_relayed(file_id)
@@ -157,6 +167,33 @@ class SimFiles:
         held = self._store.pieces.get(file_id, RangeSet())
         self._feed(sw.Download(file_id, size_bytes, held.to_ranges()))
         self._routes.refresh([file_id])
+
+    def _size_to_try(self, file_id: FileId) -> int:
+        """Return how large a file is, or which claim to go by until a piece proves one."""
+        known = self._store.sizes.get(file_id)
+        if known is None and self._cached(file_id):
+            known = self._relayed.get(file_id)
+        if known is not None:
+            return known
+        if file_id not in self._claims:
+            self._claims[file_id] = SizeClaims(file_id, partial(self.sizes, file_id))
+        claims = self._claims[file_id]
+        self._doubted.discard(file_id)
+        size_bytes = claims.choose()
+        until = self._patient_until[file_id] = self._life.now + claims.patience_s()
+        if until < math.inf:
+            self._life.network.call_at(until, partial(self._look_at_size, file_id))
+        return size_bytes
+
+    def _look_at_size(self, file_id: FileId) -> None:
+        """Try another size if nothing proves the one that a file is fetched with, and it is not believed any more."""
+        if self._life.is_over or file_id not in self._fetching or file_id in self._store.sizes:
+            return
+        claims = self._claims[file_id]
+        is_late = self._patient_until[file_id] <= self._life.now and claims.has_others()
+        if is_late or claims.is_hopeless(is_doubted=file_id in self._doubted):
+            self._stop(file_id)
+            self._begin(file_id)
 
     # --- links --------------------------------------------------------------------------------------------------
 
@@ -194,12 +231,12 @@ class SimFiles:
         if parent is not None and parent[0] not in self._held(file_id):
             self._feed(sw.StopServing(file_id, ((parent[0], parent[0] + 1),)))
             self._feed(sw.PieceDropped(file_id, piece))
-        elif not item.is_genuine:
+        elif not item.is_genuine or item.file_bytes != size_bytes:
             self.rejected += 1
             self._feed(sw.PieceRejected(peer, file_id, piece))
         elif file_id in self._relayed:
             self._keep_in_cache(file_id, piece)
-        elif self._write(file_id, piece, shape):
+        elif self._write(file_id, piece, size_bytes):
             self._feed(sw.PieceStored(file_id, piece))
         else:
             self._feed(sw.PieceDropped(file_id, piece))
@@ -210,9 +247,9 @@ class SimFiles:
     def _held(self, file_id: FileId) -> RangeSet:
         return RangeSet.from_ranges(self.swarm.held(file_id))
 
-    def _write(self, file_id: FileId, piece: int, shape: Shape) -> bool:
+    def _write(self, file_id: FileId, piece: int, file_bytes: int) -> bool:
         try:
-            self._store.write(PieceRecord(file_id, piece, shape.piece_size(piece)))
+            self._store.write(PieceRecord(file_id, piece, shape_of(file_bytes).piece_size(piece), file_bytes))
         except StoreError:
             return False
         return True
@@ -342,6 +379,9 @@ class SimFiles:
                 if file_id in self._relayed:
                     self._drop_relayed(file_id)
                     self._routes.size_doubted(file_id)
+                elif file_id in self._fetching:
+                    self._doubted.add(file_id)
+                    self._look_at_size(file_id)
             case _:
                 pass  # how many sources there are is asked, not told
 
@@ -355,7 +395,8 @@ class SimFiles:
                 continue
             outgoing.in_transit += 1
             sent = partial(self._sent, peer, outgoing, file_id, piece)
-            self._send_piece(peer, SimPiece(file_id, piece), shape_of(size_bytes).piece_size(piece), sent)
+            item = SimPiece(file_id, piece, file_bytes=size_bytes)
+            self._send_piece(peer, item, shape_of(size_bytes).piece_size(piece), sent)
 
     def _sent(self, peer: DeviceId, outgoing: _Outgoing, file_id: FileId, piece: int) -> None:
         outgoing.in_transit -= 1

@@ -19,14 +19,17 @@ from typing import Any
 import attrs
 
 from poolnet.errors import StoreError
+from poolnet.identity.keys import DeviceKey
 from poolnet.ids import ID_SIZE, DeviceId, FileId, MsgId
-from poolnet.limits import MAX_IDS_PER_FRAME
+from poolnet.limits import CHUNK_SIZE, MAX_IDS_PER_FRAME
 from poolnet.protocol.hash_tree import shape_of
 from poolnet.ranges import Ranges, RangeSet
+from poolnet.testing import sim_messages
 from poolnet.testing.sim_files import SimPiece
 from poolnet.testing.sim_network import SimNetwork
 from poolnet.testing.sim_node import SimNode
 from poolnet.testing.sim_server import SimSyncServer
+from poolnet.testing.sim_standing import SimCharter
 from poolnet.wire import pool_frames as frames
 from poolnet.wire import swarm_frames
 from poolnet.wire.claims import Claim, Equal, Fingerprint, Listing, More
@@ -37,6 +40,8 @@ _TURN_S = 1.0
 #: What is said again later.
 _MEMORY = 50
 _DAY_MS = 86_400_000
+#: Frames with which a node gives something to others, or says that it would.
+_GIVING = (frames.Gossip, frames.GossipHave, frames.Messages)
 
 
 class Lie(enum.Enum):
@@ -60,6 +65,12 @@ class Lie(enum.Enum):
     CROWD = enum.auto()
     #: Says a wrong time, and another to each.
     WRONG_TIME = enum.auto()
+    #: Offers files of others, with wrong sizes.
+    FALSE_SIZES = enum.auto()
+    #: Passes nothing on, gives nothing, and says in every comparison that all is equal: what it is told ends with it.
+    SILENCE = enum.auto()
+    #: Links itself, with all others of its kind, to one node, so that this one has no other neighbours.
+    SURROUND = enum.auto()
 
 
 ALL_LIES = frozenset(Lie)
@@ -83,6 +94,8 @@ class SimLiar(SimNode):
         *,
         clock_error_ms: int = 0,
         is_founder: bool = False,
+        key: DeviceKey | None = None,
+        charter: SimCharter | None = None,
         lies: Collection[Lie] = ALL_LIES,
         rate: float = 0.3,
     ) -> None:
@@ -90,7 +103,15 @@ class SimLiar(SimNode):
         self._rate = rate
         self._lies_rng = network.random_for(f"lies of {host_id.hex()}")
         self._said: deque[tuple[DeviceId, Any]] = deque(maxlen=_MEMORY)
-        super().__init__(network, server, host_id, clock_error_ms=clock_error_ms, is_founder=is_founder)
+        super().__init__(
+            network,
+            server,
+            host_id,
+            clock_error_ms=clock_error_ms,
+            is_founder=is_founder,
+            key=key,
+            charter=charter,
+        )
 
     def join(self) -> None:
         """Enter the network, and begin to lie."""
@@ -99,7 +120,7 @@ class SimLiar(SimNode):
 
     def may_accept(self, peer: DeviceId) -> bool:
         """Accept everyone, to be in the middle of everything."""
-        return self._lies(Lie.CROWD) or super().may_accept(peer)
+        return Lie.SURROUND in self.lies or self._lies(Lie.CROWD) or super().may_accept(peer)
 
     def received(self, peer: DeviceId, frame: Any) -> None:
         """Take a frame as an honest node does, unless there is something better to say."""
@@ -116,6 +137,10 @@ class SimLiar(SimNode):
     # --- what its machines say, and what becomes of it ----------------------------------------------------------
 
     def _send(self, peer: DeviceId, frame: Any) -> None:
+        if Lie.SILENCE in self.lies:
+            if isinstance(frame, _GIVING):
+                return
+            frame = _all_is_equal(frame)
         frame = self._alter(frame)
         if Lie.REPLAYS in self.lies:
             self._said.append((peer, frame))
@@ -151,7 +176,7 @@ class SimLiar(SimNode):
                 return More(upper, ids[::2] + self._ids(2))
 
     def _send_piece(self, peer: DeviceId, item: SimPiece, size_bytes: int, sent: Callable[[], None]) -> None:
-        if self._lies(Lie.EMPTY_PROMISES):
+        if Lie.SILENCE in self.lies or self._lies(Lie.EMPTY_PROMISES):
             self._network.call_later(0.001, sent)
             return
         if self._lies(Lie.WRONG_PIECES):
@@ -167,6 +192,10 @@ class SimLiar(SimNode):
         peers = sorted(self.mesh.linked)
         if Lie.CROWD in self.lies:
             self._crowd()
+        if Lie.SURROUND in self.lies:
+            self._surround()
+        if self.store.offers and self._lies(Lie.FALSE_SIZES):
+            self._offer_falsely()
         if not peers:
             return
         if self._said and self._lies(Lie.REPLAYS):
@@ -180,6 +209,19 @@ class SimLiar(SimNode):
         strangers = sorted(self.roster.nodes - self.mesh.linked - {self.host_id})
         if strangers:
             self._network.dial(self.host_id, self._lies_rng.choice(strangers))
+
+    def _surround(self) -> None:
+        """Link itself to the one that all of its kind choose, wherever it is on the rings: who spoke first."""
+        first = next(iter(self.keys), None)
+        victim = None if first is None else sim_messages.author_of(self.history[first[1]])
+        if victim is not None and victim in self.roster.nodes - self.mesh.linked - {self.host_id}:
+            self._network.dial(self.host_id, victim)
+
+    def _offer_falsely(self) -> None:
+        rng = self._lies_rng
+        file_id = rng.choice(sorted(self.store.offers))
+        with contextlib.suppress(StoreError):
+            self.publish(sim_messages.offer_text(file_id, rng.choice((1, CHUNK_SIZE, rng.randrange(1, 2**40)))))
 
     def _flood(self, peer: DeviceId) -> None:
         """Make a peer keep and look up as much as the protocol lets it."""
@@ -215,10 +257,11 @@ class SimLiar(SimNode):
         sizes = self.store.offers.get(want.file_id)
         if not sizes or Lie.WRONG_PIECES not in self.lies:
             return
-        shape = shape_of(next(iter(sizes.values())))
+        file_bytes = next(iter(sizes.values()))
+        shape = shape_of(file_bytes)
         for piece in promised:
             if piece < shape.piece_count and self._lies():
-                item = SimPiece(want.file_id, piece, is_genuine=False)
+                item = SimPiece(want.file_id, piece, is_genuine=False, file_bytes=file_bytes)
                 super()._send_piece(peer, item, shape.piece_size(piece), lambda: None)
 
     # --- dice ---------------------------------------------------------------------------------------------------
@@ -232,3 +275,10 @@ class SimLiar(SimNode):
     def _all_pieces(self, file_id: FileId) -> Ranges | None:
         sizes = self.store.offers.get(file_id)
         return ((0, shape_of(next(iter(sizes.values()))).piece_count),) if sizes else None
+
+
+def _all_is_equal(frame: Any) -> Any:
+    """Return a frame that claims, whatever is different, that nothing is."""
+    if isinstance(frame, frames.Compare) and frame.claims:
+        return attrs.evolve(frame, claims=(Equal(frame.claims[-1].upper),))
+    return frame

@@ -5,7 +5,11 @@ that was altered on its way is known by it, and a hundred nodes do not spend the
 whoever is there: statements and membership are tested elsewhere.
 
 A text may offer a file (`offer_text`).
+
+One copy of a message is met by every node several times; what follows from its bytes alone is worked out once.
 """
+
+from functools import lru_cache
 
 from blake3 import blake3
 
@@ -21,6 +25,8 @@ _AUTHOR_END = _STAMP_SIZE + ID_SIZE
 _HEADER_SIZE = _AUTHOR_END + _SEAL_SIZE
 _OFFER = b"\x00offer "
 _OFFER_SIZE = len(_OFFER) + ID_SIZE + 8
+#: Of so many messages what was worked out is remembered: those that are on their way at one time.
+_REMEMBERED = 8192
 
 
 def make_message(hlc: Hlc, author: DeviceId, text: bytes) -> bytes:
@@ -29,6 +35,7 @@ def make_message(hlc: Hlc, author: DeviceId, text: bytes) -> bytes:
     return stamp + author + _seal(stamp + author, text) + text
 
 
+@lru_cache(_REMEMBERED)
 def identify(encoded: bytes) -> MsgId:
     """Return the id of a message.
 
@@ -40,11 +47,13 @@ def identify(encoded: bytes) -> MsgId:
     return MsgId(blake3(encoded).digest())
 
 
+@lru_cache(_REMEMBERED)
 def is_genuine(encoded: bytes) -> bool:
     """Return whether a message is what its author said."""
     return encoded[_AUTHOR_END:_HEADER_SIZE] == _seal(encoded[:_AUTHOR_END], encoded[_HEADER_SIZE:])
 
 
+@lru_cache(_REMEMBERED)
 def key_of(msg_id: MsgId, encoded: bytes) -> MessageKey:
     """Return the place of a message in the order."""
     return (Hlc(int.from_bytes(encoded[:_STAMP_SIZE], "big")), msg_id)
@@ -60,6 +69,7 @@ def text_of(encoded: bytes) -> bytes:
     return encoded[_HEADER_SIZE:]
 
 
+@lru_cache(_REMEMBERED)
 def decode(msg_id: MsgId, encoded: bytes) -> Message:
     """Return a message as the machines know it."""
     content = MessageContent(

@@ -108,6 +108,7 @@ class SimNetwork:
         self._special: dict[_Pair, PathConditions] = {}
         self._blocked: set[_Pair] = set()
         self._hosts: dict[DeviceId, _Host] = {}
+        self._left_from: dict[DeviceId, int] = {}  # on which side those were who are gone
         self._links: dict[_Pair, SimLink] = {}
         self._closing: dict[_Pair, SimLink] = {}  # closed by the sender, the receiver has not heard it yet
         self._actions: list[tuple[float, int, Callable[[], None]]] = []
@@ -168,7 +169,7 @@ class SimNetwork:
 
     def crash(self, host_id: DeviceId) -> None:
         """Remove a host without a word: it hears nothing any more, its peers notice when its links stay silent."""
-        del self._hosts[host_id]
+        self._left_from[host_id] = self._hosts.pop(host_id).side
         for link in self._links_of(host_id):
             link.dead_end = host_id
             self._close_when_silent(link)
@@ -178,7 +179,7 @@ class SimNetwork:
         for link in self._links_of(host_id):
             if link.sender == host_id:
                 self.close_link(host_id, link.receiver)
-        del self._hosts[host_id]
+        self._left_from[host_id] = self._hosts.pop(host_id).side
 
     def is_up(self, host: SimHost) -> bool:
         """Return whether exactly this object is in the network."""
@@ -211,7 +212,8 @@ class SimNetwork:
 
     def heal(self, hosts: Iterable[DeviceId] | None = None) -> None:
         """Bring these hosts (None: all) back to the first side; what was under way on links that exist arrives now."""
-        for host_id in self._hosts if hosts is None else hosts:
+        for host_id in [*self._hosts, *self._left_from] if hosts is None else hosts:
+            self._left_from.pop(host_id, None)
             if host_id in self._hosts:
                 self._hosts[host_id].side = 0
         for link in list(self._links.values()):
@@ -311,6 +313,10 @@ class SimNetwork:
                 if link.receiver != link.dead_end:
                     self._tell_down(link.receiver, link.sender)
 
+    def is_linked(self, one: DeviceId, other: DeviceId) -> bool:
+        """Return whether there is a link that neither end has closed."""
+        return (one, other) in self._links
+
     def links(self) -> list[_Pair]:
         """Return the pairs that are linked, each once, the smaller id first."""
         return sorted(pair for pair in self._links if pair[0] < pair[1])
@@ -394,7 +400,9 @@ class SimNetwork:
         return link.is_open and link.dead_end != link.receiver and link.receiver in self._hosts
 
     def _is_stalled(self, link: SimLink) -> bool:
-        return link.sender in self._hosts and not self.is_reachable(link.sender, link.receiver)
+        sender = self._hosts.get(link.sender)
+        side = self._left_from.get(link.sender, 0) if sender is None else sender.side
+        return side != self._hosts[link.receiver].side
 
     def _arrive(self, link: SimLink) -> None:
         """Deliver the next frame that is under way."""

@@ -1,19 +1,20 @@
 """A simulated node: the machines of a real one, composed as a real one composes them, over a `SimNetwork`.
 
 It has a roster, a mesh, messages (sim_talk.py), files (sim_files.py), a clock that may be wrong and jump
-(sim_clock.py), and a disk that may be full, fail, or lose what was not synced (sim_disk.py, sim_store.py). It has no
-statements: everybody who is there is a member. A node lives several times: each `join` begins a life with what is on
-the disk.
+(sim_clock.py), and a disk that may be full, fail, or lose what was not synced (sim_disk.py, sim_store.py). Where its
+pool has statements it knows who is a member (sim_standing.py), else everybody is who is there. A node lives several
+times: each `join` begins a life with what is on the disk.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, assert_never
 
-from poolnet.clock import Hlc
+from poolnet.identity.keys import DeviceKey
+from poolnet.identity.statements import Role, Statement
 from poolnet.ids import DeviceId, FileId, MsgId
-from poolnet.limits import MAX_QUEUED_FRAMES
+from poolnet.limits import MAX_QUEUED_FRAMES, MAX_TEMPORARY_LINKS
 from poolnet.protocol import agreement, gossip, mesh
 from poolnet.protocol.holding import HeldMessages
 from poolnet.protocol.key_set import MemoryKeys
@@ -27,6 +28,7 @@ from poolnet.testing.sim_life import Misbehaved, SimLife
 from poolnet.testing.sim_network import SimNetwork
 from poolnet.testing.sim_server import SimSyncServer
 from poolnet.testing.sim_sizes import count_items
+from poolnet.testing.sim_standing import STATEMENT_FRAMES, SimCharter, SimStanding
 from poolnet.testing.sim_store import SimStore
 from poolnet.testing.sim_talk import SimTalk
 from poolnet.testing.sim_timer import SimTimer
@@ -44,6 +46,8 @@ class SimNode:
     Args:
         clock_error_ms: by how much its clock is ahead.
         is_founder: has the history from the beginning; others are newcomers at first.
+        key: its device key, and
+        charter: how its pool began, if that has statements.
     """
 
     is_liar = False
@@ -56,8 +60,15 @@ class SimNode:
         *,
         clock_error_ms: int = 0,
         is_founder: bool = False,
+        key: DeviceKey | None = None,
+        charter: SimCharter | None = None,
     ) -> None:
         self.host_id = host_id
+        #: What it knows of who is in the pool; None where everybody is.
+        self.standing: SimStanding | None = None
+        self._key = key
+        self._charter = charter
+        self._statements: list[Statement] = []
         self.clock_error_ms = clock_error_ms
         #: What it writes on: may be filled, or fail.
         self.disk = SimDisk(network, host_id.hex())
@@ -78,15 +89,19 @@ class SimNode:
         self._network = network
         self._server = server
         self._held_back: dict[DeviceId, deque[Any]] = {}
+        self._early: dict[DeviceId, tuple[bool, deque[Any]]] = {}  # who dialled, and what came before we may talk
         self._start()
 
     # --- what it does -------------------------------------------------------------------------------------------
 
     def join(self) -> None:
-        """Enter the network and attach to the server."""
+        """Enter the network and attach to the server, unless it knows that it was removed from the pool."""
         self._end()
         self.disk.reopen()
         self._start()
+        if self.is_removed and not self.is_liar:
+            self._end()
+            return
         self._network.add_host(self)
         self._server.attach(self)
 
@@ -96,6 +111,7 @@ class SimNode:
         self._server.detach(self)
         self._network.remove_host(self.host_id)
         self._mesh_timer.stop()  # nobody to dial; messages and files wait for the next life
+        self.store.load()  # what the disk did not take is gone
 
     def crash(self) -> None:
         """Lose power: vanish without a word, with everything that is not synced."""
@@ -132,12 +148,18 @@ class SimNode:
             StoreError: the disk does not take note of it.
         """
         self.files.fetch(file_id)
+        self._want_holders()
 
     def ask(self, event: agreement.FetchOlder | agreement.Check | agreement.Cancel) -> None:
         """Make a request of the agreement machine; the answer goes to `finished`."""
         self.talk.handle_agreement(event)
 
     # --- what can be seen ---------------------------------------------------------------------------------------
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether it knows that it is out of the pool."""
+        return self.standing is not None and self.standing.is_out
 
     @property
     def is_up(self) -> bool:
@@ -215,13 +237,16 @@ class SimNode:
         life = self.life = SimLife(network=network, host_id=self.host_id, send=self._send, blame=self._blame)
         self.roster = Roster()
         self.mesh = mesh.Mesh(self.host_id, self.roster, network.random_for(f"mesh of {self.host_id.hex()}"))
-        last = store.keys.nth_newest((2**63, b""), 1)
-        self._clock = SimClock(
-            network, error_ms=lambda: self.clock_error_ms, last=Hlc(0) if last is None else last[0], send=self._send
-        )
+        made, seen = store.last_stamps(self.host_id)
+        self._clock = SimClock(network, error_ms=lambda: self.clock_error_ms, made=made, seen=seen, send=self._send)
         self._mesh_timer = SimTimer(network, self.mesh.next_deadline, self._tick_mesh)
         self._clock_timer = SimTimer(network, self._clock.next_deadline, self._clock.tick)
-        self.talk = SimTalk(life, store, self._clock, self)
+        self._start_standing(life)
+        if self.standing is None:
+            self.talk = SimTalk(life, store, self._clock, self)
+        else:
+            self.talk = SimTalk(life, store, self._clock, self, vet=self.standing.judge)
+            self.talk.membership_changed()
         self.files = SimFiles(
             life,
             store,
@@ -231,7 +256,21 @@ class SimNode:
             send_piece=self._send_piece,
         )
         self._held_back.clear()
+        self._early.clear()
+        self._direct: set[DeviceId] = set()
         self._clock_timer.rearm()
+
+    def _start_standing(self, life: SimLife) -> None:
+        if self._charter is not None and self._key is not None:
+            self.standing = SimStanding(
+                life,
+                self._key,
+                self._charter,
+                self._statements,
+                tell_server=partial(self._server.tell, self),
+                changed=self._standing_changed,
+                ready=self._begin_talk,
+            )
 
     def _end(self) -> None:
         """End a life: nothing that was begun in it goes on."""
@@ -248,15 +287,21 @@ class SimNode:
     # --- what the network says ----------------------------------------------------------------------------------
 
     def may_accept(self, peer: DeviceId) -> bool:
-        """Ask the mesh."""
-        return self.mesh.may_accept(peer)
+        """Ask the mesh about members."""
+        return (self.standing is None or self.standing.would_admit(peer)) and self.mesh.may_accept(peer)
 
     def link_up(self, peer: DeviceId, *, is_dialler: bool) -> None:
         """Tell the mesh, the time, then messages and files."""
         self._held_back[peer] = deque()
         self._handle_mesh(mesh.LinkUp(peer, is_dialler))
         self._clock.link_up(peer)
-        self.talk.link_up(peer, is_dialler=is_dialler)
+        if self.standing is None:
+            self.talk.link_up(peer, is_dialler=is_dialler, is_steady=self.mesh.is_steady(peer))
+        else:
+            self._early[peer] = (is_dialler, deque())
+            self.standing.link_up(peer)
+            if not self.standing.membership.is_member(peer):
+                self._network.close_link(self.host_id, peer)
         self.files.link_up(peer)
         self.files.overlay_changed()
 
@@ -265,7 +310,10 @@ class SimNode:
         self._held_back.pop(peer, None)
         self._clock.link_down(peer)
         self.files.link_down(peer)
-        self.talk.link_down(peer)
+        if self.standing is not None:
+            self.standing.link_down(peer)
+        if self._early.pop(peer, None) is None:
+            self.talk.link_down(peer)
         self._handle_mesh(mesh.LinkDown(peer))
         self.files.overlay_changed()
 
@@ -291,6 +339,11 @@ class SimNode:
             self.talk.clock_changed()
         elif isinstance(frame, _SWARM_ITEMS):
             self.files.received(peer, frame)
+        elif isinstance(frame, STATEMENT_FRAMES):
+            if self.standing is not None:
+                self.standing.received(peer, frame)
+        elif peer in self._early:
+            self._early[peer][1].append(frame)
         else:
             self.talk.received(peer, frame)
 
@@ -300,7 +353,58 @@ class SimNode:
             while waiting and not self.talk.is_full and self._held_back.get(peer) is waiting:
                 self._dispatch(peer, waiting.popleft())
 
+    # --- who is in the pool -------------------------------------------------------------------------------------
+
+    def statements(self) -> list[Statement]:
+        """Return all statements that it knows."""
+        return list(self._statements)
+
+    def statements_told(self, statements: Sequence[Statement]) -> None:
+        """Take what the server knows, and pass it on; tell it what it does not know."""
+        if self.standing is not None:
+            self.standing.take(statements)
+
+    def remove(self, device: DeviceId) -> None:
+        """State that somebody is out; without effect if this node may not."""
+        if self.standing is not None:
+            self.standing.remove(device, self._clock.hybrid.tick(self._clock.unix_ms()))
+
+    def set_role(self, device: DeviceId, role: Role) -> None:
+        """State that somebody is an admin, or is none any more; without effect if this node may not."""
+        if self.standing is not None:
+            self.standing.set_role(device, role, self._clock.hybrid.tick(self._clock.unix_ms()))
+
+    def _begin_talk(self, peer: DeviceId) -> None:
+        """Talk with a neighbour that knows our statements, so whom our messages are from."""
+        if peer not in self._early:
+            return
+        is_dialler, early = self._early.pop(peer)
+        self.talk.link_up(peer, is_dialler=is_dialler, is_steady=self.mesh.is_steady(peer))
+        for frame in early:
+            self._dispatch(peer, frame)
+
+    def _standing_changed(self) -> None:
+        """Part with those who are out, and forget what they said since; go if this is one of them."""
+        if self.standing is None:
+            return
+        for peer in self.mesh.linked:
+            if not self.standing.membership.is_member(peer):
+                self._network.close_link(self.host_id, peer)
+        if not self.is_removed:
+            self.talk.membership_changed()
+        elif not self.is_liar:
+            self._network.call_later(0.0, partial(self._go, self.life))
+
+    def _go(self, life: SimLife) -> None:
+        if not life.is_over and self.is_up:
+            self.leave()
+
     # --- what the server says -----------------------------------------------------------------------------------
+
+    def server_says(self, unix_ms: int) -> None:
+        """Believe it as much as anybody else; what was held may be due."""
+        self._clock.server_says(unix_ms)
+        self.talk.clock_changed()
 
     def roster_reset(self, epoch: int, entries: list[RosterEntry]) -> None:
         """Take over the whole roster."""
@@ -321,6 +425,7 @@ class SimNode:
 
     def _roster_changed(self, joined: frozenset[DeviceId]) -> None:
         self._handle_mesh(mesh.RosterChanged(joined))
+        self._want_holders()
         self.files.overlay_changed()
 
     # --- links --------------------------------------------------------------------------------------------------
@@ -344,6 +449,16 @@ class SimNode:
                 case _:
                     assert_never(effect)
 
+    def _want_holders(self) -> None:
+        """Have links to some of those who offer what is fetched, as poolnet/pool/placement.py does."""
+        holders = self.files.holders() & self.roster.nodes - {self.host_id}
+        wanted = set(sorted(holders)[:MAX_TEMPORARY_LINKS])
+        for peer in sorted(self._direct - wanted):
+            self._handle_mesh(mesh.DropDirect(peer))
+        for peer in sorted(wanted - self._direct):
+            self._handle_mesh(mesh.WantDirect(peer))
+        self._direct = wanted
+
     def _send(self, peer: DeviceId, frame: Any) -> None:
         self._network.send(self.host_id, peer, frame)
 
@@ -364,6 +479,8 @@ class SimNode:
         self.delivered_at.setdefault(msg_id, self._network.now)
         if (offer := sim_messages.offered(self.store.history[msg_id])) is not None:
             self.files.offer_heard(offer[0])
+            self._want_holders()
 
     def _file_completed(self, file_id: FileId) -> None:
         self.completed.setdefault(file_id, self._network.now)
+        self._want_holders()

@@ -6,11 +6,16 @@ from functools import partial
 import attrs
 from blake3 import blake3
 
+from poolnet.identity.membership import Membership
 from poolnet.ids import DeviceId, FileId, MsgId
+from poolnet.protocol.hash_tree import file_id_of
 from poolnet.testing.sim_liars import ALL_LIES, Lie, SimLiar
 from poolnet.testing.sim_network import PathConditions, SimNetwork
 from poolnet.testing.sim_node import SimNode
 from poolnet.testing.sim_server import SimSyncServer
+from poolnet.testing.sim_standing import SimCharter
+
+EMPTY_FILE_ID = file_id_of(0, bytes(32))
 
 
 @attrs.frozen(kw_only=True)
@@ -33,16 +38,24 @@ class SimPool:
         seed: decides everything, the ids of the nodes too.
         node_count: nodes at the beginning; `add_node` adds others.
         conditions: of every path.
+        has_statements: whether members can be promoted and removed; if not, everybody who is there is one.
     """
 
-    def __init__(self, seed: int, node_count: int, *, conditions: PathConditions | None = None) -> None:
+    def __init__(
+        self, seed: int, node_count: int, *, conditions: PathConditions | None = None, has_statements: bool = False
+    ) -> None:
         self.network = SimNetwork(seed, conditions=conditions)
         self.server = SimSyncServer(self.network)
+        self.charter = SimCharter(seed) if has_statements else None
+        if self.charter is not None:
+            self.server.membership = self.charter.membership()
         #: All nodes that ever joined, in order, those that left too.
         self.nodes: list[SimNode] = []
         #: All files that were ever offered, and their sizes.
         self.offered: dict[FileId, int] = {}
         self._published: dict[MsgId, tuple[SimNode, float]] = {}
+        self._known = 0
+        self._membership: Membership | None = None
         for _ in range(node_count):
             self.add_node()
 
@@ -54,9 +67,13 @@ class SimPool:
             is_liar: whether it misbehaves in every way, or in which.
         """
         host_id = DeviceId(blake3(f"node {len(self.nodes)} of {self.network.seed}".encode()).digest())
-        make: Callable[..., SimNode] = SimNode
+        key = None
+        if self.charter is not None:
+            key = self.charter.next_member(now_s=self.network.now)
+            host_id = key.device_id
+        make: Callable[..., SimNode] = partial(SimNode, key=key, charter=self.charter)
         if is_liar:
-            make = partial(SimLiar, lies=ALL_LIES if is_liar is True else is_liar)
+            make = partial(SimLiar, key=key, charter=self.charter, lies=ALL_LIES if is_liar is True else is_liar)
         is_founder = not self.nodes
         node = make(self.network, self.server, host_id, clock_error_ms=clock_error_ms, is_founder=is_founder)
         self.nodes.append(node)
@@ -84,10 +101,21 @@ class SimPool:
             StoreError: as for `publish`.
         """
         file_id = FileId(blake3(f"file {len(self.offered)} of {self.network.seed}".encode()).digest())
+        if not size_bytes:
+            file_id = EMPTY_FILE_ID
         msg_id = node.offer(file_id, size_bytes)
         self._published[msg_id] = (node, self.network.now)
         self.offered[file_id] = size_bytes
         return file_id
+
+    def membership(self) -> Membership | None:
+        """Return what everything that any node ever stated means; None where everybody is a member."""
+        if self.charter is None:
+            return None
+        if (known := sum(len(node.statements()) for node in self.nodes)) != self._known:
+            every = (statement for node in self.nodes for statement in node.statements())
+            self._known, self._membership = known, self.charter.membership(every)
+        return self._membership
 
     def online(self) -> list[SimNode]:
         """Return the nodes that are in the network now."""

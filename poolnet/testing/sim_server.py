@@ -1,23 +1,36 @@
 """A simulated sync server: keeps the roster of one pool and tells it to its clients, in order and with delay.
 
-It has no credentials, no signals and no disk; what it shares with the real one is the roster, the drawing of places and
-the numbering of events. It can be reached by the hosts that are on its side of a partition.
+It has no signals and no disk; what it shares with the real one is the roster, the drawing of places and the numbering
+of events. Where a pool has statements, it passes them on, and has no place for who is no member. It can be reached by
+the hosts that are on its side of a partition.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import attrs
 
+from poolnet.identity.membership import Membership
+from poolnet.identity.statements import Statement
 from poolnet.ids import DeviceId
 from poolnet.limits import IDLE_TIMEOUT_S, PING_INTERVAL_S, REATTACH_GRACE_S
 from poolnet.protocol.rings import Roster, draw_places
+from poolnet.testing.sim_clock import START_UNIX_MS
 from poolnet.testing.sim_network import SimHost, SimNetwork
 from poolnet.wire.sync_frames import RosterEntry
 
 
 class RosterClient(SimHost, Protocol):
     """A host that wants roster events, each at `network.now` and in order."""
+
+    def server_says(self, unix_ms: int) -> None:
+        """It is that time."""
+
+    def statements(self) -> Sequence[Statement]:
+        """Return all statements that it knows; asked only where a pool has any."""
+
+    def statements_told(self, statements: Sequence[Statement]) -> None:
+        """These are known to the server."""
 
     def roster_reset(self, epoch: int, entries: list[RosterEntry]) -> None:
         """This is the whole roster as of `epoch`."""
@@ -47,10 +60,15 @@ class SimSyncServer:
     def __init__(self, network: SimNetwork, *, delay_s: float = 0.05) -> None:
         self.roster = Roster()
         self.is_running = True
+        #: Whether it tells nodes what time it is; if not, they have only each other to ask.
+        self.tells_time = True
+        #: What it knows of who is in the pool; None: everyone is.
+        self.membership: Membership | None = None
         self.reports = 0
         self._network = network
         self._delay_s = delay_s
         self._rng = network.random_for("server")
+        self._statements: list[Statement] = []
         self._attached: dict[DeviceId, _Attachment] = {}
         self._lost: dict[DeviceId, RosterClient] = {}  # clients that try to attach again
         network.call_later(PING_INTERVAL_S, self._check)
@@ -65,6 +83,10 @@ class SimSyncServer:
         attachment = self._attached.get(client.host_id)
         if self.is_running and attachment is not None and attachment.client is client:
             self._remove(client.host_id)
+
+    def tell(self, client: RosterClient, statements: Sequence[Statement]) -> None:
+        """Take statements from a client; what does not arrive now, it tells when it can be reached again."""
+        self._network.call_later(self._delay(), lambda: self._told(client, statements))
 
     def report(self, reporter: DeviceId, node: DeviceId) -> None:
         """Count a report that no link from `reporter` to `node` comes up."""
@@ -88,7 +110,10 @@ class SimSyncServer:
             self._lost[client.host_id] = client
             return
         self._lost.pop(client.host_id, None)
-        self._attached[client.host_id] = _Attachment(client, self._network.now)
+        attached = _Attachment(client, self._network.now)
+        if not self._admits(attached):
+            return
+        self._attached[client.host_id] = attached
         if client.host_id not in self.roster:
             entry = RosterEntry(node=client.host_id, places=draw_places(self._rng))
             epoch = self.roster.epoch + 1
@@ -96,6 +121,43 @@ class SimSyncServer:
             for attachment in self._others(client.host_id):
                 self._send(attachment, lambda other: other.node_joined(epoch, entry))
         self._send_reset(self._attached[client.host_id])
+
+    def _admits(self, attachment: _Attachment) -> bool:
+        """Exchange statements with a client; return whether it is a member. If not, it tries again while it is up."""
+        if self.membership is None:
+            return True
+        client = attachment.client
+        self._take(client.statements())
+        known = list(self._statements)
+        self._send(attachment, lambda client: client.statements_told(known))
+        if not self.membership.is_member(client.host_id):
+            self._lost[client.host_id] = client
+            return False
+        return True
+
+    def _told(self, client: RosterClient, statements: Sequence[Statement]) -> None:
+        attachment = self._attached.get(client.host_id)
+        if attachment is None or attachment.client is not client:
+            return
+        if self._reaches(client):
+            self._take(statements)
+        else:
+            attachment.has_missed_events = True
+
+    def _take(self, statements: Iterable[Statement]) -> None:
+        """Pass on what is new, and take those out of the roster who are out by it."""
+        if self.membership is None:
+            return
+        added = [statement for statement in statements if self.membership.add(statement)]
+        if not added:
+            return
+        self._statements += added
+        for attachment in self._attached.values():
+            self._send(attachment, lambda client: client.statements_told(added))
+        for node in sorted(node for node in self.roster.nodes if not self.membership.is_member(node)):
+            if (attached := self._attached.get(node)) is not None:
+                self._lost[node] = attached.client  # it may know that it is a member all the same
+            self._remove(node)
 
     def _remove(self, node: DeviceId) -> None:
         self._attached.pop(node, None)
@@ -122,7 +184,8 @@ class SimSyncServer:
                 attachment.heard_at = now
                 if attachment.has_missed_events:
                     attachment.has_missed_events = False
-                    self._send_reset(attachment)
+                    if self._admits(attachment):
+                        self._send_reset(attachment)
             elif now - attachment.heard_at >= IDLE_TIMEOUT_S:
                 self._remove(node)
                 self._lost[node] = attachment.client
@@ -137,6 +200,8 @@ class SimSyncServer:
         return self._delay_s * (1 + self._rng.random())
 
     def _send_reset(self, attachment: _Attachment) -> None:
+        if self.tells_time:
+            self._send(attachment, lambda client: client.server_says(START_UNIX_MS + round(self._network.now * 1000)))
         epoch, entries = self.roster.epoch, self.roster.entries()
         self._send(attachment, lambda client: client.roster_reset(epoch, entries))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import attrs
 
+from poolnet.clock import Hlc
 from poolnet.errors import StoreError
 from poolnet.ids import DeviceId, FileId, MsgId
 from poolnet.protocol.key_set import MemoryKeys
@@ -46,11 +47,12 @@ class WantedRecord:
 
 @attrs.frozen
 class PieceRecord:
-    """A piece of a file that is wanted; it is genuine."""
+    """A piece of a file that is wanted; it is genuine, which proves how large the file is."""
 
     file_id: FileId
     piece: int
     size_bytes: int
+    file_bytes: int
 
 
 Record = MessageRecord | StartRecord | WantedRecord | PieceRecord
@@ -83,8 +85,17 @@ class SimStore:
         #: Files that are wanted, and whether all of them is known to be on the disk.
         self.wanted: dict[FileId, bool] = {}
         self.pieces: dict[FileId, RangeSet] = {}
+        #: How large they are, of those of which there are pieces; what offers say may be wrong.
+        self.sizes: dict[FileId, int] = {}
         for record in self.disk.records():
             self._apply(record)
+
+    def last_stamps(self, host_id: DeviceId) -> tuple[Hlc, Hlc]:
+        """Return the highest stamps of a node and of others, 0 if there is none."""
+        last = {True: Hlc(0), False: Hlc(0)}
+        for hlc, msg_id in self.keys:
+            last[sim_messages.author_of(self.history[msg_id]) == host_id] = hlc
+        return last[True], last[False]
 
     @property
     def unsaved(self) -> int:
@@ -130,6 +141,10 @@ class SimStore:
             self._apply(record)
             saved(record)
 
+    def remove(self, msg_id: MsgId) -> None:
+        """Forget a message; a power cut may bring it back."""
+        self.keys.remove(sim_messages.key_of(msg_id, self.history.pop(msg_id)))
+
     def _apply(self, record: Record) -> None:
         match record:
             case MessageRecord(msg_id, encoded):
@@ -143,8 +158,9 @@ class SimStore:
                 self.known_from = bound
             case WantedRecord(file_id, is_done):
                 self.wanted[file_id] = is_done
-            case PieceRecord(file_id, piece):
+            case PieceRecord(file_id, piece, _, file_bytes):
                 self.pieces.setdefault(file_id, RangeSet()).add(piece)
+                self.sizes[file_id] = file_bytes
 
 
 def _size_of(record: Record) -> int:

@@ -4,14 +4,17 @@ What gossip and agreement bring is judged, held while it is ahead of the time, a
 waits. Methods named `_perform_` show what a driver does with effects: nothing but that.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, assert_never
 
+from poolnet.clock import Hlc
 from poolnet.errors import WireError
 from poolnet.ids import DeviceId, MsgId
 from poolnet.limits import MAX_QUEUED_FRAMES
 from poolnet.protocol import agreement, gossip
 from poolnet.protocol.holding import HeldMessages
+from poolnet.protocol.quota import AuthorQuota
 from poolnet.testing import sim_messages
 from poolnet.testing.sim_clock import SimClock
 from poolnet.testing.sim_life import SimLife
@@ -37,6 +40,13 @@ class Arrivals(Protocol):
         """What waited for the disk is written; links that were held back may go on."""
 
 
+Vet = Callable[[DeviceId, Hlc], gossip.Verdict]
+
+
+def _everyone_may(_author: DeviceId, _hlc: Hlc) -> gossip.Verdict:
+    return gossip.Verdict.ACCEPT
+
+
 class SimTalk:
     """The messages of one node in one life.
 
@@ -45,19 +55,29 @@ class SimTalk:
         store: what it has.
         clock: its time.
         arrivals: told what becomes of messages.
+        vet: returns whether somebody may have said something at that time.
     """
 
-    def __init__(self, life: SimLife, store: SimStore, clock: SimClock, arrivals: Arrivals) -> None:
+    def __init__(
+        self, life: SimLife, store: SimStore, clock: SimClock, arrivals: Arrivals, *, vet: Vet = _everyone_may
+    ) -> None:
         network = life.network
         self._life = life
         self._store = store
         self._clock = clock
         self._arrivals = arrivals
+        self._vet = vet
         #: Requests that are answered, and how.
         self.finished: dict[int, bool] = {}
         #: How far those came that are not stored yet.
         self._hops: dict[MsgId, int] = {}
-        self.gossip = gossip.Gossip(network.random_for(life.host_id.hex()), sim_messages.identify, _judge)
+        self.quota = AuthorQuota()
+        self.gossip = gossip.Gossip(
+            network.random_for(life.host_id.hex()),
+            sim_messages.identify,
+            self._judge,
+            judge_fetched=self._judge_fetched,
+        )
         self.gossip.mark_seen(store.history)
         self.held = HeldMessages(clock.hybrid)
         self._rng = network.random_for(f"agreement of {life.host_id.hex()}")
@@ -68,7 +88,9 @@ class SimTalk:
             is_held=self.held.__contains__,
             known_from=store.known_from,
         )
-        self._timer = SimTimer(network, self._next_deadline, self._tick)
+        self._gossip_timer = SimTimer(network, self.gossip.next_deadline, self._tick_gossip)
+        self._agreement_timer = SimTimer(network, self.agreement.next_deadline, self._tick_agreement)
+        self._held_timer = SimTimer(network, self._held_deadline, self._release)
         self._is_retrying = False
 
     @property
@@ -78,7 +100,8 @@ class SimTalk:
 
     def end(self) -> None:
         """Do nothing any more."""
-        self._timer.stop()
+        for timer in (self._gossip_timer, self._agreement_timer, self._held_timer):
+            timer.stop()
 
     def publish(self, text: bytes, author: DeviceId) -> MsgId:
         """Store a message and push it to the neighbours.
@@ -97,9 +120,9 @@ class SimTalk:
 
     # --- what happens -------------------------------------------------------------------------------------------
 
-    def link_up(self, peer: DeviceId, *, is_dialler: bool) -> None:
+    def link_up(self, peer: DeviceId, *, is_dialler: bool, is_steady: bool) -> None:
         """Begin to gossip and to compare."""
-        self._handle_gossip(gossip.LinkUp(peer))
+        self._handle_gossip(gossip.LinkUp(peer, is_steady))
         self.handle_agreement(agreement.LinkUp(peer, is_dialler))
 
     def link_down(self, peer: DeviceId) -> None:
@@ -119,18 +142,24 @@ class SimTalk:
 
     def clock_changed(self) -> None:
         """Look again when something is due: what time it is has changed."""
-        self._timer.rearm()
+        self._held_timer.rearm()
+
+    def membership_changed(self) -> None:
+        """Forget what those said who were out by then."""
+        for hlc, msg_id in list(self._store.keys):
+            if self._vet(sim_messages.author_of(self._store.history[msg_id]), hlc) is not gossip.Verdict.ACCEPT:
+                self._store.remove(msg_id)
 
     # --- machines -----------------------------------------------------------------------------------------------
 
     def _handle_gossip(self, event: gossip.GossipEvent) -> None:
         self._perform_gossip(self.gossip.handle(event, self._life.now))
-        self._timer.rearm()
+        self._gossip_timer.rearm()
 
     def handle_agreement(self, event: agreement.AgreementEvent) -> None:
         """Tell the agreement machine something."""
         self._perform_agreement(self.agreement.handle(event, self._life.now))
-        self._timer.rearm()
+        self._agreement_timer.rearm()
 
     def _perform_gossip(self, effects: list[gossip.GossipEffect]) -> None:
         for effect in effects:
@@ -143,6 +172,8 @@ class SimTalk:
                     history = self._store.history
                     found = tuple((msg_id, history[msg_id]) for msg_id in ids if msg_id in history)
                     self._perform_gossip(self.gossip.handle(gossip.Found(peer, found), self._life.now))
+                case gossip.Deferred(peer):
+                    self.handle_agreement(agreement.Deferred(peer))
                 case gossip.Misbehaved():
                     self._life.blame(effect, closes_link=True)
                 case _:
@@ -200,6 +231,7 @@ class SimTalk:
         if self.held.admit(sim_messages.decode(msg_id, encoded), self._clock.unix_ms()):
             self._store_message(msg_id, encoded)
         else:
+            self._held_timer.rearm()
             if msg_id not in self.held:
                 del self._hops[msg_id]  # there are too many of them
             self.handle_agreement(agreement.Stored((msg_id,)))
@@ -239,19 +271,31 @@ class SimTalk:
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def _next_deadline(self) -> float | None:
-        deadlines = [self.gossip.next_deadline(), self.agreement.next_deadline()]
-        if self.held:
-            wait_s = self.held.wait_s(self._clock.unix_ms())
-            deadlines.append(None if wait_s is None else self._life.now + wait_s + 0.001)
-        return min((at for at in deadlines if at is not None), default=None)
+    def _held_deadline(self) -> float | None:
+        wait_s = self.held.wait_s(self._clock.unix_ms()) if self.held else None
+        return None if wait_s is None else self._life.now + wait_s + 0.001
 
-    def _tick(self) -> None:
-        for message in self.held.release(self._clock.unix_ms()) if self.held else ():
-            self._store_message(message.msg_id, message.signed)
+    def _release(self) -> None:
+        for message in self.held.release(self._clock.unix_ms()):
+            if self._judge_fetched(message.msg_id, message.signed) is gossip.Verdict.ACCEPT:  # its author may be out
+                self._store_message(message.msg_id, message.signed)
+
+    def _tick_gossip(self) -> None:
         self._perform_gossip(self.gossip.tick(self._life.now))
+
+    def _tick_agreement(self) -> None:
         self._perform_agreement(self.agreement.tick(self._life.now))
 
+    def _judge(self, msg_id: MsgId, encoded: bytes) -> gossip.Verdict:
+        author = sim_messages.author_of(encoded)
+        if not self.quota.has_some(author, self._life.now):
+            return gossip.Verdict.DEFER
+        verdict = self._judge_fetched(msg_id, encoded)
+        if verdict is gossip.Verdict.ACCEPT:
+            self.quota.spend(author, len(encoded), self._life.now)
+        return verdict
 
-def _judge(msg_id: MsgId, encoded: bytes) -> gossip.Verdict:
-    return gossip.Verdict.ACCEPT if sim_messages.is_genuine(encoded) else gossip.Verdict.REJECT
+    def _judge_fetched(self, msg_id: MsgId, encoded: bytes) -> gossip.Verdict:
+        if not sim_messages.is_genuine(encoded):
+            return gossip.Verdict.REJECT
+        return self._vet(sim_messages.author_of(encoded), sim_messages.key_of(msg_id, encoded)[0])

@@ -121,6 +121,15 @@ class Detach(Frame):
     """The node leaves now; the others are told at once instead of after the idle timeout."""
 
 
+@frame(74)
+@attrs.frozen(kw_only=True)
+class ReportConduct(Frame):
+    """`node` broke the rules on its links to the reporter, last in this way (docs/protocol.md)."""
+
+    node: DeviceId = wire(ID32)
+    kind: int = wire(integer(0, 255))
+
+
 SYNC_FRAMES = (
     Attach,
     Attached,
@@ -131,6 +140,7 @@ SYNC_FRAMES = (
     SendSignal,
     Signalled,
     Report,
+    ReportConduct,
     Detach,
     StatementIds,
     WantStatements,
