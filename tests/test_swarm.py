@@ -611,6 +611,13 @@ def test_when_the_last_piece_is_stored_the_download_is_over_and_the_file_served_
     assert pieces_of(node.hear(BOB, want(((0, 1),), 1))) == [0]
 
 
+def test_the_root_of_the_tree_is_asked_of_a_second_holder_since_all_waits_for_it() -> None:
+    node = Node(Download(FILE, SIZE), LinkUp(ANN), LinkUp(BOB))
+    node.hear(ANN, have(((0, 20),)), promise(((0, 1),)))
+    assert frames(node.hear(BOB, have(((0, 20),))), Want) == []
+    assert frames(node.wait(1.1), Want, BOB) == [want(((0, 1),), 1)]
+
+
 def test_the_last_pieces_are_asked_of_a_second_holder_once_and_the_slower_is_called_off() -> None:
     node = Node(LinkUp(ANN), LinkUp(BOB), Download(FILE, SIZE, ((0, 39),)))
     node.hear(ANN, have(((0, 40),)), promise(((39, 40),)))

@@ -215,6 +215,13 @@ def test_what_is_not_wanted_any_more_is_called_off_onwards_unless_another_waits_
     assert not node.swarm.expects(DAN, FILE, 0)
 
 
+def test_who_needs_no_relay_any_more_hears_that_what_is_not_here_does_not_come() -> None:
+    node = relaying(ANN)
+    node.hear(DAN, have())
+    node.hear(ANN, want(((0, 1),), 1))
+    assert frames(node.hear(ANN, interest(0)), Withdraw, ANN) == [Withdraw(file_id=FILE, pieces=((0, 1),))]
+
+
 def test_relaying_ends_when_nobody_asks_and_what_is_kept_is_still_served() -> None:
     node = relaying(ANN)
     node.hear(ANN, want(((0, 1),), 1))
@@ -814,7 +821,7 @@ def test_a_promise_is_kept_or_withdrawn(script: list[tuple[str, DeviceId, Ranges
                 owed[peer] -= set(RangeSet(pieces))
                 check(node.hear(peer, Unwant(file_id=FILE, pieces=pieces)))
             case "interest":
-                check(node.hear(peer, Interest(file_id=FILE, interested=count > 0, hops=count)))
+                check(node.hear(peer, Interest(file_id=FILE, interested=count > 0 or bool(pieces), hops=count)))
             case "deliver":
                 deliver()
             case "evict":

@@ -495,8 +495,12 @@ class FileDownload:
     # --- the last pieces ----------------------------------------------------------------------------------------
 
     def is_ending(self, most: int) -> bool:
-        """Return whether no more than `most` pieces are on their way, and nothing else is missing."""
-        return not self.open and 0 < len(self.missing) - len(self.arrived) <= most
+        """Return whether no more than `most` pieces are on their way, and nothing else can be asked for.
+
+        That is so at the end, and whenever all waits for a few nodes of the tree.
+        """
+        on_their_way = sum(len(source.promised) + len(source.asked or ()) for source in self.sources.values())
+        return not self.open and 0 < on_their_way <= most
 
     def overdue(self, before: float) -> Iterator[tuple[Source, int]]:
         """Yield pieces promised before that time and not asked of a second peer yet, and by whom."""

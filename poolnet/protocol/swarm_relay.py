@@ -78,6 +78,8 @@ class RelayDesk:
         """Take note of what a peer says of its interest; tell it whether this device relays."""
         file_id = frame.file_id
         if not frame.interested or not frame.hops or not self._server.is_interested(peer, file_id):
+            if frame.interested and (promised := self._custody.waited_for(peer, file_id)):
+                self._withdraw(file_id, {peer: promised}, now)  # it waits for them, and may ask who has them
             self._drop_asker(peer, file_id, now)
             return
         file = self._files.setdefault(file_id, _Relayed())
