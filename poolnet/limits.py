@@ -168,6 +168,8 @@ MAX_GOSSIP_CACHE = 1000
 #: packet each. Of the two sides of a lazy link usually only one announces what both have.
 MIN_GOSSIP_FLUSH_S = 0.2
 MAX_GOSSIP_FLUSH_S = 0.5
+#: ... on links that will not stay: whoever hears a message there first would not have heard it for long otherwise.
+GUEST_FLUSH_S = 2.0
 #: How long an announced message may take to arrive by itself before it is asked for, and how long an answer may take
 #: before another announcer is asked.
 GRAFT_DELAY_S = 0.3

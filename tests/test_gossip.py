@@ -12,6 +12,7 @@ from poolnet.limits import (
     GRAFT_RETRY_S,
     GRAFT_TRIES,
     GRAFT_WINDOW,
+    GUEST_FLUSH_S,
     MAX_GOSSIP_CACHE,
     MAX_GOSSIP_FLUSH_S,
     MAX_IDS_PER_FRAME,
@@ -166,6 +167,17 @@ def test_a_peer_that_keeps_pushing_duplicates_is_told_again() -> None:
     assert node.hear(B, push(0)) == [SendFrame(B, frames.Prune())]
     node.wait(GRAFT_RETRY_S)
     assert node.hear(B, push(1)) == [SendFrame(B, frames.Prune())]
+
+
+def test_who_will_not_stay_hears_of_messages_late_and_together_and_gets_what_it_asks_for() -> None:
+    node = Node(A)
+    node.machine.handle(LinkUp(B, is_eager=False), node.now)
+    node.make_lazy(A)
+    assert sent(node.publish(1), B) == []
+    assert node.wait(MAX_GOSSIP_FLUSH_S) == [SendFrame(A, have(1))]
+    node.publish(2)
+    assert sent(node.wait(GUEST_FLUSH_S), B) == [have(1, 2)]
+    assert sent(node.hear(B, frames.Graft(ids=(id_number(1),))), B) == [push(1)]
 
 
 def test_a_pruned_peer_is_told_of_messages_in_batches_and_without_delay_above_a_frame() -> None:

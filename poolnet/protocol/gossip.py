@@ -27,6 +27,7 @@ from poolnet.ids import DeviceId, MsgId
 from poolnet.limits import (
     GRAFT_RETRY_S,
     GRAFT_WINDOW,
+    GUEST_FLUSH_S,
     MAX_GOSSIP_CACHE,
     MAX_GOSSIP_FLUSH_S,
     MAX_IDS_PER_FRAME,
@@ -62,7 +63,10 @@ class Verdict(enum.Enum):
 
 @attrs.frozen
 class LinkUp:
-    """A proven link to `peer`; replaces an earlier one. Not `is_eager`: it will not stay, and is no part of a tree."""
+    """A proven link to `peer`; replaces an earlier one.
+
+    Not `is_eager`: it will not stay, is no part of a tree, and hears of messages late, many at a time.
+    """
 
     peer: DeviceId
     is_eager: bool = True
@@ -189,6 +193,7 @@ class GossipStatistics:
 @attrs.define
 class _Peer:
     is_eager: bool = True
+    is_lasting: bool = True
     pruned_at: float = float("-inf")
     deferred_at: float = float("-inf")  # when that was told last
     to_announce: dict[MsgId, None] = attrs.Factory(dict)
@@ -223,7 +228,7 @@ class Gossip:
         self._missing = MissingMessages()
         self._seen: OrderedDict[MsgId, None] = OrderedDict()  # the least recently met first
         self._cache: OrderedDict[MsgId, tuple[bytes, int]] = OrderedDict()  # message and its hops; the oldest first
-        self._flush_at: float | None = None
+        self._flush_at: dict[bool, float] = {}  # of links that last, and of others: when to announce next
         self._published = self._delivered = self._duplicates = self._refused = self._deferred = 0
         self._grafts = self._prunes = 0
 
@@ -236,7 +241,7 @@ class Gossip:
                 return self._on_publish(msg_id, message, now)
             case LinkUp(peer, is_eager):
                 self._drop_link(peer)
-                self._peers[peer] = _Peer(is_eager=is_eager)
+                self._peers[peer] = _Peer(is_eager=is_eager, is_lasting=is_eager)
                 self._missing.link_up(peer)
                 return self._ask(now)
             case LinkDown(peer):
@@ -264,17 +269,17 @@ class Gossip:
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do, or None."""
         asking_at = self._missing.next_deadline()
-        if asking_at is None or self._flush_at is None:
-            return self._flush_at if asking_at is None else asking_at
-        return min(asking_at, self._flush_at)
+        deadlines = [*self._flush_at.values(), *([] if asking_at is None else [asking_at])]
+        return min(deadlines, default=None)
 
     def tick(self, now: float) -> list[GossipEffect]:
         """Do what is due."""
         effects: list[GossipEffect] = []
-        if self._flush_at is not None and self._flush_at <= now:
-            self._flush_at = None
-            for peer in self._peers:
-                self._announce(peer, effects)
+        for is_lasting in [is_lasting for is_lasting, flush_at in self._flush_at.items() if flush_at <= now]:
+            del self._flush_at[is_lasting]
+            for peer, state in self._peers.items():
+                if state.is_lasting == is_lasting:
+                    self._announce(peer, effects)
         return effects + self._ask(now)
 
     def statistics(self) -> GossipStatistics:
@@ -433,9 +438,9 @@ class Gossip:
             state.to_announce[msg_id] = None
             if len(state.to_announce) >= MAX_IDS_PER_FRAME:
                 self._announce(peer, effects)
-            elif self._flush_at is None:
+            elif state.is_lasting not in self._flush_at:
                 wait_s = MIN_GOSSIP_FLUSH_S + (MAX_GOSSIP_FLUSH_S - MIN_GOSSIP_FLUSH_S) * self._rng.random()
-                self._flush_at = now + wait_s
+                self._flush_at[state.is_lasting] = now + (wait_s if state.is_lasting else GUEST_FLUSH_S)
         return effects
 
     def _announce(self, peer: DeviceId, effects: list[GossipEffect]) -> None:
