@@ -137,4 +137,14 @@ EQUIVALENT: Final = (
         "return min(answered, key=lambda candidate: candidate.rtt_s or 1.0, default=None)",
         "a round trip takes some time",
     ),
+    Equivalent(
+        _EVALUATION,
+        "_Reading._take_join",
+        "return invitation is not None or senior is not None",
+        "return (invitation is not None and senior is not None)",
+        "a Join that has admitted its author is asked again, and its author is in already",
+    ),
+    Equivalent(
+        _EVALUATION, "_Reading.new_sanctions", "return []", "return None", "who asks looks only whether there are any"
+    ),
 )

@@ -24,7 +24,10 @@ LAYERS: Final = ("poolnet/wire", "poolnet/identity", "poolnet/protocol")
 #: Tests that use the layers through these do it in this process.
 _USED: Final = ("poolnet.wire", "poolnet.identity", "poolnet.protocol", "poolnet.testing", "fuzz")
 #: Tests of processes, namespaces and documents run the layers elsewhere, or say nothing about them.
-_LEFT_OUT: Final = ("test_cli_", "test_namespaces", "test_docs", "test_testing_doc", "test_lane_in_the_field")
+_LEFT_OUT: Final = (
+    *("test_cli_", "test_namespaces", "test_docs", "test_testing_doc", "test_lane_in_the_field"),
+    *("test_soak", "test_cancelled_"),
+)
 #: Longer tests are for what machines do together; a mutant that only they notice counts as one that survived.
 _MAX_TEST_S: Final = 8.0
 

@@ -66,11 +66,12 @@ class HybridClock:
 
     Physical time is passed in; `offset_ms` is what others' clocks say that ours is behind (set by whoever measures it).
     The highest stamps that were made here and that were seen of others are kept apart: our own, made by a wrong clock,
-    may be forgotten, others' never.
+    do not count until others believe them, others' always.
     """
 
     def __init__(self, *, last: Hlc = Hlc(0)) -> None:
         self._made = last
+        self._too_early = Hlc(0)  # the highest that we made by a wrong clock
         self._seen = Hlc(0)  # of others, and what we made right above it
         self._is_doubted = False  # whether others would not believe what we saw
         self.offset_ms = 0
@@ -87,18 +88,21 @@ class HybridClock:
     def correct(self, offset_ms: int, unix_ms: int) -> None:
         """Follow others' clocks, when ours shows `unix_ms`.
 
-        Stamps that we made by a wrong clock, too far ahead for the others, are forgotten: all that came after them
-        would be held back as well. What was seen of others while we had a wrong time, and is now further ahead than
-        they would believe, is followed as far as they do.
+        Stamps that we made by a wrong clock, too far ahead for the others, do not count until they are so no more: all
+        that came after them would be held back as well. What was seen of others while we had a wrong time, and is now
+        further ahead than they would believe, is followed as far as they do.
         """
         self.offset_ms = offset_ms
         self._is_doubted = self.ahead_s(self._seen, unix_ms) > MAX_CLOCK_AHEAD_S
         if self.ahead_s(self._made, unix_ms) > MAX_CLOCK_AHEAD_S:
+            self._too_early = max(self._too_early, self._made)
             self._made = max(Hlc(0), make_hlc(self.now_ms(unix_ms)))
 
     def tick(self, unix_ms: int) -> Hlc:
         """Return a stamp for something that happens now, above every stamp made or seen before; `MAX_HLC` at most."""
         now = make_hlc(self.now_ms(unix_ms))
+        if self._too_early <= now + _BELIEVED_AHEAD:  # by now it is in everybody's history
+            self._made = max(self._made, self._too_early)
         seen = min(self._seen, now + _BELIEVED_AHEAD) if self._is_doubted else self._seen
         stamp = Hlc(min(MAX_HLC, max(now, self._made + 1, seen + 1)))
         if stamp == self._seen + 1:

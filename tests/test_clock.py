@@ -132,6 +132,15 @@ def test_stamps_made_by_a_wrong_clock_do_not_push_those_after_the_correction() -
     assert clock.tick(NOW_MS + DAY_MS) == make_hlc(NOW_MS + 50_000, 1)
 
 
+def test_stamps_made_by_a_wrong_clock_count_again_when_others_believe_them() -> None:
+    clock = HybridClock()
+    early = clock.tick(NOW_MS + 74_000)
+    clock.correct(-74_000, NOW_MS + 74_000)
+    assert clock.tick(NOW_MS + 74_000) < early, "they hold it back"
+    assert hlc_ms(clock.tick(NOW_MS + 75_000)) == NOW_MS + 1000
+    assert clock.tick(NOW_MS + 74_000 + 17_000) > early, "they have it, 57 s ahead of the time"
+
+
 def test_what_others_said_is_not_forgotten_with_what_a_wrong_clock_made() -> None:
     clock = HybridClock()
     clock.observe(make_hlc(NOW_MS + 30_000))

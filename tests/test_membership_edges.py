@@ -91,6 +91,19 @@ def test_a_pool_is_full_at_the_very_byte_of_its_limit(pool: Pool, monkeypatch: p
     assert not pool.membership.add(invites[1])
 
 
+def test_of_joins_that_wait_for_their_invite_those_too_late_for_it_wait_for_the_next() -> None:
+    pool = Pool()
+    pool.join("ann", "i", at=2000)
+    pool.join("dee", "i", at=2100)
+    pool.join("eve", "i", at=2200)
+    pool.invite("founder", "i", at=3000, expires=2050)
+    assert pool.names() == {"founder*", "ann"}
+    pool.invite("founder", "i", at=4000, uses=1)
+    assert pool.names() == {"founder*", "ann", "dee"}
+    pool.invite("founder", "i", at=5000)
+    assert pool.names() == {"founder*", "ann", "dee", "eve"}
+
+
 def test_stepping_down_and_leaving_are_among_what_one_stated(pool: Pool) -> None:
     own = [pool.set_role("bob", "bob", Role.MEMBER), pool.remove("cid", "cid")]
     assert pool.membership.effective_statements()[-2:] == own

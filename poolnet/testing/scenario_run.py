@@ -38,7 +38,6 @@ from poolnet.testing.scenario import (
     StartServer,
     StopServer,
 )
-from poolnet.testing.sim_clock import START_UNIX_MS
 from poolnet.testing.sim_node import SimNode
 from poolnet.testing.sim_pool import SimPool
 
@@ -275,8 +274,8 @@ class ScenarioRun:
 
     def _publish(self, node: SimNode) -> None:
         self._said += 1
-        now_ms = START_UNIX_MS + self.pool.network.now * 1000
-        believable = make_hlc(round(now_ms + (MAX_CLOCK_AHEAD_S - _CLOCK_SLACK_S) * 1000))
+        ahead_ms = round((MAX_CLOCK_AHEAD_S - _CLOCK_SLACK_S) * 1000)
+        believable = make_hlc(node.corrected_ms() + ahead_ms)  # whatever time its neighbours have talked it into
         seen = max((key for key in node.keys if key[0] <= believable), default=None)
         msg_id = self.pool.publish(node, b"text %d" % self._said)
         mine = next(key for key in node.keys if key[1] == msg_id)

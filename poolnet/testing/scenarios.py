@@ -85,15 +85,16 @@ def _churn(rng: Random, nodes: int) -> Plan:
     return plan
 
 
-def _clocks(rng: Random, nodes: int) -> Plan:
+def _clocks(rng: Random, nodes: int, *, slowest_ms: int = -5 * _MINUTE_MS) -> Plan:
     """Set clocks, let nodes with wrong ones come, and let some begin anew, alone with what their clock says."""
     plan: list[tuple[float, Action]] = []
     for _ in range(nodes):
         node, at = rng.randrange(nodes), rng.uniform(0, _DURATION_S)
-        plan.append((at, SetClock(node, _wrong_by_ms(rng))))
+        plan.append((at, SetClock(node, max(slowest_ms, _wrong_by_ms(rng)))))
         if rng.random() < 0.3:
             plan += [(at + 0.1, Crash(node)), (at + rng.uniform(0.2, 20), Return(node))]
-    return [*plan, *[(rng.uniform(0, _DURATION_S), Arrive(_wrong_by_ms(rng))) for _ in range(2)]]
+    coming = [max(slowest_ms, _wrong_by_ms(rng)) for _ in range(2)]
+    return [*plan, *[(rng.uniform(0, _DURATION_S), Arrive(error_ms)) for error_ms in coming]]
 
 
 def _wrong_by_ms(rng: Random) -> int:
@@ -183,8 +184,13 @@ def _removals(rng: Random, nodes: int) -> Plan:
 
 
 def _storm(rng: Random, nodes: int) -> Plan:
-    parts = (_talk, _swizzle, _split, _churn, _clocks, _server_away, _disks, _files)
-    return merge((*(draw(rng, nodes) for draw in parts), _liars(rng, nodes, count=1)))
+    """Draw all of it, but no clock that is slower than what its node has seen.
+
+    Who knows that its own clock is wrong, and has nobody but a liar to ask, has to believe it: no rule helps there.
+    """
+    parts = (_talk, _swizzle, _split, _churn, _server_away, _disks, _files)
+    clocks = _clocks(rng, nodes, slowest_ms=-_MINUTE_MS // 4)
+    return merge((*(draw(rng, nodes) for draw in parts), clocks, _liars(rng, nodes, count=1)))
 
 
 _ALL = (

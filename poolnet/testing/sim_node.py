@@ -156,6 +156,10 @@ class SimNode:
 
     # --- what can be seen ---------------------------------------------------------------------------------------
 
+    def corrected_ms(self) -> int:
+        """Return what time it takes it to be."""
+        return self._clock.corrected_ms()
+
     @property
     def is_removed(self) -> bool:
         """Whether it knows that it is out of the pool."""

@@ -136,7 +136,8 @@ class _Stopwatch:
         busy_s = time.process_time() - self._busy_at
         sent = (_bytes_of(self.pool) - self._sent) / len(self.pool.nodes)
         self._begin()
-        return f"{sent / 1e6:.2f} MB a node, {virtual_s:.0f} virtual seconds, took {took_s:.0f} s ({busy_s:.0f} of the processor)"
+        taken = f"took {took_s:.0f} s ({busy_s:.0f} of the processor)"
+        return f"{sent / 1e6:.2f} MB a node, {virtual_s:.0f} virtual seconds, {taken}"
 
     def _begin(self) -> None:
         self._now, self._started_at = self.pool.network.now, time.perf_counter()
