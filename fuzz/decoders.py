@@ -65,6 +65,10 @@ class Decoder:
     errors: tuple[type[Exception], ...] = (WireError,)
     is_slow: bool = False
 
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """Be short for hypothesis, which would show all samples, refuses to show so much, and hides what failed."""
+        printer.text(f"<{self.name}>")
+
     def accepts(self, data: bytes) -> bool:
         """Return whether `data` was decoded, and False if it was refused as the contract says; all else is raised."""
         try:

@@ -73,7 +73,9 @@ async def test_what_is_dropped_into_one_folder_appears_in_the_others(tmp_path: P
         await printed(programs[1], "fetched vote.py")
         streamed = await cli.run("ada", "stream", "garden", "--name", "readings", stdin=b"1\n2\n")
         assert streamed.code == 0
-        await printed(programs[0], "fetched readings")
+        for program in programs:
+            await printed(program, "fetched vote.py")
+            await printed(program, "fetched readings")
         for program in programs:
             assert await program.end(signal.SIGINT) == 0
         offers = ada.all_of("offer")

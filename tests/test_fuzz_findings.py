@@ -195,6 +195,13 @@ class TestDatabases:
         async with open_message_db(path, samples.POOL) as history:
             assert await history.summary(LOWEST, HIGHEST) == Summary(0, 0)
 
+    async def test_a_history_with_a_stamp_that_is_none_is_damaged_whatever_is_asked_of_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "messages.db"
+        changed(path, "history", "UPDATE messages SET hlc = 'text'")
+        with pytest.raises(StoreDamaged, match=r"messages\.hlc"):
+            async with open_message_db(path, samples.POOL) as history:
+                await history.last_hlc()
+
     def test_a_schema_that_cannot_even_be_quoted_is_damaged(self, tmp_path: Path) -> None:
         """SQLite names what it cannot read in its message, which is no UTF-8 then."""
         path = tmp_path / "messages.db"

@@ -1,5 +1,6 @@
 """Messages by key, kind and id: what is stored about each, and where in the volumes the rest of it is."""
 
+import operator
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
@@ -123,7 +124,8 @@ def select_last_hlcs(connection: sqlite3.Connection, device: DeviceId) -> tuple[
         (device,),
     )
     last = dict(found.fetchall())
-    return Hlc(last.get(1, 0)), Hlc(last.get(0, 0))
+    own, others = (Hlc(operator.index(last.get(is_own, 0))) for is_own in (1, 0))  # a damaged one is found here
+    return own, others
 
 
 def _key(found: Found) -> MessageKey:
