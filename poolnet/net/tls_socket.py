@@ -74,6 +74,7 @@ class TlsSocket:
         for option, value in (("TCP_NOTSENT_LOWAT", _UNSENT_IN_KERNEL), ("TCP_USER_TIMEOUT", int(2000 * LANE_STALL_S))):
             if hasattr(socket, option):
                 connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        connected.getpeername()  # raises here; inside `wrap_socket` the socket would belong to nobody who closes it
         self._socket = context.wrap_socket(
             connected, server_side=server_side, do_handshake_on_connect=False, suppress_ragged_eofs=False
         )
