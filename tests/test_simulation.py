@@ -60,6 +60,21 @@ def linked_pair(conditions: PathConditions | None = None) -> tuple[SimNetwork, R
     return network, a, b
 
 
+def test_one_path_may_be_slower_than_the_others() -> None:
+    network = SimNetwork(1, conditions=PathConditions(latency_s=0.01))
+    network.set_conditions(B, A, PathConditions(latency_s=1.0))
+    a, b, c = (Recorder(network, host_id) for host_id in (A, B, C))
+    network.dial(A, B)
+    network.dial(A, C)
+    network.run_for(10.0)
+    start = network.now
+    for peer in (B, C):
+        network.send(A, peer, Ping(number=1, unix_ms=0))
+    network.run_for(5.0)
+    assert [entry[0] - start for entry in (b.heard[-1], c.heard[-1])] == pytest.approx([1.0, 0.01], abs=0.005)
+    assert a.heard[1:] == [("up", B, True)]
+
+
 def send_numbers(network: SimNetwork, sender: DeviceId, receiver: DeviceId, *numbers: int) -> None:
     for number in numbers:
         network.send(sender, receiver, Ping(number=number, unix_ms=0))

@@ -101,7 +101,6 @@ class SimNetwork:
     def __init__(self, seed: int, *, conditions: PathConditions | None = None) -> None:
         self.seed = seed
         self.now = 0.0
-        self.frames_delivered = 0
         self.bytes_sent: dict[DeviceId, int] = {}
         self._rng = Random(f"network {seed}")
         self._conditions = conditions or PathConditions()
@@ -392,7 +391,6 @@ class SimNetwork:
         if self._is_stalled(link):
             link.stalled_bulk.append(partial(self._arrive_alone, link, item, note))
             return
-        self.frames_delivered += 1
         self._note(note, link.sender, link.receiver, item)
         self._hosts[link.receiver].host.received(link.sender, item)
 
@@ -412,7 +410,6 @@ class SimNetwork:
             link.stalled_count += 1
             return
         frame, encoded = link.under_way.popleft()
-        self.frames_delivered += 1
         self._note(encoded, link.sender, link.receiver, frame)
         self._hosts[link.receiver].host.received(link.sender, frame)
 
