@@ -9,6 +9,7 @@ Needs the dependency group ``fuzz``.
 """
 
 import argparse
+import hashlib
 import logging
 import multiprocessing
 import sys
@@ -25,6 +26,8 @@ with atheris.instrument_imports(include=["poolnet", "poolnet_cli"]):
     from fuzz.mutations import mutate
 
 _MAX_INPUT_BYTES = 4096
+#: How the names of files begin that hold what was not expected; they are put where this is run.
+_FOUND = "fuzz-found-"
 #: How often an input is changed as CBOR or JSON, the other times as the search likes.
 _STRUCTURED = 0.5
 #: Databases are too large to be searched like that; tests change them in their own way.
@@ -44,7 +47,7 @@ def search(seconds: int, seed: int, found: Path, known: Path) -> None:
         f"-max_total_time={seconds}",
         f"-seed={seed}",
         f"-max_len={_MAX_INPUT_BYTES}",
-        f"-artifact_prefix={Path.cwd()}/fuzz-found-",
+        f"-artifact_prefix={Path.cwd()}/{_FOUND}",
         "-timeout=20",
         "-rss_limit_mb=2048",
         "-print_final_stats=1",
@@ -68,7 +71,18 @@ def keep(found: list[Path]) -> None:
 def _try_one(data: bytes) -> None:
     decoder = _decoder_of(data)
     if decoder is not None:
-        decoder.accepts(data[1:])
+        try:
+            decoder.accepts(data[1:])
+        except Exception:
+            # libFuzzer keeps what crashes a process, and of what raises in Python not always
+            _artifact(data).write_bytes(data)
+            raise
+
+
+def _artifact(data: bytes) -> Path:
+    path = Path.cwd() / f"{_FOUND}{hashlib.blake2b(data, digest_size=8).hexdigest()}"
+    print(f"kept in {path}", file=sys.stderr)
+    return path
 
 
 def _samples() -> list[bytes]:

@@ -25,7 +25,7 @@ from poolnet.storage.message_settings import Retention
 from poolnet.storage.sqlite_types import find_wrong_value
 from poolnet.storage.sqlite_worker import open_sqlite
 from poolnet.wire.cbor import encode_cbor
-from poolnet.wire.claims import HIGHEST, LOWEST
+from poolnet.wire.claims import HIGHEST, LOWEST, Bound
 from poolnet.wire.framing import FrameSet
 from poolnet.wire.message import decode_message_untrusted
 from poolnet.wire.pool_frames import Compare
@@ -69,6 +69,13 @@ class TestWire:
         claim = [b"\x01", True, bytes(16)]
         with pytest.raises(WireError, match="kind"):
             FrameSet([Compare]).decode_untrusted(encode_cbor([25, 1, True, b"", [claim]]))
+
+    @pytest.mark.parametrize(("written", "means"), [(b"\0" * 14, LOWEST), (b"\x80" + b"\0" * 39, HIGHEST)])
+    def test_a_bound_with_zeros_at_its_end_is_the_same_as_without(self, written: bytes, means: Bound) -> None:
+        encoded = encode_cbor([25, 1, True, written, [], written])
+        compare = FrameSet([Compare]).decode_untrusted(encoded)
+        assert isinstance(compare, Compare)
+        assert (compare.lower, compare.known_from) == (means, means)
 
     def test_the_first_byte_of_a_message_cannot_turn_its_label_into_another(self) -> None:
         """It is the only one that stands before the label: read as a longer array header, it swallows the next."""
@@ -221,7 +228,7 @@ class TestDatabases:
             raise TypeError("a fault of the program")
 
         with pytest.raises(TypeError, match="a fault of the program"):
-            async with open_sqlite(path, schema=("SELECT 1", "SELECT 1")) as worker:
+            async with open_sqlite(path, schema=("SELECT 1",) * 3) as worker:
                 await worker.run(fail)
         with contextlib.closing(sqlite3.connect(path)) as connection:
             assert find_wrong_value(connection) is None

@@ -74,7 +74,8 @@ def decode_bound_untrusted(item: Any) -> Bound:
     """
     if type(item) is not bytes or len(item) > _STAMP_SIZE + ID_SIZE:
         raise WireError(f"a byte string of at most {_STAMP_SIZE + ID_SIZE} bytes was expected")
-    bound = (int.from_bytes(item[:_STAMP_SIZE].ljust(_STAMP_SIZE, b"\0"), "big"), item[_STAMP_SIZE:])
+    shortest = item.rstrip(b"\0")  # so that places which mean the same are equal
+    bound = (int.from_bytes(shortest[:_STAMP_SIZE].ljust(_STAMP_SIZE, b"\0"), "big"), shortest[_STAMP_SIZE:])
     if bound > HIGHEST:
         raise WireError("a bound above every message")
     return bound
