@@ -1,5 +1,6 @@
 """Endpoints: dialling, pinning, refusing, probing, floods. Real QUIC over a network in memory, in jumping time."""
 
+import gc
 import random
 import secrets
 
@@ -10,6 +11,7 @@ from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import HandshakeCompleted
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
+from aioquic.tls import Context as TlsContext
 from link_world import POOL, admit_all, collect_chunks, device, near, open_world, send_chunks, wait_until
 
 from poolnet.errors import AddressInUse, LinkClosed, ProtocolError, Refused, Unreachable
@@ -204,7 +206,7 @@ async def test_a_flood_of_half_open_connections_must_return_tokens(autojump_cloc
 async def test_the_number_of_half_open_connections_has_an_end(
     autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poolnet.net.endpoint.MAX_HALF_OPEN", 8)
+    monkeypatch.setattr("poolnet.net.admission.MAX_HALF_OPEN", 8)
     assert MAX_HALF_OPEN > 8
     async with open_world(MemoryNetwork(10)) as world:
         second = await world.open(2)
@@ -319,6 +321,32 @@ async def test_closing_an_endpoint_says_goodbye_to_all(autojump_clock: trio.abc.
         assert trio.current_time() - started < 0.2
         for link in links:
             assert link.close_reason == "done"
+
+
+async def test_a_link_that_ended_holds_nothing_of_quic_until_somebody_collects_cycles(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with open_world(MemoryNetwork(30)) as world:
+        first, second = await world.open(1), await world.open(2)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                link = await world.dial(first, second, key=2)
+                accepted = await second.accept()
+                assert tls_contexts() == 2
+                await link.aclose()
+                await accepted.wait_closed()
+                await trio.sleep(60)  # QUIC answers late packets for a moment
+                assert tls_contexts() == 0
+                assert accepted.remote_address == first.address
+        finally:
+            gc.enable()
+
+
+def tls_contexts() -> int:
+    """How many TLS states are in memory."""
+    return sum(type(each) is TlsContext for each in gc.get_objects())
 
 
 async def test_a_cancelled_endpoint_says_goodbye_too(autojump_clock: trio.abc.Clock) -> None:

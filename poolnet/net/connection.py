@@ -113,10 +113,11 @@ class Connection:
         self.is_dirty = False
         self.is_dialler = is_dialler
         self._quic = quic
+        self._configuration = quic.configuration
         self._auth = auth
         self._host = host
         self._address = address
-        self._is_shut = self._is_forgotten = False
+        self._is_shut = self._has_ended = self._is_forgotten = False
         self._has_control = False
         self._can_write = True
         self._timer: float | None = None
@@ -143,6 +144,8 @@ class Connection:
             else:
                 self._handle(event, now)
                 link = self.link
+        if self._has_ended:
+            self._release()
 
     def collect(self, now: float) -> list[Datagram]:
         """Return the datagrams to be sent now."""
@@ -152,6 +155,8 @@ class Connection:
             now += _ROUNDING_S
             self._quic.handle_timer(now)
             self.pump(now)
+            if self._has_ended:
+                return []
         datagrams: list[Datagram] = self._quic.datagrams_to_send(now)
         self._timer = self._quic.get_timer()
         if datagrams and self.link is not None:
@@ -188,10 +193,15 @@ class Connection:
 
     def forget(self) -> None:
         """End before it is proven, without another word: its place is needed for somebody else."""
-        self._is_shut = self._is_forgotten = True
-        self._timer = None
+        self._is_shut = True
         self.fail(Unreachable("others needed the place"))
         self._host.ended(self)
+        self._release()
+
+    def _release(self) -> None:
+        self._address = self.remote_address
+        self._is_forgotten = True
+        self._timer = None
         self._quic.discard()
 
     # --- for the link -----------------------------------------------------------------------------------------------
@@ -199,18 +209,18 @@ class Connection:
     @property
     def remote_address(self) -> SocketAddress:
         """Where datagrams are sent at the moment."""
-        address = self._quic.get_peer_address()
+        address = None if self._is_forgotten else self._quic.get_peer_address()
         return self._address if address is None else (str(address[0]), int(address[1]))
 
     @property
     def datagram_size(self) -> int:
         """Bytes in one datagram that this side sends."""
-        return self._quic.configuration.max_datagram_size
+        return self._configuration.max_datagram_size
 
     def write_control(self, data: bytes) -> None:
         """Queue bytes on the control stream. Who lets too many wait, whatever credit it gives, loses the link."""
         self.write(CONTROL_STREAM, data)
-        if self._can_write and self._quic.held(CONTROL_STREAM) > _MAX_HELD_CONTROL:
+        if self._can_write and not self._is_shut and self._quic.held(CONTROL_STREAM) > _MAX_HELD_CONTROL:
             self._can_write = False
             if self.link is not None:
                 self.link.close_now(code="too_slow", reason="the control stream was not taken in time")
@@ -233,12 +243,13 @@ class Connection:
 
     def may_open_chunk_stream(self) -> bool:
         """Return whether few enough earlier ones wait to be sent or acknowledged."""
-        return self._quic.may_open_chunk_stream()
+        return not self._is_forgotten and self._quic.may_open_chunk_stream()
 
     def stop_stream(self, stream_id: int) -> None:
         """Ask the other side to send no more on a stream."""
-        self._quic.stop_stream(stream_id, _NOT_WANTED)
-        self._host.touch(self)
+        if not self._is_forgotten:
+            self._quic.stop_stream(stream_id, _NOT_WANTED)
+            self._host.touch(self)
 
     def rearm(self) -> None:
         """Take note that the link's deadline may be earlier than before."""
@@ -299,7 +310,7 @@ class Connection:
             self._violated("the control stream was given up")
 
     def _receive_end(self, event: ConnectionTerminated) -> None:
-        self._is_shut = True
+        self._is_shut = self._has_ended = True
         code, _, reason = event.reason_phrase.partition(": ")
         if event.frame_type is not None:  # closed by QUIC itself, not by a link
             code, reason = ("silent" if event.reason_phrase == "Idle timeout" else "quic"), event.reason_phrase
@@ -338,7 +349,8 @@ class Connection:
         if hello.purpose == Purpose.POOL:
             self._quic.open_windows()
         else:
-            self._quic.open_control_window(MAX_UNACKNOWLEDGED_CONTROL if self.is_dialler else QUIC_CLIENT_WINDOW)
+            size = MAX_UNACKNOWLEDGED_CONTROL if self.is_dialler else QUIC_CLIENT_WINDOW
+            self._quic.open_control_window(size, lambda: 0 if self.link is None else self.link.unconsumed)
 
     def _reject(self, code: str, reason: str) -> None:
         log.info("connection with %s refused: %s (%s)", self._address[0], code, reason)
