@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from cancelling import Act, interrupt_everywhere
+from cancelling import Act, interrupt_everywhere, time_limit
 from file_pool import Pool
 from trio.testing import MockClock
 
@@ -27,7 +27,7 @@ from poolnet.testing.chunk_links import FileNode, linked
 #: Names of what an unfinished download goes on with.
 PARTS = r".*\.(part|journal|spill)"
 
-pytestmark = [pytest.mark.usefixtures("own_temporary_directory", "no_power_cuts"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("own_temporary_directory", "no_power_cuts"), time_limit(120)]
 
 
 def content(size: int = 5 * CHUNK_SIZE + 7) -> bytes:

@@ -3,25 +3,27 @@
 Whole nodes over a network in memory, by a clock that jumps; how it is done is in cancelling.py.
 """
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
-from cancelling import FEW, Act, interrupt_everywhere
-from link_world import LinkWorld, wait_until
+from cancelling import FEW, Act, Bug, interrupt_everywhere, time_limit
+from conftest import leaves_of
+from link_world import LinkWorld, admit_all, device, open_world, wait_until
 from test_pool import World, enter
 from trio.testing import MockClock
 
 import poolnet
 from poolnet.net.connection import Connection
-from poolnet.net.endpoint import Endpoint
+from poolnet.net.endpoint import Endpoint, open_endpoint
 from poolnet.net.link import Link
 from poolnet.node import Node
 from poolnet.testing.memory_udp import MemoryNetwork
 
-pytestmark = [pytest.mark.usefixtures("own_temporary_directory", "no_power_cuts"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.usefixtures("own_temporary_directory", "no_power_cuts"), time_limit(240)]
 
 
 def check_home(node: Node) -> None:
@@ -195,6 +197,40 @@ async def test_a_link_that_comes_up_just_when_its_dial_is_given_up_is_closed(
             await world.dial(here, there, key=2)
         assert scope.cancelled_caught
         await wait_until(lambda: here.statistics().links == there.statistics().links == 0, limit_s=20)
+
+
+async def test_an_endpoint_ends_also_when_closing_a_link_fails(
+    jumping_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Endpoint.run
+    deadline = trio.current_time() + 60
+
+    async def run_for_a_while(endpoint: Endpoint, services: trio.CancelScope) -> None:
+        services.deadline = deadline
+        await run(endpoint, services)
+
+    async def fail(_link: Link) -> None:
+        raise Bug
+
+    async def open_and_close(world: LinkWorld, there: Endpoint) -> None:
+        async with open_endpoint(
+            key=device(1),
+            listen=("10.0.0.1", 1000),
+            authorise=admit_all,
+            rng=random.Random(1),
+            open_socket=world.network.open_socket,
+        ) as here:
+            await world.dial(here, there, key=2)
+            monkeypatch.setattr(Link, "aclose", fail)
+
+    async with open_world(MemoryNetwork(1)) as world:
+        there = await world.open(2)
+        monkeypatch.setattr(Endpoint, "run", run_for_a_while)
+        with pytest.raises(ExceptionGroup) as caught:
+            await open_and_close(world, there)
+        monkeypatch.undo()
+    assert {type(leaf) for leaf in leaves_of(caught.value)} == {Bug}
+    assert trio.current_time() < deadline
 
 
 async def test_a_pool_that_is_just_being_entered_is_not_entered_twice_or_left(
