@@ -23,10 +23,11 @@ from poolnet.protocol.key_set import KeySet, Summary
 from poolnet.storage import message_changes as changes
 from poolnet.storage import message_settings as settings
 from poolnet.storage import message_tables as tables
-from poolnet.storage.message_changes import STANDING_KINDS, Tombstone, retraction_target
+from poolnet.storage.message_blocks import STANDING, sum_up_standing
+from poolnet.storage.message_changes import Tombstone, retraction_target
 from poolnet.storage.message_export import ExportFormat, make_writer, names_of, open_export
 from poolnet.storage.message_keys import DatabaseKeys, Session, read_sessions
-from poolnet.storage.message_schema import VERSION_1, make_version_2
+from poolnet.storage.message_schema import STANDING_KINDS, VERSION_1, make_version_2, make_version_3
 from poolnet.storage.message_search import search
 from poolnet.storage.message_settings import Retention, State, read_state
 from poolnet.storage.message_unsaved import UnsavedMessages
@@ -361,6 +362,10 @@ class MessageDB:
         """
         return await self._worker.run_relaxed(_with_keys, call)
 
+    async def with_standing_keys(self, call: Callable[[KeySet], T]) -> T:
+        """The same with the set of all messages of standing kinds that are stored, however old."""
+        return await self._worker.run_relaxed(_with_standing_keys, call)
+
     def bind(self, fetch: Fetch | None, *, floor_moved: FloorMoved | None = None) -> None:
         """From now on let `fetch_older` ask neighbours by means of `fetch`, and tell `floor_moved` of another `floor`.
 
@@ -512,10 +517,12 @@ async def open_message_db(
         StoreDamaged: it is damaged or no history of poolnet's; it is kept aside, so that the next try begins a new one.
     """
 
-    def upgrade(connection: sqlite3.Connection) -> None:
-        make_version_2(connection, pool_id, changes.insert)
-
-    async with open_sqlite(path, schema=(VERSION_1, upgrade), erase=True) as worker:
+    schema = (
+        VERSION_1,
+        lambda connection: make_version_2(connection, pool_id, changes.insert),
+        lambda connection: make_version_3(connection, sum_up_standing),
+    )
+    async with open_sqlite(path, schema=schema, erase=True) as worker:
         state = await worker.run_relaxed(read_state)
         db = MessageDB(worker, pool_id, state=state, was_admin=was_admin, retracted=retracted)
         try:
@@ -527,3 +534,7 @@ async def open_message_db(
 
 def _with_keys(connection: sqlite3.Connection, call: Callable[[KeySet], T]) -> T:
     return call(DatabaseKeys(connection, settings.read_floor(connection)))
+
+
+def _with_standing_keys(connection: sqlite3.Connection, call: Callable[[KeySet], T]) -> T:
+    return call(DatabaseKeys(connection, LOWEST, STANDING))

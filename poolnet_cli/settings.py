@@ -183,8 +183,9 @@ def write_setting(home: Path, name: str, value: int | bool | None) -> None:
     try:
         _replace(home / FILE_NAME, json.dumps(kept, indent=1, sort_keys=True) + "\n")
     except OSError as exc:
-        error = DiskFull if exc.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
-        raise error(f"{home / FILE_NAME} cannot be written: {exc.strerror}") from exc
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left to write {home / FILE_NAME}; free some and try again") from exc
+        raise StoreError(f"{home / FILE_NAME} cannot be written: {exc.strerror}") from exc
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ What was verified is never fetched again, what arrives is whole, and nothing tha
 moments are drawn from seeds, so that a run can be repeated.
 """
 
+import json
 import os
 import random
 import signal
@@ -219,6 +220,38 @@ async def test_a_full_disk_pauses_a_listed_download_and_it_goes_on_when_there_is
             assert await fetched(cli, "bob") < size + LOST_BY_A_KILL
             assert not bob.all_of("download_failed")
             assert not ada.all_of("node_left")
+
+
+@needs_mount
+@pytest.mark.timeout(300)  # many processes, one after the other
+async def test_what_a_full_disk_refuses_is_said_and_works_once_there_is_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "bob", "8m") as disk:  # bob's home, and where his files go
+        async with open_cli(tmp_path) as cli:
+            _, bob = await pair(cli)
+            file_id = await offer(cli, "ada", "garden", write_file(tmp_path / "f.bin", MIB))
+            await bob.event("offer", file_id=file_id)
+            own, written = write_file(tmp_path / "own.bin", MIB, seed=2), disk.path / "history.jsonl"
+            work = [
+                ("send", "garden", "hello"),
+                ("offer", "garden", str(own)),
+                ("get", "garden", file_id, "--out", str(disk.path)),
+                ("history", "garden", "--export", str(written)),
+                ("settings", "limit-up", "5M"),
+            ]
+            disk.fill()
+            for command in work:
+                refused = await cli.run("bob", *command)
+                assert refused.code == 1, (command, refused)
+                assert "free some" in refused.stderr, (command, refused)
+                assert refused.records[-1]["code"] == "disk_full", (command, refused)
+            assert not written.exists()
+            disk.free()
+            for command in work:
+                done = await cli.run("bob", *command)
+                assert done.code == 0, (command, done)
+            check_arrived(tmp_path / "f.bin", disk.path / "f.bin", bob.home)
+            assert {json.loads(line).get("text") for line in written.read_text().splitlines()} >= {"hello"}
+            assert not [path.name for path in disk.path.iterdir() if path.name.startswith(".")]
 
 
 async def until_begun(target: Path) -> None:

@@ -9,15 +9,16 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_messages import POOL, make_message, make_text
+from made_messages import POOL, make_message, make_said, make_text
 
 from poolnet.clock import Hlc, make_hlc
 from poolnet.errors import StoreDamaged, UnknownMessage, WireError
 from poolnet.ids import MsgId, PoolId, encode_id, id_prefix_range_untrusted
-from poolnet.message_db import open_message_db
-from poolnet.protocol.key_set import summary_of
+from poolnet.message_db import STANDING_KINDS, open_message_db
+from poolnet.protocol.key_set import MemoryKeys, summary_of
 from poolnet.storage.message_schema import VERSION_1
 from poolnet.storage.sqlite_worker import APPLICATION_ID
+from poolnet.wire.bodies import ProfileBody
 from poolnet.wire.cbor import encode_cbor
 from poolnet.wire.claims import HIGHEST, LOWEST, Bound
 from poolnet.wire.message import Message, encode_message
@@ -173,6 +174,29 @@ async def test_a_history_of_the_first_version_is_taken_over_whole(tmp_path: Path
             assert await db.summary(LOWEST, HIGHEST) == summary_of(m.msg_id for m in messages)
             assert await db.search("1234") == messages[1234:1235]
             assert await db.append(messages) == []
+
+
+async def test_a_history_of_the_second_version_is_summed_up_anew_and_what_stands_is_found(tmp_path: Path) -> None:
+    names = [make_said(make_hlc(n * 3_600_000), ProfileBody(name=f"name {n}"), author=n % 3) for n in range(600)]
+    texts = [make_text(make_hlc(n * 3_600_000 + 1), f"word {n}") for n in range(20)]
+    async with open_message_db(tmp_path / "m.db", POOL) as db:
+        await db.append([*names, *texts])
+    connection = sqlite3.connect(tmp_path / "m.db")  # as version 2 left it
+    connection.executescript("DROP INDEX messages_standing; DROP TABLE standing_blocks; PRAGMA user_version = 2")
+    connection.close()
+    expected = MemoryKeys(message.key for message in names)
+    for _ in range(2):
+        async with open_message_db(tmp_path / "m.db", POOL) as db:
+            assert await db.latest(10_000, kinds=(ProfileBody.KIND,)) == names
+            found = await db.with_standing_keys(lambda keys: [keys.summary(m.key, HIGHEST) for m in names])
+            assert found == [expected.summary(m.key, HIGHEST) for m in names]
+            assert (await db.summary(LOWEST, HIGHEST)).count == 620
+
+
+def test_the_kinds_that_stand_are_those_of_the_index_that_every_history_has() -> None:
+    assert sorted(STANDING_KINDS) == [
+        "folder", "media", "offer", "profile", "retract_message", "retract_offer", "stream",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", ["x'00'", "x'820102'", "7"])

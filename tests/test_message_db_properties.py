@@ -4,6 +4,7 @@ import json
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from poolnet.limits import SESSION_GAP_S
 from poolnet.message_db import STANDING_KINDS, MessageDB, Retention, Session, open_message_db
 from poolnet.protocol.key_set import KeySet, MemoryKeys, Summary
 from poolnet.storage import message_blocks, message_changes, message_volumes
+from poolnet.storage.message_schema import IS_STANDING
 from poolnet.wire.bodies import OfferBody, ProfileBody, RetractMessageBody, decode_body_untrusted
 from poolnet.wire.claims import HIGHEST, LOWEST, Bound
 from poolnet.wire.message import Message
@@ -227,6 +229,14 @@ async def _check(db: MessageDB, model: Model) -> None:
     assert found == [m for m in ordered if b"word" in m.content.body]
     keys = [m.key for m in model.kept()]
     assert await db.summary(LOWEST, HIGHEST) == MemoryKeys(keys).summary(LOWEST, HIGHEST)
+    standing = MemoryKeys(m.key for m in ordered if m.content.kind in STANDING_KINDS)
+    assert await db.with_standing_keys(partial(_all_of, len(standing))) == _all_of(len(standing), standing)
+
+
+def _all_of(count: int, keys: KeySet) -> tuple[Any, ...]:
+    newest = [keys.nth_newest(HIGHEST, number) for number in range(1, count + 2)]
+    starts = [keys.session_start((key[0], key[1] + b"\0")) for key in newest if key is not None]
+    return keys.summary(LOWEST, HIGHEST), keys.keys(LOWEST, HIGHEST, 1000), newest, starts
 
 
 def check_parts(path: Path) -> None:
@@ -239,19 +249,28 @@ def check_parts(path: Path) -> None:
         lower = (hlc, bytes.fromhex(prefix))
     rows = connection.execute("SELECT hlc, msg_id, author FROM messages ORDER BY hlc, msg_id").fetchall()
     rows = [(hlc, msg_id, author) for hlc, msg_id, author in rows if (hlc, msg_id) >= lower]
+    _check_blocks(connection, rows, message_blocks.HISTORY)
+    query = f"SELECT hlc, msg_id, author FROM messages WHERE {IS_STANDING} ORDER BY hlc, msg_id"
+    _check_blocks(connection, connection.execute(query).fetchall(), message_blocks.STANDING)
+    _check_volumes(connection)
+    connection.close()
+
+
+def _check_blocks(
+    connection: sqlite3.Connection, rows: list[tuple[int, bytes, int]], sums: message_blocks.Sums
+) -> None:
     start = 0
-    for block in message_blocks.read_blocks(connection, LOWEST, HIGHEST):
+    for block in message_blocks.read_blocks(connection, LOWEST, HIGHEST, sums):
         inside = rows[start : start + block.count]
-        keys = [(hlc, msg_id) for hlc, msg_id, _ in inside]
+        keys = [(Hlc(hlc), MsgId(msg_id)) for hlc, msg_id, _ in inside]
         assert 0 < block.count <= 4
         assert (block.first, block.last) == (keys[0], keys[-1])
         assert block.total == sum(int.from_bytes(msg_id, "big") for _, msg_id in keys) % 2**256
         assert block.authors == {author for _, _, author in inside}
-        assert not any(message_blocks.is_new_session(one, other) for one, other in pairwise(keys))
+        if sums.by_session:
+            assert not any(message_blocks.is_new_session(one, other) for one, other in pairwise(keys))
         start += block.count
     assert start == len(rows)
-    _check_volumes(connection)
-    connection.close()
 
 
 def _check_volumes(connection: sqlite3.Connection) -> None:
@@ -307,6 +326,8 @@ def test_keys_for_reconciliation_are_those_of_a_sorted_list(
             begin = await db.floor()
             model = MemoryKeys([m.key for m in stored if m.key >= begin])
             await db.with_keys(lambda keys: compare(keys, model, sorted(set(_bounds(stored, rng)))))
+            standing = MemoryKeys([m.key for m in stored if m.content.kind in STANDING_KINDS])
+            await db.with_standing_keys(lambda keys: compare(keys, standing, sorted(set(_bounds(stored, rng)))))
 
     trio.run(check)
 

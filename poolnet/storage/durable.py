@@ -61,6 +61,16 @@ def write_durably(path: Path, content: bytes, *, mode: int = PRIVATE_FILE) -> No
         sync_directory(path.parent)
 
 
+def replace_durably(path: Path, target: Path) -> None:
+    """Rename a file that is synced, over whatever has its new name.
+
+    Raises:
+        OSError: the system refused, or does not know whether it will last.
+    """
+    os.replace(path, target)
+    sync_directory(target.parent)
+
+
 def sync_file(path: Path) -> None:
     """Make what was written to a file durable, whoever wrote it.
 
@@ -120,10 +130,17 @@ def make_private_directory(path: Path) -> None:
     with store_errors("create", path):
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file, not a directory; choose another place")
+        # Each is on the disk before the next is made, so of those that are there only the last may not be: whoever made
+        # it was killed before the sync, or that failed.
         missing = [parent for parent in path.parents if not parent.exists()]
-        path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        for made in (path, *missing):  # also if it was there: whoever made it may have been killed before this
-            sync_directory(made.parent)
+        if not path.exists():
+            last = missing[-1] if missing else path
+            sync_directory(last.parent.parent)
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)
+            sync_directory(parent.parent)
+        path.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+        sync_directory(path.parent)
 
 
 def keep_aside(path: Path) -> Path:

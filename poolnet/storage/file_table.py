@@ -30,6 +30,8 @@ from poolnet.storage.tree_file import NodeCache, TreeFile
 
 T = TypeVar("T")
 
+#: What the name of a tree ends with.
+_TREE: Final = ".tree"
 _IDS: Final = frozenset({"file_id", "list_id"})
 #: Whatever is larger was not written here, and would break what computes with it: trees, dates (beyond the year 6000).
 _MAX_VALUES: Final = {
@@ -198,7 +200,7 @@ class FileTable:
 
     def tree_path(self, file_id: FileId) -> Path:
         """Return where the tree nodes of a file are."""
-        return self._trees / f"{encode_id(file_id)}.tree"
+        return self._trees / f"{encode_id(file_id)}{_TREE}"
 
     def journal_path(self, file_id: FileId) -> Path:
         """Return where the journal of an unfinished download is."""
@@ -219,14 +221,16 @@ class FileTable:
         self.files = {file.file_id: file for file in self._files_store.load()}
         self.partials = {file.file_id: file for file in self._partials_store.load()}
         self.parts = {part.file_id: part for part in self._parts_store.load()}
-        listed = self.files.keys() | self.partials.keys() | self.parts.keys()
-        self._remove_strays({encode_id(file_id) for file_id in listed})
+        self._remove_strays()
         return self._queue_store.load()
 
-    def _remove_strays(self, known: set[str]) -> None:
+    def _remove_strays(self) -> None:
+        """Remove trees of files that are not listed, and what else there is beside those of unfinished downloads."""
+        begun = {encode_id(file_id) for file_id in self.parts}
+        trees = begun | {encode_id(file_id) for file_id in [*self.files, *self.partials]}
         with store_errors("clean up", self._trees):
             for path in self._trees.iterdir():
-                if path.name.split(".")[0] not in known:
+                if path.stem not in (trees if path.suffix == _TREE else begun):
                     path.unlink()
 
 

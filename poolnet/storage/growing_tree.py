@@ -14,7 +14,7 @@ from typing import Final
 from poolnet.ids import FileId
 from poolnet.limits import CHUNK_SIZE, MIB
 from poolnet.protocol.hash_tree import FinishedNode, TreeBuilder, TreeShape, hash_chunk
-from poolnet.storage.durable import PRIVATE_FILE, store_errors
+from poolnet.storage.durable import PRIVATE_FILE, replace_durably, store_errors
 from poolnet.storage.tree_file import write_at
 
 _COPY_SIZE: Final = 1 * MIB
@@ -71,7 +71,7 @@ class GrowingTree:
                 os.fsync(tree)
             finally:
                 os.close(tree)
-            os.replace(tree_path, place(file_id))
+            replace_durably(tree_path, place(file_id))
         return file_id
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from poolnet.errors import SourceUnavailable
 from poolnet.ids import FileId
 from poolnet.limits import CHUNK_SIZE, MIB
 from poolnet.protocol.hash_tree import FinishedNode, TreeBuilder, TreeShape, chunk_hasher, hash_chunk
-from poolnet.storage.durable import PRIVATE_FILE, store_errors
+from poolnet.storage.durable import PRIVATE_FILE, replace_durably, store_errors
 from poolnet.storage.tree_file import write_at
 
 #: Read at once; a multiple of the chunk size.
@@ -101,10 +101,10 @@ class TreeWriter:
                 write_at(self._descriptor, node.data, self._shape.node_offset(piece))
 
     def publish(self, place: Path) -> None:
-        """Give the complete tree its name."""
+        """Give the complete tree its name, durably."""
         with store_errors("write", self._path):
             os.fsync(self._descriptor)
-            os.replace(self._path, place)
+            replace_durably(self._path, place)
 
     def close(self, *, is_kept: bool) -> None:
         """Close it; unless it is kept, remove it; if that fails, the next start does it."""

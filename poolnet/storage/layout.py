@@ -117,7 +117,12 @@ class OneFile:
     def create(self, path: Path) -> None:
         """See `Layout`."""
         with opened_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as new:
-            os.ftruncate(new, self.needed_bytes)
+            try:
+                os.ftruncate(new, self.needed_bytes)
+            except OSError:
+                with contextlib.suppress(OSError):  # or nobody would know whose it is, and it would be in the way
+                    path.unlink()
+                raise
 
     def holes(self, path: Path, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """See `Layout`."""

@@ -7,8 +7,6 @@ The age of a picture is the stamp of its offer, or when it came as long as nobod
 
 import contextlib
 import os
-import re
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +22,15 @@ from poolnet.protocol.hash_tree import TreeBuilder, hash_chunk
 from poolnet.storage.copying import clone_file
 from poolnet.storage.durable import make_private_directory, store_errors
 from poolnet.storage.files import publish_without_overwrite
+from poolnet.storage.held_files import create_beside, remove_left_over
 
 #: Suffixes that a picture keeps. With any other it gets none, so that opening it never runs it (.exe, .svg, .html).
 PICTURE_SUFFIXES: Final = frozenset(
     {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".avif", ".heic", ".heif", ".jxl", ".tif", ".tiff"}
 )
 _PART: Final = ".part"
-#: What `copy_verified` was writing when the process ended.
-_UNFINISHED: Final = re.compile(r"\.[0-9a-f]{16}\.part")
+#: What made way for a new part.
+_DAMAGED: Final = ".part.damaged"
 _NEW_FILE: Final = 0o666  # less what the user's umask takes away, as for any download
 
 
@@ -78,9 +77,10 @@ class MediaCache:
         """
         make_private_directory(self.directory)
         parts = set()
+        remove_left_over(self.directory, is_ours=True)
         with store_errors("read", self.directory):
             for path in self.directory.iterdir():
-                if _UNFINISHED.fullmatch(path.name) and path.is_file():
+                if path.name.endswith(_DAMAGED):
                     path.unlink()
                     continue
                 is_part = path.suffix == _PART
@@ -159,19 +159,18 @@ def copy_verified(source: Path, file_id: FileId, target: Path) -> None:
         OutputExists: something is at `target`.
         StoreError: it cannot be written.
     """
-    part = target.with_name(f".{secrets.token_hex(8)}{_PART}")
-    try:
-        with store_errors("write", target):
-            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_FILE)
-            with open(descriptor, "r+b") as file:
-                _clone(source, descriptor)
-                if _id_of_content(descriptor) != file_id:
-                    raise SourceUnavailable(f"{source} is not what it was")
-                os.fsync(file.fileno())
-        publish_without_overwrite(part, target)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    with store_errors("write", target):
+        part, descriptor = create_beside(target, _NEW_FILE)
+        try:
+            _clone(source, descriptor)
+            if _id_of_content(descriptor) != file_id:
+                raise SourceUnavailable(f"{source} is not what it was")
+            os.fsync(descriptor)
+            publish_without_overwrite(part, target)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def _clone(source: Path, descriptor: int) -> None:

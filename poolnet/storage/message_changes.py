@@ -18,23 +18,16 @@ import attrs
 from poolnet.clock import Hlc, make_hlc
 from poolnet.errors import WireError
 from poolnet.ids import DeviceId, MsgId, PoolId
-from poolnet.storage.message_blocks import add_keys, remove_below, remove_keys
+from poolnet.storage.message_blocks import STANDING, add_keys, remove_below, remove_keys
 from poolnet.storage.message_keys import DatabaseKeys
-from poolnet.storage.message_schema import author_number, batches
+from poolnet.storage.message_schema import STANDING_KINDS, author_number, batches
 from poolnet.storage.message_settings import Retention, move_floor, read_floor, read_retention, write_retention
 from poolnet.storage.message_tables import find_ids, insert_messages, load, sql_bound
 from poolnet.storage.message_volumes import erase_entries
-from poolnet.wire.bodies import (
-    OFFER_KINDS,
-    ProfileBody,
-    RetractMessageBody,
-    RetractOfferBody,
-    decode_body_untrusted,
-)
+from poolnet.wire.bodies import RetractMessageBody, decode_body_untrusted
 from poolnet.wire.claims import HIGHEST, LOWEST, Bound
 from poolnet.wire.message import Message, MessageKey
 
-STANDING_KINDS: Final = OFFER_KINDS | {ProfileBody.KIND, RetractOfferBody.KIND, RetractMessageBody.KIND}
 #: Parameters of one statement; old versions of SQLite take 999.
 _MAX_PARAMETERS: Final = 500
 #: Messages that expire in one transaction, about.
@@ -96,17 +89,22 @@ def append(
     refused = _retracted_among(connection, new)
     refused |= {m.msg_id for m in new if m.key < floor and m.content.kind not in STANDING_KINDS}
     added = [message for message in new if message.msg_id not in refused]
-    insert(connection, added, floor)
+    authors = insert(connection, added, floor)
+    add_keys(connection, {m.key: authors[m.key] for m in added if m.content.kind in STANDING_KINDS}, STANDING)
     retracted = _retract(connection, pool_id, [tombstone.target for tombstone in fresh])
     if is_expiry_due:
         expire(connection, None)
     return Appended(added, len(refused), retracted)
 
 
-def insert(connection: sqlite3.Connection, messages: Sequence[Message], floor: Bound = LOWEST) -> None:
-    """Store messages, none of which is there."""
+def insert(connection: sqlite3.Connection, messages: Sequence[Message], floor: Bound = LOWEST) -> dict[MessageKey, int]:
+    """Store messages, none of which is there, and sum them up but for what stands; return the numbers of their authors.
+
+    A history of the first version is brought to the second with it, which has no sums of what stands.
+    """
     authors = insert_messages(connection, messages)
     add_keys(connection, {key: author for key, author in authors.items() if key >= floor})
+    return authors
 
 
 def select_tombstones(connection: sqlite3.Connection) -> list[tuple[MsgId, DeviceId, Hlc, bool]]:
@@ -239,7 +237,21 @@ def _retract(connection: sqlite3.Connection, pool_id: PoolId, targets: Sequence[
 
 def _delete(connection: sqlite3.Connection, ids: Sequence[MsgId]) -> None:
     """Delete stored messages."""
+    standing = _standing_among(connection, ids)
     remove_keys(connection, _delete_rows(connection, ids))
+    remove_keys(connection, standing, STANDING)
+
+
+def _standing_among(connection: sqlite3.Connection, ids: Sequence[MsgId]) -> list[MessageKey]:
+    """Return the keys of those of these messages that stand."""
+    found: list[MessageKey] = []
+    for some in batches(list(ids), _MAX_PARAMETERS):
+        rows = connection.execute(
+            f"SELECT hlc, msg_id, kind FROM messages WHERE msg_id IN ({', '.join('?' * len(some))})",  # noqa: S608
+            some,
+        )
+        found += [(hlc, msg_id) for hlc, msg_id, kind in rows if kind in STANDING_KINDS]
+    return found
 
 
 def _delete_rows(connection: sqlite3.Connection, ids: Sequence[MsgId]) -> list[MessageKey]:

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from poolnet.printable import printable
 from poolnet.protocol.stream_pieces import stream_id_of
 from poolnet.storage.durable import PRIVATE_FILE, store_errors
 from poolnet.storage.files import publish_without_overwrite, run_on_disk
+from poolnet.storage.held_files import create_beside, remove_left_over
 from poolnet.storage.message_blocks import is_new_session
 from poolnet.wire.bodies import (
     AnnouncementBody,
@@ -102,8 +102,7 @@ async def open_export(path: Path) -> AsyncIterator[ExportFile]:
         OutputExists: something is there.
         StoreError: it cannot be written (`DiskFull` if that is why).
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    file = await run_on_disk(_create, path, part)
+    part, file = await run_on_disk(_create, path)
     try:
         yield ExportFile(path, file)
         await run_on_disk(_finish, file, part, path)
@@ -260,23 +259,24 @@ def _paragraph(text: str) -> str:
     return "  \n  ".join(_escaped(line) for line in text.splitlines() if line.strip())
 
 
-def _create(path: Path, part: Path) -> TextIO:
+def _create(path: Path) -> tuple[Path, TextIO]:
     if os.path.lexists(path):
+        remove_left_over(path.parent)  # maybe of the export that was killed when it had just made that
         raise OutputExists(f"{path} is there already; choose another place for the export")
     with store_errors("create", path):
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
-        return open(descriptor, "w", encoding="utf-8", newline="\n")
+        part, descriptor = create_beside(path, PRIVATE_FILE)
+        return part, open(descriptor, "w", encoding="utf-8", newline="\n")
 
 
 def _finish(file: TextIO, part: Path, path: Path) -> None:
     with store_errors("write", path):
         file.flush()
         os.fsync(file.fileno())
-        file.close()
     publish_without_overwrite(part, path)
 
 
 def _clean_up(file: TextIO, part: Path) -> None:
+    with contextlib.suppress(OSError):  # or it would hide what went wrong before; the next export removes it
+        part.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         file.close()
-    part.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from poolnet.clock import hlc_ms
 from poolnet.errors import StoreDamaged
 from poolnet.ids import DeviceId, MsgId
 from poolnet.protocol.key_set import Summary, separator, summary_of
-from poolnet.storage.message_blocks import Block, block_at, is_new_session, read_blocks
+from poolnet.storage.message_blocks import HISTORY, Block, Sums, block_at, is_new_session, read_blocks
 from poolnet.storage.message_tables import after_key, sql_bound
 from poolnet.wire.claims import HIGHEST, LOWEST, Bound
 from poolnet.wire.message import MessageKey
@@ -51,14 +51,15 @@ class _Run(NamedTuple):
 
 
 class DatabaseKeys:
-    """The `KeySet` (protocol/reconcile.py) of a database: all its messages from the floor on.
+    """The `KeySet` (protocol/reconcile.py) of a database: its messages of a set, from the floor on.
 
     For use within one transaction.
     """
 
-    def __init__(self, connection: sqlite3.Connection, floor: Bound) -> None:
+    def __init__(self, connection: sqlite3.Connection, floor: Bound, sums: Sums = HISTORY) -> None:
         self._connection = connection
         self._floor = floor
+        self._sums = sums
 
     def summary(self, lower: Bound, upper: Bound) -> Summary:
         """Return the summary of a range: of whole blocks, and of the messages in the two that it cuts."""
@@ -66,7 +67,8 @@ class DatabaseKeys:
         if start >= end:
             return summary_of(self._ids(lower, upper))
         inside = self._connection.execute(
-            "SELECT count, total FROM blocks WHERE (first_hlc, first_id) >= (?, ?) AND (first_hlc, first_id) < (?, ?)",
+            f"SELECT count, total FROM {self._sums.table}"  # noqa: S608 - only words from here
+            " WHERE (first_hlc, first_id) >= (?, ?) AND (first_hlc, first_id) < (?, ?)",
             (*sql_bound(start), *sql_bound(end)),
         ).fetchall()
         whole = Summary(sum(count for count, _ in inside), sum(int.from_bytes(total, "big") for _, total in inside))
@@ -75,8 +77,8 @@ class DatabaseKeys:
     def keys(self, lower: Bound, upper: Bound, limit: int) -> list[MessageKey]:
         """Return the first `limit` keys of a range (-1: all), ascending."""
         return self._connection.execute(
-            "SELECT hlc, msg_id FROM messages INDEXED BY messages_by_key"
-            " WHERE (hlc, msg_id) >= (?, ?) AND (hlc, msg_id) < (?, ?) ORDER BY hlc, msg_id LIMIT ?",
+            f"SELECT hlc, msg_id FROM {self._sums.messages}"  # noqa: S608 - only words from here
+            " (hlc, msg_id) >= (?, ?) AND (hlc, msg_id) < (?, ?) ORDER BY hlc, msg_id LIMIT ?",
             (*sql_bound(max(lower, self._floor)), *sql_bound(upper), limit),
         ).fetchall()
 
@@ -97,8 +99,8 @@ class DatabaseKeys:
     def nth_newest(self, upper: Bound, n: int) -> MessageKey | None:
         """Return the `n`th key below `upper` from the end (1: the last), or None if there are fewer."""
         found: MessageKey | None = self._connection.execute(
-            "SELECT hlc, msg_id FROM messages INDEXED BY messages_by_key"
-            " WHERE (hlc, msg_id) >= (?, ?) AND (hlc, msg_id) < (?, ?)"
+            f"SELECT hlc, msg_id FROM {self._sums.messages}"  # noqa: S608 - only words from here
+            " (hlc, msg_id) >= (?, ?) AND (hlc, msg_id) < (?, ?)"
             " ORDER BY hlc DESC, msg_id DESC LIMIT 1 OFFSET ?",
             (*sql_bound(self._floor), *sql_bound(upper), n - 1),
         ).fetchone()
@@ -107,12 +109,27 @@ class DatabaseKeys:
     def session_start(self, upper: Bound) -> MessageKey | None:
         """Return the first key of the session that the last key below `upper` is in, or None if there is none."""
         last = self.nth_newest(upper, 1)
-        return None if last is None else _session_start(self._connection, last)
+        if last is None or self._sums.by_session:
+            return None if last is None else _session_start(self._connection, last)
+        return self._session_start(last)
+
+    def _session_start(self, key: MessageKey) -> MessageKey:
+        """Return the first key of the session of `key`, where blocks do not tell."""
+        earlier = self._connection.execute(
+            f"SELECT hlc, msg_id FROM {self._sums.messages}"  # noqa: S608 - only words from here
+            " (hlc, msg_id) >= (?, ?) AND (hlc, msg_id) < (?, ?) ORDER BY hlc DESC, msg_id DESC",
+            (*sql_bound(self._floor), *key),
+        )
+        for before in earlier:
+            if is_new_session(before, key):
+                break
+            key = before
+        return key
 
     def _whole_blocks(self, lower: Bound, upper: Bound) -> tuple[Bound, Bound]:
         """Return a smaller range that cuts no block, with what is of a block that `lower` or `upper` cuts outside."""
         lower = max(lower, self._floor)
-        left, right = block_at(self._connection, lower), block_at(self._connection, upper)
+        left, right = (block_at(self._connection, bound, self._sums) for bound in (lower, upper))
         start = after_key(left.last) if left is not None and left.first < lower <= left.last else lower
         end = right.first if right is not None and right.first < upper <= right.last else upper
         return start, end
@@ -122,7 +139,7 @@ class DatabaseKeys:
         if start >= end:
             return self._run(lower, upper)
         inside = self._connection.execute(
-            "SELECT first_hlc, first_id, last_hlc, last_id, count, total FROM blocks"
+            f"SELECT first_hlc, first_id, last_hlc, last_id, count, total FROM {self._sums.table}"  # noqa: S608
             " WHERE (first_hlc, first_id) >= (?, ?) AND (first_hlc, first_id) < (?, ?)"
             " ORDER BY first_hlc, first_id",
             (*sql_bound(start), *sql_bound(end)),

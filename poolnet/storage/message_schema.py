@@ -2,8 +2,8 @@
 
 ``messages`` holds what every message has, but not what it says: that is in volumes (message_volumes.py). ``place`` is
 the key there: a number that grows with the time, nearly in the order of the pool (message_tables.py). ``blocks`` sum up
-runs of messages (message_blocks.py), ``tombstones`` are the retractions (message_changes.py), ``authors`` give devices
-short numbers, ``settings`` hold values in JSON (message_settings.py).
+runs of messages, ``standing_blocks`` those of standing kinds (message_blocks.py), ``tombstones`` are the retractions
+(message_changes.py), ``authors`` give devices short numbers, ``settings`` hold values in JSON (message_settings.py).
 """
 
 import sqlite3
@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from poolnet.errors import StoreDamaged, WireError
 from poolnet.ids import DeviceId, PoolId
 from poolnet.limits import MAX_MESSAGE_SIZE
+from poolnet.wire.bodies import OFFER_KINDS, ProfileBody, RetractMessageBody, RetractOfferBody
 from poolnet.wire.cbor import decode_cbor_untrusted
 from poolnet.wire.message import Message, MessageContent, message_id
 from poolnet.wire.schema import decode_fields_untrusted
@@ -65,6 +66,22 @@ _VERSION_2: Final = """
     CREATE INDEX tombstones_by_target ON tombstones (target);
     CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     """
+STANDING_KINDS: Final = OFFER_KINDS | {ProfileBody.KIND, RetractOfferBody.KIND, RetractMessageBody.KIND}
+#: The same as a condition. It is part of an index: another kind needs another version.
+IS_STANDING: Final = "kind IN ('" + "', '".join(sorted(STANDING_KINDS)) + "')"
+_VERSION_3: Final = f"""
+    CREATE INDEX messages_standing ON messages (hlc, msg_id, author, kind) WHERE {IS_STANDING};
+    CREATE TABLE standing_blocks (
+        first_hlc INTEGER NOT NULL,
+        first_id BLOB NOT NULL,
+        last_hlc INTEGER NOT NULL,
+        last_id BLOB NOT NULL,
+        count INTEGER NOT NULL,
+        total BLOB NOT NULL,
+        authors TEXT NOT NULL,
+        PRIMARY KEY (first_hlc, first_id)
+    ) WITHOUT ROWID
+    """
 T = TypeVar("T")
 
 #: Messages brought to the new version at a time.
@@ -72,7 +89,7 @@ _UPGRADE_BATCH: Final = 1000
 
 
 def make_version_2(
-    connection: sqlite3.Connection, pool_id: PoolId, insert: Callable[[sqlite3.Connection, list[Message]], None]
+    connection: sqlite3.Connection, pool_id: PoolId, insert: Callable[[sqlite3.Connection, list[Message]], object]
 ) -> None:
     """Bring a history of version 1 to version 2, in which messages no longer hold what all of a pool have in common.
 
@@ -80,12 +97,22 @@ def make_version_2(
         StoreDamaged: it holds something that is no message of this pool.
     """
     connection.execute("ALTER TABLE messages RENAME TO messages_1")
-    for statement in _VERSION_2.split(";"):
-        connection.execute(statement)
+    _execute_all(connection, _VERSION_2)
     old = connection.execute("SELECT encoded FROM messages_1 ORDER BY hlc, msg_id")
     while batch := old.fetchmany(_UPGRADE_BATCH):
         insert(connection, [_decode_version_1(encoded, pool_id) for (encoded,) in batch])
     connection.execute("DROP TABLE messages_1")
+
+
+def make_version_3(connection: sqlite3.Connection, sum_up: Callable[[sqlite3.Connection], None]) -> None:
+    """Bring a history of version 2 to version 3, in which what stands is summed up by itself."""
+    _execute_all(connection, _VERSION_3)
+    sum_up(connection)
+
+
+def _execute_all(connection: sqlite3.Connection, script: str) -> None:
+    for statement in script.split(";"):
+        connection.execute(statement)
 
 
 def author_number(connection: sqlite3.Connection, device: DeviceId) -> int:

@@ -272,6 +272,9 @@ class PartFile:
         elif self._settled is not None:
             with self._syncing():
                 self._settled = self.layout.settle(self.path, self._settled)
+            if self._settled is None:
+                with contextlib.suppress(StoreError):  # it can be made from the file again
+                    self.tree.sync()
         return self._settled is not None
 
     def sync(self) -> None:

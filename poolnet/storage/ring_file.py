@@ -10,7 +10,6 @@ The file has no meaning without the index in memory, so what a crash left is rem
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import threading
@@ -22,6 +21,7 @@ from typing import Final
 from poolnet.limits import CHUNK_SIZE
 from poolnet.storage.durable import PRIVATE_FILE, store_errors
 from poolnet.storage.files import RESERVED_SPACE
+from poolnet.storage.held_files import create_held, is_held
 from poolnet.storage.tree_file import write_at
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ def remove_stale_rings(directory: Path) -> None:
         found = list(directory.glob(_PATTERN))
     for path in found:
         try:
-            if path.is_file() and not path.is_symlink() and not _is_in_use(path):
+            # Without locks it is the lock of the home that keeps others out.
+            if path.is_file() and not path.is_symlink() and not is_held(path, without_locks=False):
                 path.unlink(missing_ok=True)
         except OSError as exc:
             logger.warning("cannot remove %s, which is of no use any more: %s", path, exc)
@@ -76,7 +77,7 @@ class RingFile:
         """
         with self._lock:
             if self._descriptor is None and not self._is_closed:
-                self._descriptor = _create(self.path)
+                self._descriptor = create_held(self.path, PRIVATE_FILE)
         with self._opened() as descriptor:
             found = os.fstatvfs(descriptor)
             room = (found.f_bavail * found.f_frsize - RESERVED_SPACE) // CHUNK_SIZE
@@ -142,27 +143,6 @@ class RingFile:
 
 def _closed() -> OSError:
     return OSError(errno.EBADF, os.strerror(errno.EBADF))
-
-
-def _create(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
-    # Without a lock (no support, or somebody who cleans up was faster) the file may lose its name, but nothing else.
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return descriptor
-
-
-def _is_in_use(path: Path) -> bool:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no locks here: then it is the lock of the home that keeps others out
-        return False
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _allocate(descriptor: int, offset: int, size: int) -> None:

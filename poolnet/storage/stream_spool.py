@@ -22,7 +22,7 @@ from poolnet.errors import OutputExists
 from poolnet.ids import FileId, encode_id
 from poolnet.protocol.hash_tree import OpenShape
 from poolnet.protocol.stream_pieces import StreamPiece, StreamSigner, encode_stream_piece, stream_piece_is_genuine
-from poolnet.storage.durable import PRIVATE_FILE, make_private_directory, store_errors
+from poolnet.storage.durable import PRIVATE_FILE, make_private_directory, store_errors, sync_file
 from poolnet.storage.files import MAX_SAFE_NAME_BYTES, publish_without_overwrite, safe_file_name, shorten_name
 from poolnet.storage.growing_tree import GrowingTree
 from poolnet.storage.piece_store import PiecesDamaged, SourceChanged
@@ -131,13 +131,15 @@ class StreamSpool:
         )
 
     def abort(self) -> None:
-        """Add the piece that says that the stream was broken off, and keep what was written as a file.
+        """Add the piece that says that the stream was broken off, and keep what was written as a file, durably.
 
         Raises:
             StoreError: the file cannot be named; it stays where it is, and the final piece is there all the same.
         """
         self._end(None)
         if self.size_bytes:
+            with store_errors("write", self.path):
+                sync_file(self.path)
             self._publish()
 
     def read_pieces(self, pieces: Sequence[int]) -> list[bytes]:
@@ -227,6 +229,8 @@ def recover_streams(directory: Path) -> list[Path]:
     """
     with store_errors("clean up", directory):
         spools = [path for path in directory.glob(f".*{_SPOOL}") if not _is_dropped_empty(path)]
+        for path in spools:
+            sync_file(path)
         found = [publish_beside(path, _recorded_name(path.with_suffix(_INDEX))) for path in spools]
         for suffix in (_INDEX, _NODES):
             for path in directory.glob(f".*{suffix}"):

@@ -4,6 +4,7 @@ Nodes lie in the order of their piece numbers without gaps. They are believed on
 the file id, so a damaged or half-written tree is noticed, never used. Synchronous; several threads may use one object.
 """
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
@@ -12,7 +13,7 @@ from pathlib import Path
 from poolnet.ids import FileId
 from poolnet.limits import MAX_CACHED_TREE_NODES
 from poolnet.protocol.hash_tree import TreeShape, piece_is_genuine
-from poolnet.storage.durable import PRIVATE_FILE, store_errors
+from poolnet.storage.durable import PRIVATE_FILE, store_errors, sync_directory, sync_file
 
 #: File, size, piece: what verifies with one size does not with another.
 _NodeKey = tuple[FileId, int, int]
@@ -81,6 +82,12 @@ class TreeFile:
             finally:
                 os.close(descriptor)
         self._cache.put(self._key(piece), data)
+
+    def sync(self) -> None:
+        """Bring the nodes that are there to the disk."""
+        with store_errors("write", self.path), contextlib.suppress(FileNotFoundError):
+            sync_file(self.path)
+            sync_directory(self.path.parent)
 
     def present_nodes(self) -> list[int]:
         """Return the nodes that are on the disk and genuine; one that is only remembered is there no more."""

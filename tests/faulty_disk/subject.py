@@ -33,7 +33,8 @@ class Subject(Generic[T]):
         open: opens the store in a directory; what is in it depends on nothing else.
         steps: the work.
         observe: returns what can be seen of the store, as JSON. After a crash it is what it was after some step.
-        belongs: patterns of all files that may be there after the store has been opened and closed.
+        belongs: patterns of all files that may be there after all steps, the store opened and closed once more.
+        unfinished: of what may be there as well as long as steps are left, which go on with it or take it away.
         may_be: whether something may be seen that is none of these states, but lies between them; by default not.
     """
 
@@ -41,6 +42,7 @@ class Subject(Generic[T]):
     steps: Sequence[Step[T]]
     observe: Callable[[T], Awaitable[Any]]
     belongs: Sequence[str]
+    unfinished: Sequence[str] = ()
     may_be: Callable[[Any, Sequence[Any]], bool] = lambda _seen, _states: False
 
 

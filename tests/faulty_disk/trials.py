@@ -1,10 +1,12 @@
 """What is done to a subject, each function in a fork of its own (see fork_server.py).
 
-Whatever runs in threads otherwise runs at once, and time jumps, so that the same work is the same operations.
+Whatever runs in threads otherwise runs at once, time jumps, and tasks take turns in an order that follows from a seed,
+so that the same work is the same operations.
 """
 
 import contextlib
 import os
+import random
 import shutil
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from fnmatch import fnmatch
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
+import trio._core._run as _run_of_trio
 from trio.testing import MockClock
 
 from faulty_disk import shim
@@ -28,6 +31,8 @@ T = TypeVar("T")
 _MAX_OPENINGS = 6
 #: Seeds of what is between the least and the most that a power cut leaves.
 _SEEDS = 2
+#: After how many steps of those that were done on a failing disk the power is cut, and after the last.
+_STEPS_WITH_CUTS = 4
 
 
 def list_states(name: str, directory: str) -> list[Any]:
@@ -75,10 +80,15 @@ def recover(name: str, directory: str, fault: Sequence[int], states: Sequence[An
             seen = await _look(subject, Path(directory))
             operations = shim.count()
         _check_seen(subject, seen, states)
-        _check_left_over(subject, Path(directory))
+        _check_left_over(subject, Path(directory), [*subject.belongs, *subject.unfinished])
         return operations
 
     return _run(work)
+
+
+def go_on(name: str, directory: str, done: int, states: Sequence[Any]) -> None:
+    """Do what is left of the work after a crash; make sure that all is there then, and nothing else."""
+    _go_on(SUBJECTS[name], Path(directory), done, states)
 
 
 def work_on_a_failing_disk(name: str, directory: str, fault: Sequence[int], log: str, states: Sequence[Any]) -> int:
@@ -96,7 +106,7 @@ def work_on_a_failing_disk(name: str, directory: str, fault: Sequence[int], log:
             shim.mend()
             seen = await _look(subject, root)
         _check_seen(subject, seen, states[-1:])
-        _check_left_over(subject, root)
+        _check_left_over(subject, root, subject.belongs)
         return failures
 
     failures = _run(work)
@@ -116,27 +126,42 @@ def cut_power_everywhere(name: str, directory: str, log: str, states: Sequence[A
     return len(points) * (3 + _SEEDS)
 
 
+def _go_on(subject: Subject[Any], root: Path, done: int, states: Sequence[Any]) -> None:
+    async def work() -> None:
+        with _armed(str(root), Fault(), None):  # so that nothing waits for the real disk
+            async with subject.open(root) as store:
+                for step in subject.steps[done:]:
+                    await step.work(store)
+            seen = await _look(subject, root)
+        _check_seen(subject, seen, states[-1:])
+        _check_left_over(subject, root, subject.belongs)
+
+    _run(work)
+
+
 def _cut_power_after_steps(subject: Subject[Any], root: Path, log: Path, states: Sequence[Any]) -> None:
     operations = read_log(log)
-    for place, operation in enumerate(operations, start=1):
-        if operation.kind == Kind.NOTE:
-            _cut_and_look(subject, root, operations[:place], LEAST, states)
+    steps = [place for place, operation in enumerate(operations, start=1) if operation.kind == Kind.NOTE]
+    for place in sorted({*random.Random(len(operations)).sample(steps, min(_STEPS_WITH_CUTS, len(steps))), steps[-1]}):
+        _cut_and_look(subject, root, operations[:place], LEAST, states)
 
 
 def _cut_and_look(
     subject: Subject[Any], root: Path, operations: Sequence[Operation], choice: Choice, states: Sequence[Any]
 ) -> None:
-    target = root.with_name(f"{root.name}-cut")
-    shutil.rmtree(target, ignore_errors=True)
-    cut_power(operations, root, target, choice)
+    """Make up a disk in the place of the one that was worked on, as what is on it may say where it is."""
+    shutil.rmtree(root, ignore_errors=True)
+    cut_power(operations, root, root, choice)
     done = [operation.path for operation in operations if operation.kind == Kind.NOTE]
     names = [step.name for step in subject.steps]
     durable = [names.index(name) + 1 for name in done if subject.steps[names.index(name)].is_durable]
+    kept = max(durable, default=0)
     try:
-        with _armed(str(target), Fault(), None):  # so that nothing waits for the real disk
-            seen = _run(lambda: _look(subject, target))
-        _check_seen(subject, seen, states[max(durable, default=0) : len(done) + 2])
-        _check_left_over(subject, target)
+        with _armed(str(root), Fault(), None):  # so that nothing waits for the real disk
+            seen = _run(lambda: _look(subject, root))
+        _check_seen(subject, seen, states[kept : len(done) + 2])
+        _check_left_over(subject, root, [*subject.belongs, *subject.unfinished])
+        _go_on(subject, root, kept, states)
     except BaseException as exc:
         exc.add_note(f"after {len(operations)} records of the log, {choice}, done: {done}")
         raise
@@ -180,9 +205,9 @@ def _check_seen(subject: Subject[Any], seen: Any, states: Sequence[Any]) -> None
     assert seen in states or subject.may_be(seen, states), f"this was found:\n{seen}\nand none of these:\n{expected}"
 
 
-def _check_left_over(subject: Subject[Any], directory: Path) -> None:
+def _check_left_over(subject: Subject[Any], directory: Path, patterns: Sequence[str]) -> None:
     found = [str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()]
-    strange = [path for path in found if not any(fnmatch(path, pattern) for pattern in subject.belongs)]
+    strange = [path for path in found if not any(fnmatch(path, pattern) for pattern in patterns)]
     assert not strange, f"nobody needs these: {strange}"
 
 
@@ -208,4 +233,6 @@ def _run(function: Callable[[], Awaitable[T]]) -> T:
         return function(*args)
 
     trio.to_thread.run_sync = run_here  # type: ignore[assignment]
+    _run_of_trio._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    _run_of_trio._r.seed(0)
     return trio.run(function, clock=MockClock(autojump_threshold=0))
