@@ -234,8 +234,9 @@ class FileManager:
         """Return what is in a folder: its files and empty directories, with their sizes, by path.
 
         If the folder is not here, its list is fetched, and nothing else: waits as long as nobody who has it is there.
-        It is verified against the offer, which is a claim of who makes it: that the folder has this list shows when all
-        of it is fetched. Names are as their author wrote them.
+        It is verified against the offer, which is a claim of who makes it: that the folder has this list shows when the
+        folder is fetched. If claims differ, the end of the folder is fetched now, which shows it. Names are as their
+        author wrote them.
 
         Args:
             file_id: a folder from `offers`.

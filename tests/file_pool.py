@@ -9,6 +9,7 @@ from poolnet.clock import Hlc
 from poolnet.file_manager import FileManager, open_file_manager
 from poolnet.identity.keys import DeviceKey
 from poolnet.ids import DeviceId, MsgId, PoolId
+from poolnet.protocol.conduct import Kind
 from poolnet.protocol.stream_pieces import stream_id_of
 from poolnet.testing.chunk_links import FileNode, Uplink
 from poolnet.wire.bodies import Body, FolderBody, MediaBody, OfferBody, RetractOfferBody, StreamBody
@@ -23,6 +24,7 @@ class Pool:
         self.tmp_path = tmp_path
         self.managers: dict[DeviceId, FileManager] = {}
         self.published: list[Body] = []
+        self.noted: dict[DeviceId, list[tuple[DeviceId, Kind]]] = {}  # by who noted it
         self._offers: list[tuple[DeviceId, Body, Hlc]] = []
         self._hlc = 0
 
@@ -44,7 +46,13 @@ class Pool:
             async def publish(body: Body) -> MsgId:
                 return self.publish(key.device_id, body)
 
-            await files.bind(key, POOL_ID, publish, hops_to=lambda holders: self.hops_to(key.device_id, holders))
+            await files.bind(
+                key,
+                POOL_ID,
+                publish,
+                hops_to=lambda holders: self.hops_to(key.device_id, holders),
+                noted=lambda peer, kind: self.noted.setdefault(key.device_id, []).append((peer, kind)),
+            )
             for node, body, hlc in self._offers if is_settled else ():
                 tell(files, node, body, hlc)
             self.managers[key.device_id] = files

@@ -7,6 +7,7 @@ from poolnet.limits import (
     MAX_IDS_PER_WANT,
     MAX_UNANSWERED_WANTS,
     MAX_WANTED_PER_LINK,
+    RECONCILE_PATIENCE_S,
     RECONCILE_TIMEOUT_S,
     WANT_DELAY_S,
 )
@@ -14,7 +15,7 @@ from poolnet.protocol import fetching
 from poolnet.protocol.fetching import Fetching
 from poolnet.wire.pool_frames import WantMessages
 
-ANN, BOB = (DeviceId(bytes([number]) * 32) for number in (1, 2))
+ANN, BOB, CID = (DeviceId(bytes([number]) * 32) for number in (1, 2, 3))
 
 
 def ids(*numbers: int) -> tuple[MsgId, ...]:
@@ -94,6 +95,7 @@ def test_who_owes_an_answer_for_too_long_is_not_asked_again_before_it_comes() ->
     machine.note(ANN, ids(1, 2), 0.0, is_old=True)
     machine.to_ask(0.0)
     machine.note(BOB, ids(2), 1.0, is_old=True)
+    assert machine.tick(RECONCILE_PATIENCE_S) == []
     assert machine.next_deadline() == RECONCILE_TIMEOUT_S
     assert machine.tick(RECONCILE_TIMEOUT_S - 0.01) == []
     assert machine.tick(RECONCILE_TIMEOUT_S) == list(ids(1))
@@ -109,9 +111,79 @@ def test_patience_begins_with_the_first_want_and_anew_with_each_part() -> None:
     machine.to_ask(3.0)
     machine.note(ANN, ids(500), 4.0, is_old=True)
     assert machine.to_ask(4.0) == []
+    assert machine.next_deadline() == 3.0 + RECONCILE_PATIENCE_S
+    assert machine.tick(3.0 + RECONCILE_PATIENCE_S) == []
     assert machine.next_deadline() == 3.0 + RECONCILE_TIMEOUT_S
     machine.arrived(ANN, 1, ids(1), 8.0, is_last=False)
+    assert machine.next_deadline() == 8.0 + RECONCILE_PATIENCE_S
+    assert machine.tick(8.0 + RECONCILE_PATIENCE_S) == []
     assert machine.next_deadline() == 8.0 + RECONCILE_TIMEOUT_S
+
+
+def test_what_somebody_slow_owes_is_asked_of_others_who_have_it_once_of_each() -> None:
+    machine = linked(ANN, BOB, CID)
+    for peer in (ANN, BOB):
+        machine.note(peer, ids(1, 2), 0.0, is_old=True)
+    machine.note(CID, ids(2), 0.0, is_old=True)
+    assert machine.to_ask(0.0) == [(ANN, WantMessages(number=1, ids=ids(1, 2)))]
+    machine.tick(RECONCILE_PATIENCE_S - 0.01)
+    assert machine.to_ask(RECONCILE_PATIENCE_S - 0.01) == []
+    machine.tick(RECONCILE_PATIENCE_S)
+    assert machine.to_ask(RECONCILE_PATIENCE_S) == [(BOB, WantMessages(number=2, ids=ids(1, 2)))]
+    assert machine.to_ask(RECONCILE_PATIENCE_S) == []
+    machine.tick(2 * RECONCILE_PATIENCE_S)
+    assert machine.to_ask(2 * RECONCILE_PATIENCE_S) == [(CID, WantMessages(number=3, ids=ids(2)))]
+    for time_s in range(4, 9):
+        machine.tick(float(time_s))
+        assert machine.to_ask(float(time_s)) == [], "everybody was asked"
+    assert machine.arrived(BOB, 2, ids(1, 2), 9.0, is_last=True) == (list(ids(1, 2)), [])
+    assert machine.arrived(ANN, 1, ids(1, 2), 9.0, is_last=True) == ([], []), "they came twice, and count once"
+    assert machine.fetched == 2
+    assert len(machine) == 0
+
+
+def test_frames_without_anything_that_was_asked_for_do_not_make_up_for_what_is_owed() -> None:
+    machine = linked(ANN, BOB)
+    for peer in (ANN, BOB):
+        machine.note(peer, ids(1, 2), 0.0, is_old=True)
+    machine.to_ask(0.0)
+    for time_s in (0.5, 1.0, 1.4):
+        machine.arrived(ANN, 1, (), time_s, is_last=False)
+        machine.arrived(ANN, 1, ids(99), time_s, is_last=False)
+        machine.arrived(ANN, 77, ids(99), time_s, is_last=True)
+    machine.tick(RECONCILE_PATIENCE_S)
+    assert machine.to_ask(RECONCILE_PATIENCE_S) == [(BOB, WantMessages(number=2, ids=ids(1, 2)))]
+
+
+def test_who_brings_a_little_now_and_then_is_slow_after_a_while_and_no_longer_when_it_has_brought_all() -> None:
+    machine = linked(ANN, BOB)
+    many = ids(*range(20))
+    for peer in (ANN, BOB):
+        machine.note(peer, many, 0.0, is_old=True)
+    machine.to_ask(0.0)
+    for number in range(11):
+        machine.tick(float(number))
+        asked = machine.to_ask(float(number))
+        assert [peer for peer, _ in asked] == [BOB] * (number >= RECONCILE_TIMEOUT_S)
+        machine.arrived(ANN, 1, many[number : number + 1], number + 0.5, is_last=False)
+    machine.arrived(ANN, 1, many[11:], 12.0, is_last=True)
+    machine.arrived(BOB, 2, many, 12.0, is_last=True)
+    for peer in (ANN, BOB):
+        machine.note(peer, ids(50), 12.0, is_old=True)
+    ((peer, _),) = machine.to_ask(12.0)
+    assert peer == ANN
+    assert machine.next_deadline() == 12.0 + RECONCILE_PATIENCE_S
+
+
+def test_a_link_that_went_leaves_nothing_to_wait_for() -> None:
+    machine = linked(ANN)
+    machine.note(ANN, ids(1), 0.0, is_old=True)
+    machine.to_ask(0.0)
+    assert machine.link_down(ANN) == list(ids(1))
+    assert machine.next_deadline() is None
+    machine.link_up(BOB)
+    machine.note(BOB, ids(1), 1.0, is_old=True)
+    assert [peer for peer, _ in machine.to_ask(1.0)] == [BOB]
 
 
 def test_what_only_a_link_that_went_had_is_lost() -> None:

@@ -39,6 +39,12 @@ class World:
     def _tell(self, file_id: FileId, size: int | None, hops: int | None) -> None:
         self.told.append((file_id, size, hops))
 
+    def doubt(self, file_id: FileId, *, is_word: bool = True) -> bool:
+        """Doubt a size, and tell the next."""
+        is_another = self.routes.size_doubted(file_id, is_word=is_word)
+        self.routes.offers_changed(file_id)
+        return is_another
+
     def news(self) -> list[tuple[FileId, int | None, int | None]]:
         told, self.told = self.told, []
         return told
@@ -70,13 +76,32 @@ def test_sizes_are_believed_one_after_the_other_and_then_all_over_again() -> Non
     world.offers.sizes_of[FILE] = (100, 200, None)
     world.routes.ask(FILE)
     for _ in range(2):
-        world.routes.size_doubted(FILE)
+        assert world.doubt(FILE)
     assert [size for _, size, _ in world.news()] == [100, 200, None]
     world.offers.sizes_of[FILE] = (100, 200)
     world.routes.refresh()
     assert [size for _, size, _ in world.news()] == [100]
-    world.routes.size_doubted(OTHER)
-    assert [(file_id, size) for file_id, size, _ in world.news()] == [(OTHER, 100)]
+
+
+def test_when_all_sizes_were_doubted_words_count_no_more_and_what_brings_nothing_does() -> None:
+    world = World()
+    world.offers.sizes_of[FILE] = (100, 200)
+    world.routes.ask(FILE)
+    assert [world.doubt(FILE) for _ in range(4)] == [True, True, False, False]
+    assert [size for _, size, _ in world.news()] == [100, 200, 100]
+    for _ in range(2):
+        assert world.doubt(FILE, is_word=False)
+    assert [size for _, size, _ in world.news()] == [200, 100]
+
+
+def test_the_only_size_there_is_stays_and_its_doubt_counts_when_there_is_another() -> None:
+    world = World()
+    world.routes.ask(FILE)
+    assert not world.doubt(FILE)
+    world.offers.sizes_of[FILE] = (100, 200)
+    world.routes.refresh()
+    assert [size for _, size, _ in world.news()] == [100, 200]
+    assert not world.doubt(OTHER), "nobody was told of any"
 
 
 def test_files_asked_for_and_sizes_doubted_are_bounded_and_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +116,7 @@ def test_files_asked_for_and_sizes_doubted_are_bounded_and_the_oldest_go(monkeyp
     world.offers.sizes_of = dict.fromkeys((FILE, OTHER, THIRD), (100, 200))
     for file_id in (FILE, THIRD, OTHER):
         world.routes.ask(file_id)
-        world.routes.size_doubted(file_id)
+        world.doubt(file_id)
     world.news()
     world.routes.ask(FILE)
     assert world.news() == [(FILE, 100, 3)], "its doubt was the oldest"

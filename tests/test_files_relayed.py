@@ -1,6 +1,7 @@
 """Files over devices that do not want them: whole FileManagers in a chain, each linked to the next only."""
 
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from poolnet.ids import DeviceId
 from poolnet.limits import CHUNK_SIZE, MIB
 from poolnet.testing.chunk_links import FileNode, MemoryLink, Uplink
 from poolnet.wire.bodies import OfferBody
-from poolnet.wire.swarm_frames import ChunkHeader
+from poolnet.wire.swarm_frames import ChunkHeader, Have
 
 pytestmark = pytest.mark.timeout(30)
 needs_mount = pytest.mark.skipif(not can_mount(), reason="needs root, to mount a small disk")
@@ -324,6 +325,38 @@ async def test_a_lie_about_the_size_does_not_poison_a_relay(
                 files_of(device).learned_offer(DeviceId(bytes([90 + number]) * 32), body, Hlc(0))
         with trio.fail_after(120):
             path = await files_of(b).download(offer.file_id, pool.home(4))
+        assert are_equal(path, source)
+        assert sent_files(a) < 1.5
+
+
+async def test_a_relay_leaves_a_size_that_brings_nothing_though_a_neighbour_doubts_the_true_one(
+    pool: Overlay, source: Path, jumping_clock: MockClock
+) -> None:
+    async with (
+        pool.device(1, uplink=Uplink(MIB)) as a,
+        pool.device(2) as relay,
+        pool.device(3) as b,
+        pool.device(4) as eve,
+        pool.chain(a, relay, b),
+        pool.linked(eve, relay) as link,
+        trio.open_nursery() as nursery,
+    ):
+        offer = await files_of(a).offer(source)
+        for number in range(2):  # more believable than the truth
+            body = OfferBody(file_id=offer.file_id, name="a.bin", size=40 * MIB)
+            files_of(relay).learned_offer(DeviceId(bytes([90 + number]) * 32), body, Hlc(0))
+
+        async def doubt() -> None:
+            for (
+                count
+            ) in itertools.count():  # pieces that a file of the true size does not have, and one of the other does
+                link.post_frame(Have(file_id=offer.file_id, pieces=((0, 100),)))
+                await trio.sleep(0.001 if count < 1000 else 0.5)
+
+        nursery.start_soon(doubt)
+        with trio.fail_after(120):
+            path = await files_of(b).download(offer.file_id, pool.home(3))
+        nursery.cancel_scope.cancel()
         assert are_equal(path, source)
         assert sent_files(a) < 1.5
 

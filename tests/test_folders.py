@@ -10,13 +10,16 @@ import pytest
 import trio
 
 from poolnet.errors import OutputExists, StoreError, UnknownFile
+from poolnet.files.file_end import FileEnd
 from poolnet.files.folders import Folders, PreparedFolder
+from poolnet.files.list_proofs import ListProofs
 from poolnet.ids import FileId
 from poolnet.limits import CHUNK_SIZE, MIB
 from poolnet.ranges import RangeSet
 from poolnet.storage.file_table import FileTable, LocalFile, PartRecord
 from poolnet.storage.folder_layout import FolderLayout
 from poolnet.storage.piece_store import FileSource, PartFile, PiecesDamaged, SourceChanged
+from poolnet.wire.folder_list import FOLDER_TRAILER_SIZE
 
 
 class Device:
@@ -25,7 +28,8 @@ class Device:
     def __init__(self, home: Path, peers: Sequence["Device"]) -> None:
         self.home = home
         self.table = FileTable(home)
-        self.folders = Folders(home / "folders", self.table, self._fetch_list)
+        proofs = ListProofs(self.table, self._fetch_end, lambda *_: True)
+        self.folders = Folders(home / "folders", self.table, self._fetch_list, proofs)
         self.lists_fetched = 0
         self._peers = peers
 
@@ -41,8 +45,7 @@ class Device:
         return source
 
     async def open_part(self, record: PartRecord) -> PartFile:
-        await self.folders.prepare_part(record)
-        part = await self.folders.open_part(record)
+        part = await self.folders.open_part(await self.folders.prepare_part(record))
         assert isinstance(part, PartFile)
         return part
 
@@ -62,6 +65,12 @@ class Device:
         listed = next(peer.table.files[list_id] for peer in self._peers if list_id in peer.table.files)
         copy_file(listed.path, path)
         self.table.files[list_id] = attrs.evolve(listed, path=path, is_own=False, kind="file")
+
+    async def _fetch_end(self, file_id: FileId) -> FileEnd | None:
+        peer, file = next((peer, peer.table.files[file_id]) for peer in self._peers if file_id in peer.table.files)
+        end = FileEnd(file_id, file.size_bytes, FOLDER_TRAILER_SIZE)
+        end.write_pieces(list(zip(end.needed, peer.folders.source(file).read_pieces(end.needed), strict=True)))
+        return end
 
 
 async def open_device(home: Path, *peers: Device) -> Device:
@@ -389,7 +398,10 @@ async def test_content_of_another_list_is_refused(tmp_path: Path, sender: Device
     other = await sender.offer(tmp_path / "root")
     (tmp_path / "root/b").rename(tmp_path / "root/a")
     record = attrs.evolve(record_of(one, tmp_path / "copy"), list_id=other.body.list_id)
-    part = await receiver.open_part(record)
+    assert await receiver.folders.prepare_part(record) == record_of(one, tmp_path / "copy")
+    await receiver.folders.entries(other.body.list_id, record.size_bytes)
+    part = await receiver.folders.open_part(record)
+    assert isinstance(part, PartFile)
     part.create()
     with pytest.raises(StoreError, match="another list"):
         write_all(part, sender.source(one))

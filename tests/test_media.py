@@ -40,6 +40,7 @@ class World:
         self.failure: PoolnetError | None = None
         self.events: list[PoolEvent] = []
         self.book = OfferBook()
+        self.claimed: dict[FileId, list[int]] = {}  # sizes that others say
         self._arrived = trio.Event()
         self._size_bytes = size_bytes
 
@@ -54,6 +55,7 @@ class World:
             forget=self.forget,
             here=self.table.get,
             publish=self.events.append,
+            claimed_sizes=lambda file_id: self.claimed.get(file_id, ()),
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(media.run)

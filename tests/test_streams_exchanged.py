@@ -11,6 +11,7 @@ from stream_world import POOL, Pool
 from trio.testing import MockClock
 
 from poolnet.files.exchange import Exchange
+from poolnet.files.relays import RouteFinder
 from poolnet.files.streams import Streams
 from poolnet.files.uses import RelaySink
 from poolnet.identity.keys import DeviceKey
@@ -103,11 +104,7 @@ async def read_all(party: Party, stream_id: FileId, got: list[bytes]) -> None:
 
 def relay_streams(party: Party) -> None:
     """Let a device relay every stream, as one that is linked to its author."""
-    party.exchange.on_relays(
-        wanted=lambda file_id: party.exchange.route(file_id, None, 1),
-        unwanted=lambda file_id: None,
-        doubted=lambda file_id: None,
-    )
+    party.exchange.on_relays(RouteFinder(wanted=lambda file_id: party.exchange.route(file_id, None, 1)))
 
 
 @pytest.mark.parametrize("cache_size_bytes", [32 * MIB, 0])

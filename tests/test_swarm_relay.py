@@ -34,11 +34,13 @@ from poolnet.protocol.swarm import (
     PromiseBroken,
     RelayBegan,
     RelayEnded,
+    RelayFruitless,
     Route,
     RouteWanted,
     Select,
     SendFrame,
     Serve,
+    SizeDoubted,
     StopServing,
     SwarmEffect,
 )
@@ -190,6 +192,26 @@ def test_what_nobody_could_be_asked_for_is_withdrawn() -> None:
     node.hear(ANN, want(((0, 1),), 1))
     assert frames(node.wait(4), Withdraw, ANN) == [Withdraw(file_id=FILE, pieces=((0, 1),))]
     assert node.swarm.next_deadline() is None
+
+
+def test_what_brought_nothing_at_all_may_have_another_size_and_the_driver_hears_of_it() -> None:
+    node = relaying(ANN)
+    node.hear(ANN, want(((0, 1),), 1))
+    assert SizeDoubted(DAN, FILE) in node.hear(DAN, have(((0, 42),)))
+    assert RelayFruitless(FILE) in node.wait(4)
+    again = node.hear(ANN, want(((0, 1),), 1))
+    assert [effect for effect in again if isinstance(effect, SizeDoubted)] == [], "that was counted"
+    assert RelayFruitless(FILE) in node.wait(4)
+
+
+def test_what_brought_something_has_the_size_that_it_has() -> None:
+    node = relaying(ANN)
+    node.hear(ANN, want(((0, 2),), 2))
+    node.hear(DAN, have(((0, 1),)), promise(((0, 1),)))
+    node.fetch(DAN, 0)
+    effects = node.wait(2 * PROMISE_TIMEOUT_S)
+    assert frames(effects, Withdraw, ANN) == [Withdraw(file_id=FILE, pieces=((1, 2),))]
+    assert RelayFruitless(FILE) not in effects
 
 
 def test_what_a_source_does_not_bring_is_asked_of_another() -> None:
@@ -775,78 +797,108 @@ steps = st.one_of(
 )
 
 
+class PromiseModel:
+    """What each peer was promised by a node, as it was told; DAN has everything, and gives what it is asked for."""
+
+    def __init__(self) -> None:
+        self.node = Node(LinkUp(ANN), LinkUp(BOB), LinkUp(CID), LinkUp(DAN), Route(FILE, SIZE, 1))
+        self.owed: dict[DeviceId, set[int]] = {peer: set() for peer in (ANN, BOB, CID)}
+        self.promised_here: set[int] = set()  # by DAN
+
+    def held(self) -> set[int]:
+        return set(RangeSet(self.node.swarm.held(FILE)))
+
+    def take(self, kind: str, peer: DeviceId, pieces: Ranges, count: int) -> None:
+        """Let something happen."""
+        node = self.node
+        match kind:
+            case "want":
+                self.check(node.hear(peer, want(pieces, 8, count)))
+            case "unwant":
+                self.owed[peer] -= set(RangeSet(pieces))
+                self.check(node.hear(peer, Unwant(file_id=FILE, pieces=pieces)))
+            case "interest":
+                said = Interest(file_id=FILE, interested=count > 0 or bool(pieces), hops=count)
+                self.check(node.hear(peer, said))
+            case "deliver":
+                self.deliver()
+            case "evict":
+                self.evict(pieces)
+            case "relink":
+                self.owed[peer] = set()
+                self.check(node.do(LinkDown(peer), LinkUp(peer)))
+            case "route":
+                self.check(node.do(Route(FILE, SIZE, count or None)))
+            case "wait":
+                self.check(node.wait(0.5))
+            case "download":
+                self.check(node.do(Download(FILE, SIZE, node.swarm.held(FILE))))
+            case "cancel":
+                self.check(node.do(CancelDownload(FILE)))
+
+    def check(self, effects: list[SwarmEffect]) -> None:
+        """Take note of what peers are told."""
+        for effect in effects:
+            match effect:
+                case SendFrame(peer, frame) if peer in self.owed:
+                    self.told(peer, frame)
+                case SendFrame(peer, frame) if peer == DAN:
+                    self.asked(frame)
+
+    def told(self, peer: DeviceId, frame: object) -> None:
+        match frame:
+            case Promise(pieces=pieces):
+                self.owed[peer] |= set(RangeSet(pieces))
+                assert len(self.owed[peer]) <= MAX_WANT_WINDOW
+            case Withdraw(pieces=pieces):
+                self.owed[peer] -= set(RangeSet(pieces))
+
+    def asked(self, frame: object) -> None:
+        match frame:
+            case Want(pieces=pieces, count=count, hops=hops):
+                assert hops == 0
+                given_now = RangeSet(pieces).first(count)
+                self.promised_here |= set(given_now)
+                self.check(self.node.hear(DAN, promise(given_now.to_ranges())))
+            case Unwant(pieces=pieces):
+                self.promised_here -= set(RangeSet(pieces))
+            case Interest(interested=True):
+                self.check(self.node.hear(DAN, have()))
+
+    def deliver(self) -> None:
+        """Let what DAN has promised come; it goes to whoever was promised it, and to nobody else."""
+        for piece in sorted(self.promised_here):
+            self.promised_here.discard(piece)
+            if not self.node.swarm.expects(DAN, FILE, piece):
+                continue
+            effects = self.node.fetch(DAN, piece)
+            for peer in self.owed:
+                sent = pieces_of(effects, peer)
+                assert sent in ([], [piece])
+                assert not sent or piece in self.owed[peer]
+            self.check(effects)
+
+    def evict(self, pieces: Ranges) -> None:
+        gone = self.held().intersection(RangeSet(pieces))
+        effects = self.node.do(StopServing(FILE, RangeSet.of(sorted(gone)).to_ranges()))
+        for one in self.owed.values():
+            one -= gone
+        self.check(effects)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(steps, max_size=50))
 def test_a_promise_is_kept_or_withdrawn(script: list[tuple[str, DeviceId, Ranges, int]]) -> None:
-    """A model of what each peer was promised: it gets exactly that, once, or hears that it will not."""
-    node = Node(LinkUp(ANN), LinkUp(BOB), LinkUp(CID), LinkUp(DAN), Route(FILE, SIZE, 1))
-    owed: dict[DeviceId, set[int]] = {peer: set() for peer in (ANN, BOB, CID)}
-    promised_here: set[int] = set()  # by DAN, who has everything
-
-    def check(effects: list[SwarmEffect]) -> None:
-        nonlocal promised_here
-        for effect in effects:
-            match effect:
-                case SendFrame(peer, Promise(pieces=pieces)) if peer in owed:
-                    owed[peer] |= set(RangeSet(pieces))
-                    assert len(owed[peer]) <= MAX_WANT_WINDOW
-                case SendFrame(peer, Withdraw(pieces=pieces)) if peer in owed:
-                    owed[peer] -= set(RangeSet(pieces))
-                case SendFrame(peer, Want(pieces=pieces, count=count, hops=hops)) if peer == DAN:
-                    assert hops == 0
-                    given_now = RangeSet(pieces).first(count)
-                    promised_here |= set(given_now)
-                    check(node.hear(DAN, promise(given_now.to_ranges())))
-                case SendFrame(peer, Unwant(pieces=pieces)) if peer == DAN:
-                    promised_here -= set(RangeSet(pieces))
-                case SendFrame(peer, Interest(interested=True)) if peer == DAN:
-                    check(node.hear(DAN, have()))
-
-    def deliver() -> None:
-        for piece in sorted(promised_here):
-            promised_here.discard(piece)
-            if node.swarm.expects(DAN, FILE, piece):
-                effects = node.fetch(DAN, piece)
-                for peer in owed:
-                    sent = pieces_of(effects, peer)
-                    assert sent in ([], [piece])
-                    assert not sent or piece in owed[peer]
-                check(effects)
-
-    for kind, peer, pieces, count in script:
-        match kind:
-            case "want":
-                check(node.hear(peer, want(pieces, 8, count)))
-            case "unwant":
-                owed[peer] -= set(RangeSet(pieces))
-                check(node.hear(peer, Unwant(file_id=FILE, pieces=pieces)))
-            case "interest":
-                check(node.hear(peer, Interest(file_id=FILE, interested=count > 0 or bool(pieces), hops=count)))
-            case "deliver":
-                deliver()
-            case "evict":
-                held = RangeSet(node.swarm.held(FILE)).intersection(pieces)
-                effects = node.do(StopServing(FILE, held.to_ranges()))
-                for one in owed.values():
-                    one -= set(held)
-                check(effects)
-            case "relink":
-                owed[peer] = set()
-                check(node.do(LinkDown(peer), LinkUp(peer)))
-            case "route":
-                check(node.do(Route(FILE, SIZE, count or None)))
-            case "wait":
-                check(node.wait(0.5))
-            case "download":
-                check(node.do(Download(FILE, SIZE, node.swarm.held(FILE))))
-            case "cancel":
-                check(node.do(CancelDownload(FILE)))
+    """Each peer gets exactly what it was promised, once, or hears that it will not."""
+    model = PromiseModel()
+    for step in script:
+        model.take(*step)
     for _ in range(20):
-        deliver()
-        check(node.wait(1))
-    held = set(RangeSet(node.swarm.held(FILE)))
-    for one in owed.values():
+        model.deliver()
+        model.check(model.node.wait(1))
+    held, swarm = model.held(), model.node.swarm
+    for one in model.owed.values():
         assert one <= held, "promised, neither sent nor withdrawn"
-    assert node.swarm.statistics().pieces_unexpected == 0
-    if not node.swarm.is_downloading(FILE):
-        assert node.swarm.next_deadline() is None
+    assert swarm.statistics().pieces_unexpected == 0
+    if not swarm.is_downloading(FILE):
+        assert swarm.next_deadline() is None

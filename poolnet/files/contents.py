@@ -100,8 +100,8 @@ class Content(Protocol):
     def needs_tree(self, part: PartStore) -> bool:
         """Return whether `copy_here` comes after the tree nodes of what is missing, which are fetched for it."""
 
-    async def prepare_part(self, record: PartRecord) -> None:
-        """Fetch what describes a download: the list of a folder.
+    async def prepare_part(self, record: PartRecord) -> PartRecord:
+        """Fetch what describes a download, the list of a folder; return the record with what that shows to be true.
 
         Raises:
             PoolnetError: that cannot be had.
@@ -165,8 +165,9 @@ class FileContent:
         """See `Content`: a large file may have large holes."""
         return part.shape.size_bytes >= _MIN_SIZE_WITH_HOLES
 
-    async def prepare_part(self, record: PartRecord) -> None:
+    async def prepare_part(self, record: PartRecord) -> PartRecord:
         """See `Content`: an id says it all."""
+        return record
 
     async def open_part(self, record: PartRecord) -> PartStore:
         """See `Content`."""

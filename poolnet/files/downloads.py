@@ -5,8 +5,9 @@ A file that is here already is copied, not fetched. Which download runs when is 
 (files/download_queue.py); how a kind of offer lies on disk is its `Content`'s.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
@@ -16,9 +17,11 @@ import trio
 
 from poolnet.errors import OutputExists, StoreError, UnknownFile
 from poolnet.events import DownloadComplete, PoolEvent
-from poolnet.files.contents import Content, FileContent, PartStore, batches, complete_file
-from poolnet.files.part_paths import move_part, put_part_aside
+from poolnet.files.contents import Content, FileContent, PartStore, complete_file
+from poolnet.files.file_end import FileEnd
+from poolnet.files.part_paths import is_published
 from poolnet.files.partial_folders import PartialFolders
+from poolnet.files.parts import Parts
 from poolnet.files.progress import Download
 from poolnet.files.size_claims import SizeClaims
 from poolnet.files.sources import Sources
@@ -89,6 +92,7 @@ class Downloads:
         self.running: dict[FileId, Download] = {}
         plain = FileContent(table, sources.give_up, sources.recognise)
         self.contents: dict[FileKind, Content] = {"file": plain, "media": plain, "list": plain}
+        self._parts = Parts(table, self.contents, self.running)
         self._table = table
         self._exchange = exchange
         self._sources = sources
@@ -111,7 +115,7 @@ class Downloads:
         Cancelling keeps what was fetched in a part file, from which the next call goes on.
 
         Args:
-            record: what is wanted. Its size does not count.
+            record: what is wanted. Its size and list are claims and do not count.
             claimed_sizes: the sizes that it may have.
             priority: of its pieces among those of other files.
             is_quiet: whether no event is published.
@@ -120,17 +124,18 @@ class Downloads:
         Raises:
             PoolnetError: as `FileManager.download`.
         """
-        if not await run_on_disk(os.path.lexists, record.target):
-            await self.contents[record.kind].prepare_part(record)  # not in its turn: that waits for nobody else's
-        turn = self._turns.setdefault(record.file_id, trio.Lock())
-        async with turn:  # of two downloads of one file, the second copies what the first has brought
-            if await run_on_disk(os.path.lexists, record.target):
-                await self._recognise(record)
-            else:
-                publish = _publish_nothing if is_quiet else self._publish
-                await self._fetch(
-                    record, await self._size_claims(record.file_id, claimed_sizes), priority, publish, began
-                )
+        is_there = False
+        while not is_there:
+            is_prepared = not await run_on_disk(os.path.lexists, record.target)
+            if is_prepared:  # not in its turn: that waits for nobody else's
+                record = await self.contents[record.kind].prepare_part(record)
+            turn = self._turns.setdefault(record.file_id, trio.Lock())
+            async with turn:  # of two downloads of one file, the second copies what the first has brought
+                if is_there := await run_on_disk(os.path.lexists, record.target):
+                    await self._recognise(record)
+                elif is_there := is_prepared:
+                    sizes = await self._size_claims(record.file_id, claimed_sizes)
+                    await self._fetch(record, sizes, priority, _publish_nothing if is_quiet else self._publish, began)
         if not is_quiet:
             self._publish(DownloadComplete(file_id=record.file_id, path=record.target))
         return record.target
@@ -143,16 +148,49 @@ class Downloads:
         publish: Callable[[PoolEvent], None],
         began: Callable[[Download], None],
     ) -> None:
+        with self._under_way(record, priority, publish) as download:
+            began(download)
+            await self._run(download, sizes)
+
+    async def fetch_end(self, file_id: FileId, claimed_sizes: ClaimedSizes, byte_count: int) -> FileEnd | None:
+        """Fetch the last bytes of a folder's content into memory, verified, and with them its true size.
+
+        Args:
+            file_id: which folder.
+            claimed_sizes: the sizes that it may have.
+            byte_count: how many bytes.
+
+        Returns:
+            The end, or None if all of the file is here by now.
+
+        Raises:
+            UnknownFile: it was withdrawn.
+            StoreError: no size that is claimed can be true.
+        """
+        async with self._turns.setdefault(file_id, trio.Lock()):
+            sizes = await self._size_claims(file_id, claimed_sizes)
+            record = PartRecord(file_id=file_id, name="", size_bytes=0, target=Path(), kind="folder")
+            with self._under_way(record, 0, _publish_nothing) as download:
+                while file_id not in self._table.files:
+                    end = FileEnd(file_id, sizes.choose(), byte_count)
+                    download.record = attrs.evolve(record, size_bytes=end.shape.size_bytes)
+                    download.begin(0, is_proven=False)
+                    if not end.chunks or await self._fetch_into(download, sizes, end, RangeSet(), end.chunks):
+                        return end
+        return None
+
+    @contextlib.contextmanager
+    def _under_way(self, record: PartRecord, priority: int, publish: Callable[[PoolEvent], None]) -> Iterator[Download]:
+        """List a download as running during the block; after it, what was served before is served again."""
         file_id = record.file_id
         self._partials.give_way(file_id)
         download = Download(
             record, priority=priority, publish=publish, count_sources=lambda: self._exchange.source_count(file_id)
         )
         self.running[file_id] = download
-        began(download)
         self._changed(file_id)
         try:
-            await self._run(download, sizes)
+            yield download
         finally:
             if download.is_exchanged:
                 self._exchange.stop(file_id)
@@ -170,7 +208,18 @@ class Downloads:
         async with self._turns.setdefault(file_id, trio.Lock()):
             record = self._table.parts.get(file_id)
             if record is not None:
-                await self._drop(record)
+                await self._parts.drop(record)
+
+    async def finish_published(self) -> None:
+        """See to downloads that had their name when the process ended: list them, and remove what is left beside them.
+
+        What the disk refuses is left to the next start.
+        """
+        for record in list(self._table.parts.values()):
+            async with self._turns.setdefault(record.file_id, trio.Lock()):
+                with contextlib.suppress(StoreError, OutputExists):
+                    if self._table.parts.get(record.file_id) is record and await run_on_disk(is_published, record):
+                        await self._recognise(record)
 
     def prioritise(self, file_id: FileId, priority: int) -> None:
         """Change the priority of a download that is running."""
@@ -207,8 +256,8 @@ class Downloads:
             await run_on_disk(sync_name, record.target)
             await self._keep(found)
         if part is not None and part.target == record.target:
-            await self._discard(part)
-            await self._unlist(part)
+            await self._parts.discard(part)
+            await self._parts.unlist(part)
 
     async def _size_claims(self, file_id: FileId, claimed: ClaimedSizes) -> SizeClaims:
         """Return the sizes to try; what is here already may prove one."""
@@ -241,7 +290,7 @@ class Downloads:
         content = self.contents[record.kind]
         try:
             part = await content.open_part(record)
-            held = await self._open_part(record, part)
+            held = await self._parts.open(record, part)
         except StoreError:
             if sizes.is_first_try() and sizes.has_others():
                 return None  # no disk has room for a size that is a lie, and no list of a folder adds up to it
@@ -275,90 +324,34 @@ class Downloads:
         self, download: Download, sizes: SizeClaims, part: PartStore, held: RangeSet, wanted: Ranges | None
     ) -> bool:
         """Fetch what is wanted and not held; return False if another size, or a copy, should be tried."""
+        async with open_service_nursery() as nursery:
+            nursery.start_soon(_write_back, download, part)
+            return await self._fetch_into(download, sizes, part, held, wanted)
+
+    async def _fetch_into(
+        self, download: Download, sizes: SizeClaims, sink: PieceSink, held: RangeSet, wanted: Ranges | None
+    ) -> bool:
+        """See `_fetch_missing`; where the pieces go need not be a disk."""
         file_id = download.record.file_id
         self._changed(file_id)
         download.is_exchanged = True
-        self._exchange.download(part, held.to_ranges(), download, priority=download.priority)
+        self._exchange.download(sink, held.to_ranges(), download, priority=download.priority)
         if wanted is not None:
             self._exchange.select(file_id, wanted)
-        async with open_service_nursery() as nursery:
-            nursery.start_soon(_write_back, download, part)
-            is_complete = await download.wait(sizes)
+        is_complete = await download.wait(sizes)
         if not is_complete and download.is_exchanged:
             self._exchange.stop(file_id)
             download.is_exchanged = False
         return is_complete
 
-    # --- the part file ------------------------------------------------------------------------------------------
-
-    async def _open_part(self, record: PartRecord, part: PartStore) -> RangeSet:
-        """Begin a part file, or go on with the one there is; return the genuine pieces in it."""
-        earlier = self._table.parts.get(record.file_id)
-        if earlier is not None and not _is_same(earlier, record):
-            await self._discard(earlier)
-        elif earlier is not None:
-            if not await run_on_disk(move_part, earlier.part_path, record.part_path):
-                await self._discard(earlier)  # on another disk: begin anew
-            written = await run_on_disk(part.reopen)
-            if written is not None:
-                await self._list(record)
-                return await self._verify(part, written)
-            if earlier.part_path == record.part_path:
-                await run_on_disk(put_part_aside, record.part_path)
-        return await self._begin_part(record, part)
-
-    async def _discard(self, record: PartRecord) -> None:
-        """Remove a part that is of no use."""
-        await run_on_disk(self.contents[record.kind].discard, record)
-
-    async def _drop(self, record: PartRecord) -> None:
-        """Remove a part, and forget it."""
-        await self._discard(record)
-        await self._unlist(record)
-        if not self._table.is_listed(record.file_id):
-            await run_on_disk(self._table.remove_tree, record.file_id)
-
-    async def _supersede(self, record: PartRecord) -> None:
-        """Remove what is left of another download that went to the same place: of an earlier version, mostly."""
-        for left in [left for left in self._table.parts.values() if left.part_path == record.part_path]:
-            if left.file_id != record.file_id and left.file_id not in self.running:
-                await self._drop(left)
-
-    async def _begin_part(self, record: PartRecord, part: PartStore) -> RangeSet:
-        await self._supersede(record)
-        await self._list(record)
-        try:
-            await run_on_disk(part.create)
-        except (StoreError, OutputExists):
-            with trio.CancelScope(shield=True):
-                await self._unlist(record)
-            raise
-        return RangeSet.of(await run_on_disk(part.tree.present_nodes))
-
-    async def _verify(self, part: PartStore, written: RangeSet) -> RangeSet:
-        """Return the nodes that are there, and those chunks of `written` that are genuine."""
-        nodes = await run_on_disk(part.tree.present_nodes)
-        chunks = RangeSet()
-        for batch in batches(written):
-            for piece in await run_on_disk(part.verify, batch):
-                chunks.add(piece)
-        await run_on_disk(part.begin_journal, chunks)
-        chunks.update(RangeSet.of(nodes))
-        return chunks
-
-    async def _list(self, record: PartRecord) -> None:
-        self._table.parts[record.file_id] = record
-        await self._table.save_parts()
-
-    async def _unlist(self, record: PartRecord) -> None:
-        self._table.parts.pop(record.file_id, None)
-        await self._table.save_parts()
+    # --- complete ---------------------------------------------------------------------------------------------------
 
     async def _finish(self, record: PartRecord, part: PartStore) -> None:
         await run_on_disk(part.sync)
         mtime_ns = await run_on_disk(part.publish, record.target)
         await self._keep(complete_file(record, mtime_ns=mtime_ns))
-        await self._unlist(record)
+        if not await run_on_disk(os.path.lexists, record.part_path):  # else the next start removes it
+            await self._parts.unlist(record)
 
     async def _keep(self, fetched: LocalFile) -> None:
         """List what is at its target, and serve it, unless it is here already."""
@@ -392,11 +385,6 @@ def _take(download: Download, part: PartStore, held: RangeSet, pieces: RangeSet)
 
 def _publish_nothing(_event: PoolEvent) -> None:
     pass
-
-
-def _is_same(one: PartRecord, other: PartRecord) -> bool:
-    """Return whether a download can go on with what another one has left."""
-    return (one.size_bytes, one.kind, one.list_id) == (other.size_bytes, other.kind, other.list_id)
 
 
 def _missing(shape: TreeShape, held: RangeSet, wanted: Ranges | None) -> RangeSet:

@@ -7,9 +7,8 @@ a batch ahead of the sending (outgoing.py).
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, islice
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 
 import attrs
 import trio
@@ -19,6 +18,7 @@ from poolnet.files.chunk_link import ChunkLink, ReceivedPiece
 from poolnet.files.disk_turns import DiskTurns
 from poolnet.files.incoming import chunk_bytes, take_in
 from poolnet.files.outgoing import Outgoing, wait_for
+from poolnet.files.relays import RelayMaker, Relays, RouteFinder
 from poolnet.files.uses import (
     DownloadWatcher,
     Fetched,
@@ -40,23 +40,10 @@ from poolnet.protocol.swarm import Swarm
 from poolnet.protocol.token_bucket import Throttle
 from poolnet.ranges import Ranges, RangeSet
 from poolnet.service import open_service_nursery
-from poolnet.storage.files import run_on_disk
 from poolnet.storage.piece_store import PiecesDamaged
 from poolnet.timer import Timer
 
 logger = logging.getLogger(__name__)
-
-#: Pieces copied out of the cache in one thread hop: 4 MiB.
-_PIECES_PER_HOP: Final = 16
-#: Relayed files whose pieces stay in the cache after nobody asks any more; each costs a few tree nodes of memory.
-_MAX_RESTING: Final = 64
-
-
-class RelayMaker(Protocol):
-    """Makes what is needed to relay."""
-
-    def __call__(self, file_id: FileId, size_bytes: int | None) -> RelaySink | None:
-        """Return where to keep pieces of a file (None: of a stream) on their way to others; None if it cannot be."""
 
 
 @attrs.define(kw_only=True)
@@ -84,19 +71,20 @@ class Exchange:
 
     def __init__(self, rng: RandomSource, make_relay: RelayMaker | None = None) -> None:
         self._swarm = Swarm(rng)
-        self._make_relay = make_relay
         self._uses: dict[FileId, Use] = {}
-        self._resting: dict[FileId, None] = {}
         self._links: dict[DeviceId, tuple[ChunkLink, Outgoing]] = {}
         self._timer = Timer(self._swarm.next_deadline)
         self._disk = DiskTurns()
         now = trio.current_time()
         self._up, self._down = Throttle(now=now), Throttle(now=now)
         self._statistics = ExchangeStatistics()
-        self._route_wanted: Callable[[FileId], None] = lambda _file_id: None
-        self._route_unwanted: Callable[[FileId], None] = lambda _file_id: None
-        self._relay_doubted: Callable[[FileId], None] = lambda _file_id: None
-        self._relay_refused: Callable[[], None] = lambda: None
+        self._relays = Relays(
+            self._uses,
+            make_relay,
+            stop=self.stop,
+            held=self._swarm.held,
+            no_way=lambda file_id, size_bytes: self._feed(sw.Route(file_id, size_bytes, None)),
+        )
         self._noted: Callable[[DeviceId, Kind], None] = lambda _peer, _kind: None
         self._credit_of: Callable[[DeviceId], int] = lambda _peer: MAX_WANT_WINDOW
         self._undone: deque[sw.SwarmEffect] = deque()
@@ -134,22 +122,7 @@ class Exchange:
         Raises:
             StoreError: the disk does not take it.
         """
-        use = self._uses.get(part.file_id)
-        taken = RangeSet()
-        if not isinstance(use, Relayed) or use.store.shape.piece_count != part.shape.piece_count:
-            return taken
-        held = RangeSet(self._swarm.held(part.file_id))
-        for batch in _batches(held):  # tree nodes come first: they are needed to verify the rest
-            try:
-                found = await run_on_disk(use.store.read_pieces, batch)
-            except (StoreError, SourceUnavailable):
-                continue
-            try:
-                genuine = await run_on_disk(part.write_pieces, list(zip(batch, found, strict=True)))
-            except PiecesDamaged:  # tree nodes of them are not in the cache any more
-                continue
-            taken.update(RangeSet.of(piece for piece, is_genuine in zip(batch, genuine, strict=True) if is_genuine))
-        return taken
+        return await self._relays.copy_to(part)
 
     def select(self, file_id: FileId, pieces: Ranges | None) -> None:
         """Fetch only these chunks of a download; None: all."""
@@ -162,7 +135,7 @@ class Exchange:
     def stop(self, file_id: FileId) -> None:
         """Neither fetch nor give a file, or a stream, any more."""
         if self._uses.pop(file_id, None) is not None:
-            self._resting.pop(file_id, None)
+            self._relays.used_otherwise(file_id)
             self._feed(sw.CancelDownload(file_id))
             self._feed(sw.StopServing(file_id))
 
@@ -182,8 +155,7 @@ class Exchange:
 
     def statistics(self) -> ExchangeStatistics:
         """Return counts since opening."""
-        relayed = sum(isinstance(use, Relayed) for use in self._uses.values())
-        return attrs.evolve(self._statistics, links=len(self._links), relayed_files=relayed)
+        return attrs.evolve(self._statistics, links=len(self._links), relayed_files=len(self._relays))
 
     # --- streams (StreamExchange) -------------------------------------------------------------------------------
 
@@ -212,7 +184,7 @@ class Exchange:
         if isinstance(use, Followed):
             self._uses[stream_id] = Relayed(use.store)
             self._feed(sw.CancelDownload(stream_id))
-            self._rest(stream_id)
+            self._relays.rest(stream_id)
 
     def serve_stream(self, store: PieceStore) -> None:
         """Give pieces of a stream of this device to everyone who asks: none yet, `stream_stored` adds them."""
@@ -225,24 +197,9 @@ class Exchange:
 
     # --- routes and limits --------------------------------------------------------------------------------------
 
-    def on_relays(
-        self,
-        *,
-        wanted: Callable[[FileId], None],
-        unwanted: Callable[[FileId], None],
-        doubted: Callable[[FileId], None],
-        refused: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Say who finds routes.
-
-        Args:
-            wanted: called with a file that a peer would like to have relayed; `route` is the answer, now or later.
-            unwanted: called when nobody asks for it any more.
-            doubted: called when pieces of a relayed file show that its size is not what `route` said.
-            refused: called when the cache takes nothing; the next routes are to say so.
-        """
-        self._route_wanted, self._route_unwanted, self._relay_doubted = wanted, unwanted, doubted
-        self._relay_refused = refused
+    def on_relays(self, finder: RouteFinder) -> None:
+        """Say who finds routes of what peers would like to have relayed; `route` is the answer."""
+        self._relays.finder = finder
 
     def route(self, file_id: FileId, size_bytes: int | None, hops: int | None) -> None:
         """Say how many links away a holder of a file is (None: no way), and what size it has (None: a stream)."""
@@ -355,7 +312,7 @@ class Exchange:
                 case sw.PieceRejected():
                     self._statistics.bad_pieces += 1
                 case sw.Route():
-                    self._relay_refused()
+                    self._relays.finder.refused()
             self._take_up(outcome)
         self._timer.rearm()
 
@@ -403,37 +360,14 @@ class Exchange:
         if self._links.get(peer, (None, None))[1] is outgoing:
             self._feed(sw.PieceSent(peer, file_id, piece))
 
-    # --- what is relayed ----------------------------------------------------------------------------------------
-
     def _use(self, use: Use) -> None:
         """Do something else with a file from now on. What was in the cache of it is served no more."""
         file_id = use.store.file_id
         before = self._uses.get(file_id)
         self._uses[file_id] = use
-        self._resting.pop(file_id, None)
+        self._relays.used_otherwise(file_id)
         if isinstance(before, Relayed) and not isinstance(use, Followed):
             self._feed(sw.StopServing(file_id))
-
-    def _relay(self, file_id: FileId, size_bytes: int | None) -> None:
-        """Make room for pieces of a file that peers want."""
-        self._resting.pop(file_id, None)
-        use = self._uses.get(file_id)
-        if use is not None and not (isinstance(use, Relayed) and use.store.shape.size_bytes != size_bytes):
-            return  # with another size, it is left from when that was believed
-        store = None if self._make_relay is None else self._make_relay(file_id, size_bytes)
-        if store is None:
-            self._relay_refused()
-            self._feed(sw.Route(file_id, size_bytes, None))
-        else:
-            self._uses[file_id] = Relayed(store)
-
-    def _rest(self, file_id: FileId) -> None:
-        """Keep what is in the cache of a file that nobody asks for, among the last few of them."""
-        if not isinstance(self._uses.get(file_id), Relayed):
-            return
-        self._resting[file_id] = None
-        if len(self._resting) > _MAX_RESTING:
-            self.stop(next(iter(self._resting)))
 
     # --- the machine --------------------------------------------------------------------------------------------
 
@@ -496,16 +430,16 @@ class Exchange:
                 use = self._uses.get(file_id)
                 if isinstance(use, Fetched):
                     use.watcher.size_doubted()
-                elif isinstance(use, Relayed):
-                    self.stop(file_id)
-                    self._relay_doubted(file_id)
+                else:
+                    self._relays.doubt(file_id, is_word=True)
+            case sw.RelayFruitless(file_id):
+                self._relays.doubt(file_id, is_word=False)
             case sw.RouteWanted(file_id):
-                self._route_wanted(file_id)
+                self._relays.finder.wanted(file_id)
             case sw.RelayBegan(file_id, size_bytes):
-                self._relay(file_id, size_bytes)
+                self._relays.began(file_id, size_bytes)
             case sw.RelayEnded(file_id):
-                self._rest(file_id)
-                self._route_unwanted(file_id)
+                self._relays.ended(file_id)
             case sw.StreamGrew(stream_id, count):
                 if isinstance(use := self._uses.get(stream_id), Followed):
                     use.watcher.grew(count)
@@ -525,9 +459,3 @@ class Exchange:
             outgoing = self._links[peer][1]
             outgoing.put(file_id, piece)
             self._statistics.peak_queued_sends = max(self._statistics.peak_queued_sends, len(outgoing))
-
-
-def _batches(pieces: RangeSet) -> Iterator[list[int]]:
-    remaining = iter(pieces)
-    while batch := list(islice(remaining, _PIECES_PER_HOP)):
-        yield batch

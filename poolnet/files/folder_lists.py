@@ -13,7 +13,7 @@ import attrs
 from poolnet.errors import StoreError, WireError
 from poolnet.ids import FileId, encode_id
 from poolnet.limits import MIB
-from poolnet.storage.durable import PRIVATE_FILE, make_private_directory, store_errors
+from poolnet.storage.durable import PRIVATE_FILE, make_private_directory, replace_durably, store_errors
 from poolnet.storage.file_table import FileTable, LocalFile
 from poolnet.storage.files import run_on_disk
 from poolnet.storage.folder_index import FolderIndex, index_list
@@ -60,7 +60,7 @@ class FolderLists:
                     pass
                 list_id = await run_on_disk(hasher.finish, self._table.tree_path)
             with store_errors("write", path):
-                os.replace(path, self.path(list_id))
+                await run_on_disk(replace_durably, path, self.path(list_id))
         finally:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)  # it is there if that failed, or was cancelled

@@ -15,6 +15,7 @@ import attrs
 from poolnet.errors import SourceUnavailable, StoreError, UnknownFile
 from poolnet.files.contents import PartStore, Stored, batches, complete_file
 from poolnet.files.folder_lists import FetchList, FolderLists
+from poolnet.files.list_proofs import ListProofs, list_of_another
 from poolnet.files.sources import ProgressCallback
 from poolnet.files.uses import PieceStore
 from poolnet.ids import FileId, encode_id
@@ -56,12 +57,14 @@ class Folders:
         directory: where lists and stamps are kept.
         table: the files that are here; the folders' lists and contents are among them.
         fetch_list: fetches a list that is not here.
+        proofs: tells which list a folder has.
     """
 
-    def __init__(self, directory: Path, table: FileTable, fetch_list: FetchList) -> None:
+    def __init__(self, directory: Path, table: FileTable, fetch_list: FetchList, proofs: ListProofs) -> None:
         self._directory = directory
         self._table = table
         self._lists = FolderLists(directory, table, fetch_list)
+        self._proofs = proofs
         self._stamps: dict[FileId, FolderStamps] = {}
 
     async def tidy_up(self) -> None:
@@ -107,8 +110,16 @@ class Folders:
         await self._lists.need(list_id)
         entries = await run_on_disk(lambda: tuple(self._lists.entries(list_id)))
         if sum(entry.size_bytes for entry in entries) + FOLDER_TRAILER_SIZE != size_bytes:
-            raise _list_of_another()
+            raise list_of_another()
         return entries
+
+    async def prove(self, file_id: FileId) -> None:
+        """Find out which list a folder has, of which different ones are claimed.
+
+        Raises:
+            PoolnetError: as `ListProofs.list_of`.
+        """
+        await self._proofs.list_of(file_id)
 
     # --- to offer -----------------------------------------------------------------------------------------------
 
@@ -169,10 +180,11 @@ class Folders:
 
     # --- to download and to serve (see `Content`) ---------------------------------------------------------------
 
-    async def prepare_part(self, record: PartRecord) -> None:
-        """See `Content`: fetches the list if it is not here."""
-        assert record.list_id is not None
-        await self._lists.need(record.list_id)
+    async def prepare_part(self, record: PartRecord) -> PartRecord:
+        """See `Content`: finds out which list it is, whatever offers say, and fetches that if it is not here."""
+        list_id = await self._proofs.list_of(record.file_id)
+        await self._lists.need(list_id)
+        return attrs.evolve(record, list_id=list_id)
 
     async def open_part(self, record: PartRecord) -> PartStore:
         """See `Content`.
@@ -185,7 +197,7 @@ class Folders:
 
     async def recognise(self, record: PartRecord, listed: PartRecord | None) -> LocalFile | None:
         """See `Content`: only what was published by a download that was interrupted just then."""
-        if listed is None or attrs.evolve(record, size_bytes=listed.size_bytes) != listed:
+        if listed is None or attrs.evolve(record, size_bytes=listed.size_bytes, list_id=listed.list_id) != listed:
             return None
         if await run_on_disk(os.path.lexists, listed.part_path) or not await run_on_disk(os.path.isdir, listed.target):
             return None
@@ -221,10 +233,13 @@ class Folders:
         return _layout_of(part).selected_pieces()
 
     async def copy_here(self, record: PartRecord, part: PartStore, missing: RangeSet, stored: Stored) -> None:
-        """See `Content`: copies files of the folder that are here, offered, downloaded or in another folder.
+        """See `Content`: its end, and files of the folder that are here, offered, downloaded or in another folder.
 
         What cannot be verified, because the tree is not here, does not count.
         """
+        at_hand = [(piece, data) for piece, data in self._proofs.take_chunks(record.file_id) if piece in missing]
+        written = await run_on_disk(part.write_pieces, at_hand)
+        stored(RangeSet.of(piece for (piece, _), is_genuine in zip(at_hand, written, strict=True) if is_genuine))
         layout = _layout_of(part)
         sources = await run_on_disk(self._find_here, record, layout)
         copier = FolderCopier(record.part_path, layout, sources)
@@ -265,7 +280,7 @@ class Folders:
         assert record.list_id is not None
         index = self._lists.index(record.list_id, is_own=False)
         if index.content_size != record.size_bytes:
-            raise _list_of_another()
+            raise list_of_another()
         return FolderLayout(lambda: index, record.list_id, self._select(record) if record.only else None)
 
     def _select(self, record: PartRecord | LocalFile) -> Selection:
@@ -368,10 +383,6 @@ def _prepared(list_file: LocalFile, file_id: FileId, walk: FolderWalk, name: str
         body=encode_body(body),
     )
     return PreparedFolder(list_file=list_file, content=content, body=body)
-
-
-def _list_of_another() -> StoreError:
-    return StoreError("the list of that folder is of another one; ask for the folder to be offered again")
 
 
 def _layout_of(part: PartStore) -> FolderLayout:

@@ -10,7 +10,7 @@ This device's own pictures, and those that its user downloaded, are where they a
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -25,7 +25,8 @@ from poolnet.ids import DeviceId, FileId, short_id
 from poolnet.limits import MAX_MEDIA_SIZE, MIB
 from poolnet.service import open_service_nursery
 from poolnet.storage.file_table import LocalFile
-from poolnet.storage.files import download_target, run_on_disk
+from poolnet.storage.files import download_target, run_on_disk, whole_path
+from poolnet.storage.held_files import remove_left_over
 from poolnet.storage.media_cache import MediaCache, copy_verified
 from poolnet.wire.bodies import MediaBody
 
@@ -83,6 +84,7 @@ class Media:
         forget: see `Forget`. Raises StoreError.
         here: returns where this device has a complete file that it serves, in the cache or elsewhere, or None.
         publish: called with events.
+        claimed_sizes: returns the sizes that `fetch` may take a picture to have, besides that of its newest offer.
         name_of: a node's display name.
     """
 
@@ -95,6 +97,7 @@ class Media:
         forget: Forget,
         here: Callable[[FileId], Path | None],
         publish: Callable[[PoolEvent], None],
+        claimed_sizes: Callable[[FileId], Sequence[int]] = lambda _file_id: (),
         name_of: Callable[[DeviceId], str] = short_id,
     ) -> None:
         self._cache = cache
@@ -103,6 +106,7 @@ class Media:
         self._forget = forget
         self._here = here
         self._publish = publish
+        self._claimed_sizes = claimed_sizes
         self._name_of = name_of
         self._begun: set[FileId] = set()  # of these there may be a part
         self._fetching: dict[FileId, trio.CancelScope] = {}
@@ -197,7 +201,7 @@ class Media:
         if source is None:
             raise UnknownFile("that picture is not here, or not any more; download it")
         offer = self._shown.picture(file_id)
-        target = await run_on_disk(download_target, out, source.name if offer is None else offer.name)
+        target = await run_on_disk(_place_of_copy, out, source.name if offer is None else offer.name)
         try:
             await run_on_disk(copy_verified, source, file_id, target)
         except SourceUnavailable:
@@ -244,14 +248,20 @@ class Media:
         """Return the newest pictures that fit into the cache, of those that are not elsewhere on this device."""
         wanted, room = [], self._cache.size_bytes
         for file_id, offer in sorted(self._shown.pictures(), key=lambda shown: (shown[1].hlc, shown[0]), reverse=True):
-            size_bytes = self._sizes.get(file_id, offer.size_bytes)
-            if size_bytes > self._cache.size_bytes or self._path_outside(file_id) is not None:
+            least, most = self._size_between(file_id, offer)
+            if least > self._cache.size_bytes or self._path_outside(file_id) is not None:
                 continue
-            room -= size_bytes
+            room -= min(most, self._cache.size_bytes)
             if room < 0:
                 break
             wanted.append(_Wanted(file_id=file_id, offer=offer))
         return wanted
+
+    def _size_between(self, file_id: FileId, offer: NodeOffer) -> tuple[int, int]:
+        """Return what size a picture has at least and at most; of those not fetched yet offers may lie."""
+        known = self._sizes.get(file_id)
+        sizes = [offer.size_bytes, *self._claimed_sizes(file_id)] if known is None else [known]
+        return min(sizes), max(sizes)
 
     def _give_turns(self, nursery: trio.Nursery) -> float:
         """Fetch what is wanted and not here, as many at once as there may be; return when to look again at the latest.
@@ -374,3 +384,10 @@ class Media:
         if error.code != self._reported:
             self._reported = error.code
             self._publish(ErrorReported(code=error.code, message=f"a picture: {error}"))
+
+
+def _place_of_copy(out: Path, name: str) -> Path:
+    """Return where a copy goes, as `download_target`; what earlier ones left there that were killed goes first."""
+    whole = whole_path(out)
+    remove_left_over(whole if whole.is_dir() else whole.parent)
+    return download_target(out, name)

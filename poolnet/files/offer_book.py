@@ -125,6 +125,7 @@ class OfferBook:
         self._lists: dict[FileId, dict[DeviceId, NodeOffer]] = {}  # of folders, as if they were offered
         self._wholes: dict[tuple[DeviceId, bytes], FileId] = {}  # by author and stream
         self._pictures: dict[FileId, dict[DeviceId, NodeOffer]] = {}  # those of the offers that are
+        self._proven: dict[FileId, tuple[FileId, int]] = {}  # lists and sizes of folders that are offered
         self._retracted: dict[FileId, dict[DeviceId, Hlc]] = {}
         self._shares = OfferShares()
         self._retractions = OfferShares()
@@ -216,6 +217,21 @@ class OfferBook:
         offers = self._pictures.get(file_id)
         return None if offers is None else _newest(offers.values())
 
+    def prove_list(self, file_id: FileId, list_id: FileId, size_bytes: int) -> list[DeviceId]:
+        """Take note of the list and the size that a folder really has: what else is said of it counts no more.
+
+        Returns:
+            Who said something else, the first time.
+        """
+        if file_id in self._proven or file_id not in self._offers:
+            return []
+        self._proven[file_id] = (list_id, size_bytes)
+        return [offer.node for offer in self._offers[file_id].values() if self._is_disproven(file_id, offer)]
+
+    def is_disputed(self, file_id: FileId) -> bool:
+        """Return whether a folder is offered with different lists, or sizes, and nobody knows which are true."""
+        return len({(offer.list_id, offer.size_bytes) for offer in self._of_kind(file_id, "folder")}) > 1
+
     def is_stream_offered(self, stream_id: FileId) -> bool:
         """Return whether its author publishes a stream, or did and offers it as a file now."""
         return bool(self._of_kind(stream_id, "stream"))
@@ -233,7 +249,12 @@ class OfferBook:
         offers = self._offers.get(file_id, {}).values()
         # Only its author can offer a stream: its id says who that is. What others offer under that id is a lie.
         believed = [offer for offer in offers if offer.kind == "stream"] or offers
+        if file_id in self._proven:
+            believed = [offer for offer in believed if not self._is_disproven(file_id, offer)]
         return [offer for offer in believed if kind in (None, offer.kind)]
+
+    def _is_disproven(self, file_id: FileId, offer: NodeOffer) -> bool:
+        return offer.kind == "folder" and (offer.list_id, offer.size_bytes) != self._proven[file_id]
 
     def _claims(self, file_id: FileId) -> Sequence[NodeOffer]:
         """Return all that is said of a file: by its offers, and by those of folders that it is the list of."""
@@ -254,6 +275,8 @@ class OfferBook:
         self._shares.remove(offer.node, file_id)
         _remove(self._offers, file_id, offer.node)
         _remove(self._pictures, file_id, offer.node)
+        if file_id not in self._offers:
+            self._proven.pop(file_id, None)
         if offer.list_id is not None:
             _remove(self._lists, offer.list_id, offer.node)
         if self._wholes.get((offer.node, offer.stream_id)) == file_id:

@@ -1,10 +1,12 @@
 """Where unfinished downloads lie: moved, put aside. Synchronous, for threads; each raises StoreError."""
 
 import errno
+import os
 from pathlib import Path
 
 from poolnet.errors import OutputExists
 from poolnet.storage.durable import store_errors
+from poolnet.storage.file_table import PartRecord
 from poolnet.storage.files import rename_without_overwrite
 from poolnet.storage.no_links import is_anything, is_file
 
@@ -22,6 +24,21 @@ def put_part_aside(part: Path) -> None:
             part.unlink()
         elif not is_anything(aside):
             part.rename(aside)
+
+
+def is_published(record: PartRecord) -> bool:
+    """Return whether what is at the target of a download may be that one, complete, whose part nobody needs any more.
+
+    Of a file the part is gone, or another name of the same; of a folder it is gone.
+    """
+    with store_errors("look at", record.target):
+        try:
+            target = record.target.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if not is_anything(record.part_path):
+            return record.kind == "folder" or target.st_size == record.size_bytes
+        return os.path.samestat(target, record.part_path.lstat())
 
 
 def move_part(earlier: Path, part: Path) -> bool:

@@ -5,8 +5,7 @@ a download that begins looks for holders. Applications and the pool meet it thro
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import TypeVarTuple
 
 import trio
@@ -20,23 +19,26 @@ from poolnet.files.download_queue import DownloadQueue
 from poolnet.files.downloads import Downloads
 from poolnet.files.exchange import Exchange
 from poolnet.files.folders import Folders
+from poolnet.files.list_proofs import ListProofs
 from poolnet.files.media import Media
 from poolnet.files.offer_book import NodeOffer, OfferBook, OfferedBody, offer_of
 from poolnet.files.offer_list import OfferList, is_here_as
 from poolnet.files.offering import Offering
 from poolnet.files.partial_folders import PartialFolders
+from poolnet.files.quiet_fetches import QuietFetches
 from poolnet.files.relay_store import RelayStore
+from poolnet.files.relays import RouteFinder
 from poolnet.files.routes import HopsTo, Routes
 from poolnet.files.sources import Sources
 from poolnet.files.streams import Streams
 from poolnet.files.uses import RelaySink
 from poolnet.identity.keys import DeviceKey
-from poolnet.ids import DeviceId, FileId, MsgId, PoolId, encode_id, short_id
-from poolnet.limits import MAX_MEDIA_SIZE
+from poolnet.ids import DeviceId, FileId, MsgId, PoolId, short_id
 from poolnet.protocol.conduct import Kind
 from poolnet.protocol.randomness import RandomSource
+from poolnet.service import open_service_nursery
 from poolnet.storage.cache_ring import CacheRing
-from poolnet.storage.file_table import DownloadRecord, FileKind, FileTable, LocalFile, PartRecord
+from poolnet.storage.file_table import DownloadRecord, FileTable, LocalFile
 from poolnet.storage.media_cache import MediaCache
 from poolnet.storage.tree_file import NodeCache
 from poolnet.wire.bodies import MediaBody, StreamBody
@@ -95,24 +97,35 @@ class PoolFiles:
             publish=events.publish,
             begins=lambda file_id: self.media.give_way(file_id),
         )
+        self._quiet = QuietFetches(
+            table, self.downloads, self.book, self.list, give_way=lambda file_id: self.media.give_way(file_id)
+        )
         self.announcer = Announcer(table, self.book)
         self.routes = Routes(self.book, tell=exchange.route, fetched=self._fetched, size_here=exchange.size_here)
         self._has_cache = ring.is_usable
         exchange.on_relays(
-            wanted=self._relay_wanted,
-            unwanted=self._relay_unwanted,
-            doubted=self.routes.size_doubted,
-            refused=self.routes.refuse,
+            RouteFinder(
+                wanted=self._relay_wanted,
+                unwanted=self._relay_unwanted,
+                doubted=lambda file_id, is_word: self.routes.size_doubted(file_id, is_word=is_word),
+                refused=self.routes.refuse,
+            )
         )
-        self.folders = Folders(table.directory / "folders", table, self._fetch_list)
+        self.folders = Folders(
+            table.directory / "folders",
+            table,
+            self._quiet.fetch_list,
+            ListProofs(table, self._quiet.fetch_end, self._list_proven),
+        )
         self.downloads.contents["folder"] = self.sources.kinds["folder"] = self.folders
         self._media_directory = table.directory / "media"
         self._streams_directory = table.directory / "streams"
         self.media = Media(
             MediaCache(self._media_directory, media_cache_bytes),
             self.book,
-            fetch=lambda file_id, out: self._fetch_quietly(file_id, out, "media", self._media_sizes),
+            fetch=self._quiet.fetch_media,
             forget=self._forget_media,
+            claimed_sizes=self._quiet.media_sizes,
             here=lambda file_id: None if (file := table.files.get(file_id)) is None else file.path,
             publish=events.publish,
             name_of=lambda node: self._name_of(node),
@@ -126,6 +139,7 @@ class PoolFiles:
         self._nursery = nursery
         self._is_over = False
         self._node: DeviceId | None = None
+        self._noted: Callable[[DeviceId, Kind], None] = lambda _peer, _kind: None
         self._name_of: Callable[[DeviceId], str] = short_id
         self._want_holders: WantHolders = lambda _holders: None
         self._holders: frozenset[DeviceId] = frozenset()
@@ -140,13 +154,15 @@ class PoolFiles:
         await self.folders.tidy_up()
         await self.sources.restore()
         await self.partials.restore()
-        async with trio.open_nursery() as nursery:
+        async with open_service_nursery() as nursery:
             nursery.start_soon(self.exchange.run_timer)
             nursery.start_soon(self.sources.run_checks)
             nursery.start_soon(self.queue.run)
+            nursery.start_soon(self.downloads.finish_published)
             nursery.start_soon(self.routes.run)
             await nursery.start(self.media.run)
             task_status.started()
+            await trio.sleep_forever()
 
     def close(self) -> None:
         """Take note that the tasks are ended now."""
@@ -154,6 +170,8 @@ class PoolFiles:
 
     async def list_folder(self, file_id: FileId) -> tuple[FolderEntry, ...]:
         """Return what is in a folder; see `FileManager.list_folder`."""
+        if self.book.is_disputed(file_id):
+            await self.folders.prove(file_id)
         offer = self.list.offer(file_id, "folder")
         if offer is None and self.list.is_known(file_id):
             raise LocalError("that is no folder; there is nothing to list")
@@ -193,13 +211,6 @@ class PoolFiles:
             return RelayStore(self._ring, file_id, size_bytes, nodes=self._relayed_nodes)
         return None if self._streams is None else self._streams.make_relay(file_id)
 
-    async def _fetch_whole(self, file_id: FileId) -> Path:
-        """Return where the whole of a stream is, fetched into the directory of streams if it was not here."""
-        file = self.table.files.get(file_id)
-        if file is not None:
-            return file.path
-        return await self._fetch_quietly(file_id, self._streams_directory / encode_id(file_id), "file", self.list.sizes)
-
     # --- the pool -----------------------------------------------------------------------------------------------
 
     async def bind(
@@ -216,6 +227,7 @@ class PoolFiles:
     ) -> None:
         """Belong to a pool from now on; see `FileManager.bind`."""
         self._node, self._name_of, self._want_holders = key.device_id, name_of, want_holders
+        self._noted = noted
         self.announcer.bind(key.device_id, publish)
         self.exchange.on_conduct(noted=noted, credit_of=credit_of)
         self._streams = Streams(
@@ -228,7 +240,7 @@ class PoolFiles:
             news=self.book,
             publish=publish,
             offer_whole=self.offering.offer_stream,
-            fetch_file=self._fetch_whole,
+            fetch_file=lambda file_id: self._quiet.fetch_whole(file_id, self._streams_directory),
             watching=self._fetching_changed,
         )
         for path in await self._streams.restore():
@@ -357,23 +369,13 @@ class PoolFiles:
             if is_stream and self.book.whole_of_stream(stream_id) is None:
                 await self.announcer.retract(stream_id)
 
-    # --- what the user did not ask for by itself ----------------------------------------------------------------
+    # --- folders and pictures ---------------------------------------------------------------------------------------
 
-    async def _fetch_list(self, list_id: FileId, path: Path) -> Path:
-        return await self._fetch_quietly(list_id, path, "list", self.list.sizes)
-
-    async def _fetch_quietly(
-        self, file_id: FileId, target: Path, kind: FileKind, sizes: Callable[[FileId], Sequence[int]]
-    ) -> Path:
-        best = None if kind == "list" else self.book.best(file_id, kind)
-        name = target.name if best is None else best.name
-        if kind != "media":
-            self.media.give_way(file_id)
-        record = PartRecord(file_id=file_id, name=name, size_bytes=0, target=target, kind=kind)
-        return await self.downloads.fetch(record, lambda: sizes(file_id), is_quiet=True)
-
-    def _media_sizes(self, file_id: FileId) -> Sequence[int]:
-        return [size for size in self.list.sizes(file_id) if size <= MAX_MEDIA_SIZE]
+    def _list_proven(self, file_id: FileId, list_id: FileId, size_bytes: int) -> bool:
+        """Hold it against those who offer a folder with another list or size; see `Proven`."""
+        for liar in self.book.prove_list(file_id, list_id, size_bytes):
+            self._noted(liar, Kind.PROTOCOL)
+        return list_id in self.table.files or bool(self.book.nodes(list_id))
 
     async def _forget_media(self, file_id: FileId) -> None:
         """Let go of a picture that everyone fetches; what the user downloaded of it stays."""

@@ -6,6 +6,7 @@ The pool knows the distance (protocol/routes.py), the offers say who are the hol
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
+import attrs
 import trio
 
 from poolnet.ids import DeviceId, FileId
@@ -27,6 +28,14 @@ class Offers(Protocol):
 
     def sizes(self, file_id: FileId) -> Sequence[int | None]:
         """Return the sizes that it may have, the most believable first; None stands for a stream."""
+
+
+@attrs.define
+class _Doubts:
+    """The sizes of one file by which nothing came, and whether what peers say of them does not count any more."""
+
+    sizes: set[int] = attrs.Factory(set)
+    are_words_void: bool = False
 
 
 class Routes:
@@ -53,7 +62,7 @@ class Routes:
         self._size_here = size_here
         self._asked: dict[FileId, None] = {}
         self._told: dict[FileId, tuple[int | None, int | None]] = {}
-        self._doubted: dict[FileId, set[int]] = {}  # of these sizes nothing genuine came; also when nobody asks now
+        self._doubted: dict[FileId, _Doubts] = {}  # also when nobody asks now
         self._hops_to: HopsTo = lambda _holders: None
         self._is_resting = False
         self._refused = trio.Event()
@@ -92,15 +101,24 @@ class Routes:
                 self._is_resting = False
                 self.refresh(list(self._asked))
 
-    def size_doubted(self, file_id: FileId) -> None:
-        """Take the next of the sizes that a relayed file may have: what came does not fit the last one."""
-        doubted = self._doubted.pop(file_id, set())
+    def size_doubted(self, file_id: FileId, *, is_word: bool) -> bool:
+        """Take note that a relayed file may have another size than was told; return whether there is another to tell.
+
+        Args:
+            file_id: which file.
+            is_word: whether a peer says so; otherwise nothing came. Each size falls once by a word. When all have,
+                some of the words were lies, and from then on only what comes counts (files/size_claims.py).
+        """
         size, _ = self._told.get(file_id, (None, None))
-        if size is not None:
-            self._doubted[file_id] = doubted | {size}
+        if size is None:
+            return False
+        doubts = self._doubted.pop(file_id, _Doubts())
+        self._doubted[file_id] = doubts
         if len(self._doubted) > _MAX_ASKED:
             del self._doubted[next(iter(self._doubted))]
-        self.refresh([file_id])
+        if not (is_word and doubts.are_words_void):
+            doubts.sizes.add(size)
+        return self._size(file_id) != size
 
     def offers_changed(self, file_id: FileId) -> None:
         """Take note that others offer a file now, or somebody does no more."""
@@ -114,8 +132,8 @@ class Routes:
             file_ids: which files may be nearer or farther now; None: all that matter.
         """
         measured: dict[frozenset[DeviceId], int | None] = {}
-        fetched = set(self._fetched())
-        for file_id in list(dict.fromkeys([*fetched, *self._asked]) if file_ids is None else file_ids):
+        fetched = dict.fromkeys(self._fetched())
+        for file_id in list(fetched | self._asked if file_ids is None else file_ids):
             holders = frozenset(self._offers.nodes(file_id))
             if holders not in measured:
                 measured[holders] = self._hops_to(holders) if holders else None
@@ -133,8 +151,8 @@ class Routes:
     def _size(self, file_id: FileId) -> int | None:
         if (here := self._size_here(file_id)) is not None:
             return here
-        sizes, doubted = self._offers.sizes(file_id), self._doubted.get(file_id, set())
-        if doubted.issuperset(sizes):  # one of the doubts was a lie; all over again
-            self._doubted.pop(file_id, None)
-            doubted = set()
-        return next((size for size in sizes if size not in doubted), None)
+        sizes, doubts = self._offers.sizes(file_id), self._doubted.get(file_id, _Doubts())
+        if len(sizes) > 1 and doubts.sizes.issuperset(sizes):
+            doubts.sizes.clear()
+            doubts.are_words_void = True
+        return next((size for size in sizes if size not in doubts.sizes), sizes[0] if sizes else None)

@@ -19,7 +19,14 @@ from poolnet.protocol.piece_runs import within
 from poolnet.protocol.swarm_aims import Aims
 from poolnet.protocol.swarm_custody import Custody
 from poolnet.protocol.swarm_download import FileDownload
-from poolnet.protocol.swarm_events import RelayBegan, RelayEnded, RouteWanted, SendFrame, SwarmEffect
+from poolnet.protocol.swarm_events import (
+    RelayBegan,
+    RelayEnded,
+    RelayFruitless,
+    RouteWanted,
+    SendFrame,
+    SwarmEffect,
+)
 from poolnet.protocol.swarm_relay_choice import is_out_of_reach, relayed_with
 from poolnet.protocol.swarm_requester import Requester
 from poolnet.protocol.swarm_server import PieceServer
@@ -432,4 +439,6 @@ class RelayDesk:
             if is_idle or (now - awaited.since >= _GRACE_S and is_out_of_reach(download, piece)):
                 for peer in awaited.waiting:
                     hopeless.setdefault(peer, []).append(piece)
+        if hopeless and 0 in download.missing:
+            self._effects.append(RelayFruitless(file_id))
         self._withdraw(file_id, hopeless, now)

@@ -3,7 +3,8 @@
 Holders come first. A relay is asked for what is rare, and only while no origin is there that delivers.
 """
 
-from poolnet.protocol.swarm_download import CHOICE, FileDownload
+from poolnet.protocol.swarm_choice import CHOICE, take_from
+from poolnet.protocol.swarm_download import FileDownload
 from poolnet.protocol.swarm_source import Source
 from poolnet.ranges import RangeSet
 
@@ -17,7 +18,7 @@ def choose_relayed(download: FileDownload, source: Source, room: int) -> tuple[R
         pool = pool.intersection(((0, source.relay_count),)) if source.relay_count else RangeSet()
     relays = [other for other in download.sources.values() if not other.pace.is_stalled and download.may_relay(other)]
     room = min(room, -(-len(pool) // max(1, len(relays))))  # leave their share to the others
-    return download.take_from(pool, source, room, CHOICE * room) if room else None
+    return take_from(download, pool, source, room, CHOICE * room) if room else None
 
 
 def relayed_with(download: FileDownload, piece: int) -> int:
