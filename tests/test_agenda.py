@@ -36,12 +36,10 @@ class TestOlder:
         jobs.told(ANN, LATE)
         jobs.told(BOB, EARLY)
         jobs.fetch_older(7, LATE, 50)
-        assert jobs.is_urgent()
         job = run(jobs, Outcome.COMPLETE, is_vouched_for=True)
         assert job == Job(BOB, upper=LATE, count=50, request=7)
         assert jobs.take_finished() == [(7, True)]
         assert jobs.take_finished() == []
-        assert not jobs.is_urgent()
         assert jobs.next_job(0.0) is None
 
     def test_without_anybody_who_vouches_all_are_asked_once(self) -> None:

@@ -18,9 +18,11 @@ from poolnet.limits import (
     MAX_UNANSWERED_WANTS,
     MAX_WANTED_PER_LINK,
     RECENT_MESSAGES,
+    RECONCILE_ALONE_S,
     RECONCILE_INTERVAL_S,
     RECONCILE_LAG_S,
     RECONCILE_NEWS_S,
+    RECONCILE_PATIENCE_S,
     RECONCILE_RETRY_S,
     RECONCILE_TIMEOUT_S,
     RECONCILE_TURN_S,
@@ -399,11 +401,14 @@ def test_a_neighbour_that_owes_an_answer_is_replaced_by_another_and_not_asked_be
     a, b, c = world.add("a"), world.add("b", keys), world.add("c", keys)
     world.link(a, b)
     world.link(a, c)
-    pass_time(world, RECONCILE_TIMEOUT_S - 0.5, without=b.serve)
+    pass_time(world, RECONCILE_PATIENCE_S, without=b.serve)
     asked = len(b.served)
     assert asked == requests
     assert len(a.keys) == 0
-    pass_time(world, 2.0, without=b.serve)
+    pass_time(world, RECONCILE_PATIENCE_S + 1.0, without=b.serve)
+    assert list(a.keys) == keys
+    assert a.payloads == count
+    pass_time(world, RECONCILE_TIMEOUT_S, without=b.serve)
     world.assert_all_have(keys)
     b.add(make_key(1000, age_s=500))
     pass_time(world, PERIODS_S, without=b.serve)
@@ -417,10 +422,169 @@ def test_a_neighbour_that_does_not_answer_a_comparison_does_not_keep_others_wait
     a, b, c = world.add("a"), world.add("b", keys), world.add("c", keys)
     world.link(a, b)
     world.link(a, c)
-    pass_time(world, RECONCILE_TIMEOUT_S + 2.0, without=b.step)
+    pass_time(world, RECONCILE_PATIENCE_S + 1.0, without=b.step)
     assert list(a.keys) == keys
     world.run_for(RECONCILE_TIMEOUT_S + 1.5 * RECONCILE_RETRY_S)
     assert b.agreed != []
+
+
+class Mute:
+    """A neighbour that a test plays: it says nothing but what it is told to."""
+
+    def __init__(self, world: World, node: Node, number: int) -> None:
+        self.world = world
+        self.node = node
+        self.name = DeviceId(bytes([number]) * 32)
+        self.frames: list[Any] = []
+
+    def link(self) -> None:
+        self.node.handle(agreement.LinkUp(self.name, is_dialler=True))
+
+    def unlink(self) -> None:
+        self.node.handle(agreement.LinkDown(self.name))
+
+    def heard(self) -> list[Any]:
+        """Return what the node said to it."""
+        return self.frames
+
+
+def with_mutes(count: int, *, honest_keys: list[MessageKey]) -> tuple[World, Node, Node, list[Mute]]:
+    """Make a node with so many neighbours that say nothing, each of which it is to compare with first."""
+    world = World()
+    a, b = world.add("a"), world.add("b", honest_keys)
+    mutes = [Mute(world, a, number) for number in range(1, count + 1)]
+    real, by_name = world.send, {mute.name: mute for mute in mutes}
+
+    def send(sender: Node, peer: DeviceId, frame: Any) -> None:
+        if peer in by_name:
+            by_name[peer].frames.append(frame)
+        else:
+            real(sender, peer, frame)
+
+    world.send = send  # type: ignore[method-assign]
+    for mute in mutes:
+        mute.link()
+    world.link(a, b)
+    return world, a, b, mutes
+
+
+def test_several_neighbours_that_say_nothing_delay_catching_up_by_a_moment_each_and_later_by_none() -> None:
+    keys = make_keys(range(300))
+    world, a, b, mutes = with_mutes(3, honest_keys=keys)
+    world.run_for(3 * RECONCILE_PATIENCE_S + 1.0)
+    assert list(a.keys) == keys
+    assert a.payloads == 300
+    world.run_for(RECONCILE_TIMEOUT_S)  # all three are known to be silent
+    for turn in range(20):
+        missed = make_key(1000 + turn, age_s=500)
+        b.add(missed)
+        a.handle(agreement.Deferred(b.name))
+        for mute in mutes:
+            a.handle(agreement.Deferred(mute.name))
+        world.run_for(11.0)
+        assert missed in a.keys
+    openings = [len([frame for frame in mute.heard() if isinstance(frame, frames.OpenComparison)]) for mute in mutes]
+    assert max(openings) <= 3 + 20 * 11.0 / (0.75 * RECONCILE_RETRY_S), "a silent one costs a frame now and then"
+    assert all(isinstance(frame, frames.OpenComparison) for mute in mutes for frame in mute.heard())
+
+
+def test_a_silent_neighbour_that_links_again_and_again_holds_up_the_others_for_a_moment_each_time() -> None:
+    keys = make_keys(range(50))
+    world, a, b, (mute,) = with_mutes(1, honest_keys=keys)
+    world.run_for(RECONCILE_PATIENCE_S + 1.0)
+    assert list(a.keys) == keys
+    for turn in range(20):
+        mute.unlink()
+        mute.link()
+        missed = make_key(1000 + turn, age_s=500)
+        b.add(missed)
+        world.link(a, b)
+        world.run_for(RECONCILE_PATIENCE_S + 1.0)
+        assert missed in a.keys
+    assert a.payloads == 70
+
+
+def test_a_neighbour_that_always_says_a_little_holds_up_the_others_for_seconds_and_no_more() -> None:
+    keys = make_keys(range(50))
+    world, a, _, (mute,) = with_mutes(1, honest_keys=keys)
+    world.settle()
+    (asked,) = mute.heard()
+    turn = 0
+    while not len(a.keys):
+        world.run_for(0.9 * RECONCILE_PATIENCE_S)
+        turn += 1
+        upper: Bound = (turn, b"")
+        answer = compare(Fingerprint(upper, bytes(16)), run=asked.run, is_answer=True, lower=asked.lower)
+        a.handle(agreement.Received(mute.name, answer))
+        world.settle()
+        assert world.now < RECONCILE_ALONE_S + 2.0
+    assert turn >= 3
+    assert a.misbehaved == []
+    world.run_for(1.0)
+    assert list(a.keys) == keys
+
+
+def test_what_a_neighbour_has_and_does_not_give_another_gives_within_moments() -> None:
+    keys = make_keys(range(400))
+    world, a, _, (mute,) = with_mutes(1, honest_keys=keys)
+    world.settle()
+    (asked,) = mute.heard()
+    upper: Bound = (keys[-1][0] + 1, b"")
+    listed = More(upper, tuple(key[1] for key in keys))  # it has them all, and answers no request
+    a.handle(agreement.Received(mute.name, compare(listed, run=asked.run, is_answer=True, lower=asked.lower)))
+    world.run_for(3 * RECONCILE_PATIENCE_S)
+    assert list(a.keys) == keys
+    assert a.payloads == 400
+    wants = [frame for frame in mute.heard() if isinstance(frame, frames.WantMessages)]
+    assert len(wants) == MAX_UNANSWERED_WANTS
+
+
+def test_a_neighbour_that_fell_silent_is_tried_again_later_and_one_whose_turn_was_over_at_once() -> None:
+    world, a, _, (mute,) = with_mutes(1, honest_keys=[])
+    ended_at = RECONCILE_TIMEOUT_S
+    world.run_for(ended_at + 0.74 * RECONCILE_RETRY_S)
+    assert len(mute.heard()) == 1
+    world.run_for(0.52 * RECONCILE_RETRY_S)
+    assert len(mute.heard()) == 2
+    began_at = world.now
+    asked, turn = mute.heard()[-1], 0
+    while len(mute.heard()) == 2 or not isinstance(mute.heard()[-1], frames.OpenComparison):
+        turn += 1
+        answer = compare(Fingerprint((turn, b""), bytes(16)), run=asked.run, is_answer=True, lower=asked.lower)
+        a.handle(agreement.Received(mute.name, answer))
+        world.run_for(1.0)
+        assert world.now < began_at + RECONCILE_TURN_S + 2.0
+    assert world.now > began_at + 0.7 * RECONCILE_TURN_S
+    assert a.misbehaved == []
+
+
+def test_a_run_whose_messages_are_stored_one_by_one_gets_on_and_is_not_given_up() -> None:
+    keys = make_keys(range(8))
+    world, a, b = pair([], keys, known=(None, LOWEST))
+    for key in keys:
+        a.inbox[key[1]] = key  # they came some other way, and the disk is slow
+    world.link(a, b)
+    pass_time(world, 1.0, without=a.store)
+    for key in keys:
+        assert a.is_newcomer()
+        pass_time(world, 0.35 * RECONCILE_TIMEOUT_S, without=a.store)
+        del a.inbox[key[1]]
+        a.add(key)
+    assert not a.is_newcomer(), "it was taken for stuck"
+    assert a.machine.statistics().runs == 1
+    assert a.machine.statistics().completed == 1
+
+
+def test_older_history_that_one_neighbour_does_not_give_another_gives_within_moments() -> None:
+    world, a, _, (mute,) = with_mutes(1, honest_keys=OLD)
+    a.handle(agreement.Cancel(1))
+    world.run_for(20.0)
+    a.handle(agreement.LinkDown(mute.name))
+    a.handle(agreement.LinkUp(mute.name, is_dialler=False))
+    a.handle(agreement.FetchOlder(1, OLD[800], 40))
+    world.run_for(RECONCILE_PATIENCE_S + 1.0)
+    assert a.finished == {1: True}
+    assert [key for key in a.keys if key < OLD[800]] == OLD[760:800]
 
 
 @pytest.mark.parametrize("who_fails", [0, 1])
@@ -439,8 +603,8 @@ def test_a_database_that_fails_ends_a_run_which_is_tried_again(who_fails: int) -
 
 def test_a_long_run_is_broken_off_so_that_others_have_their_turn() -> None:
     world = World()
-    keys = make_keys(range(3000))
-    a, b, c = world.add("a"), world.add("b", keys), world.add("c", make_keys([5000]))
+    keys, other = make_keys(range(3000)), make_key(5000, age_s=4000)
+    a, b, c = world.add("a"), world.add("b", keys), world.add("c", [other])
     world.link(a, b)
     world.link(a, c)
     while world.now < RECONCILE_TURN_S + 5:
@@ -450,9 +614,9 @@ def test_a_long_run_is_broken_off_so_that_others_have_their_turn() -> None:
         world.now += 0.5  # everything is slow
         for node in (a, b, c):
             node.tick()
-    assert make_key(5000, age_s=-1400) in a.keys or a.machine.statistics().runs > 1
+    assert other in a.keys or a.machine.statistics().runs > 1
     world.run_for(60.0)
-    world.assert_all_have([*keys, *make_keys([5000])])
+    world.assert_all_have([*keys, other])
 
 
 # --- more than two ----------------------------------------------------------------------------------------------

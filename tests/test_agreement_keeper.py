@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ from inbox_world import InboxWorld, open_inbox
 from pool_builder import key_of
 from trio.testing import MockClock
 
-from poolnet.errors import LinkClosed, PoolnetError, ProtocolError, StoreError, Unreachable
+import poolnet
+from poolnet.errors import Flood, LinkClosed, PoolnetError, ProtocolError, StoreError, Unreachable
 from poolnet.ids import DeviceId, MsgId
 from poolnet.message_db import Retention
 from poolnet.net.link import Link
@@ -22,7 +24,7 @@ from poolnet.pool.delivery import DeliveryBook
 from poolnet.protocol.key_set import KeySet
 from poolnet.protocol.reconcile import Answer
 from poolnet.storage import message_changes
-from poolnet.wire.bodies import ProfileBody
+from poolnet.wire.bodies import ProfileBody, RetractMessageBody
 from poolnet.wire.claims import HIGHEST, LOWEST
 from poolnet.wire.message import Message, encode_message
 from poolnet.wire.pool_frames import HISTORY, Messages, WantMessages
@@ -50,11 +52,11 @@ class Side:
             pool_id=world.pool.pool_id,
             report=world.report,
         )
-        world.then, world.finally_ = self.keeper.stored, self.keeper.settled
+        world.finally_ = self.keeper.settled
 
     async def load(self) -> None:
         """Begin with what is in the history."""
-        await self.keeper.load([])
+        await self.keeper.load()
         self.db.bind(self.keeper.fetch_older, floor_moved=self.keeper.floor_moved)
 
 
@@ -156,6 +158,53 @@ async def test_two_histories_become_one_and_what_stands_with_them(tmp_path: Path
         assert await ann.db.latest(10) == await bob.db.latest(10) == [profile, text]
 
 
+def asked_for(side: Side, link: FakeLink, *messages: Message) -> int:
+    """Have a node ask for messages; return the number of the request."""
+    fetching = side.keeper._machines[HISTORY]._fetching
+    fetching.note(BOB, [message.msg_id for message in messages], trio.current_time(), is_old=True)
+    side.keeper.settled(())
+    (want,) = [frame for frame in link.sent if isinstance(frame, WantMessages)]
+    return want.number
+
+
+async def test_what_was_not_asked_for_or_came_already_is_not_even_verified(
+    tmp_path: Path, jumping_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified: list[Message] = []
+    valid = poolnet.pool.inbox.signature_is_valid
+    monkeypatch.setattr(
+        "poolnet.pool.inbox.signature_is_valid", lambda message: (verified.append(message), valid(message))[1]
+    )
+    async with open_side(tmp_path) as side:
+        link = FakeLink(BOB, is_dialler=True)
+        side.keeper.link_up(link.as_link)
+        asked, other = side.world.say(50, "asked for"), side.world.say(60, "not asked for")
+        number = asked_for(side, link, asked)
+
+        async def bring(number: int, *messages: Message) -> None:
+            answer = Messages(
+                scope=HISTORY, number=number, is_last=False, messages=tuple(map(encode_message, messages))
+            )
+            await side.keeper.handle_frame(link.as_link, answer)
+
+        for wrong in ((number, other), (number + 1, asked)):
+            with pytest.raises(Flood):
+                await bring(*wrong)
+        assert verified == []
+        await bring(number, asked)
+        await side.world.quiet()
+        with pytest.raises(Flood):
+            await bring(number, asked)
+        assert verified == [asked]
+        old, new = link, FakeLink(BOB, is_dialler=True)
+        side.keeper.link_up(new.as_link)
+        await side.keeper.handle_frame(
+            old.as_link, Messages(scope=HISTORY, number=number, is_last=True, messages=(encode_message(other),))
+        )
+        assert verified == [asked]
+        assert await side.db.latest(10) == [asked]
+
+
 @pytest.mark.parametrize("last", [b"garbage", None])
 async def test_what_came_in_one_frame_with_garbage_is_stored_and_not_pending(
     tmp_path: Path, jumping_clock: MockClock, last: bytes | None
@@ -167,7 +216,7 @@ async def test_what_came_in_one_frame_with_garbage_is_stored_and_not_pending(
         stranger = side.world.say(60, "of a stranger", by="eve")
         frame = Messages(
             scope=HISTORY,
-            number=1,
+            number=asked_for(side, link, good, stranger),
             is_last=True,
             messages=(encode_message(good), encode_message(stranger) if last is None else last),
         )
@@ -216,12 +265,37 @@ async def test_what_is_deleted_stands_no_more(tmp_path: Path, jumping_clock: Moc
             await side.world.put(profile, other)
             await side.world.quiet()
         await bob.db._worker.run(delete, profile.msg_id)
-        bob.keeper.deleted(profile.msg_id)
-        bob.keeper.deleted(MsgId(bytes(32)))
         async with linked(ann, bob) as (_, to_ann):
             await bob.keeper.synced(HIGHEST, 20)
             assert any(isinstance(frame, WantMessages) for frame in to_ann.sent), "it was taken to be there"
         assert await bob.db.latest(10) == [profile, other]
+
+
+async def test_what_stands_is_compared_and_none_of_it_is_kept_in_memory(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    async with open_pair(tmp_path) as (ann, bob):
+        names = [ann.world.say(1 + number, ProfileBody(name=f"Ann {number}")) for number in range(3000)]
+        for side in (ann, bob):
+            await side.db.append(names)
+        retracted = ann.world.say(5000, RetractMessageBody(msg_id=names[1500].msg_id))
+        last = bob.world.say(5001, ProfileBody(name="Bob"), by="bob")
+        await ann.db.append([retracted])
+        await bob.db.append([last])
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            await ann.load()
+            await bob.load()
+            async with linked(ann, bob):
+                await ann.keeper.synced(HIGHEST, 20)
+                after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        for side in (ann, bob):
+            assert await side.db.count() == 3001
+            assert await side.db.with_standing_keys(lambda keys: keys.summary(LOWEST, HIGHEST).count) == 3001
+        assert after - before < 2 * 3000 * 40, "each message that stands costs memory"
 
 
 def delete(connection: sqlite3.Connection, msg_id: MsgId) -> None:

@@ -119,6 +119,18 @@ class Node:
 # --- the tree ---------------------------------------------------------------------------------------------------
 
 
+def test_what_is_published_delivered_and_refused_is_counted_once_each() -> None:
+    node = Node(A, B)
+    node.publish(1)
+    node.publish(1)
+    node.publish(2)
+    node.hear(A, push(3))
+    node.hear(A, frames.Gossip(hops=1, message=b"garbage"))
+    node.hear(B, frames.Gossip(hops=1, message=forged_number(4)))
+    statistics = node.machine.statistics()
+    assert (statistics.published, statistics.delivered, statistics.refused) == (2, 1, 2)
+
+
 def test_a_message_is_delivered_once_and_pushed_to_all_but_the_one_who_brought_it() -> None:
     node = Node(A, B, C)
     effects = node.hear(A, push(1, hops=3))

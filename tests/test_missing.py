@@ -48,6 +48,26 @@ def test_what_waits_for_room_is_given_up_when_the_only_one_left_to_ask_is_gone()
     assert missing.next_deadline() is None
 
 
+def test_what_somebody_who_went_had_announced_first_counts_against_others_who_did_as_far_as_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("poolnet.protocol.missing.MAX_MISSING_PER_LINK", 4)
+    ids = [MsgId(b"%032d" % number) for number in range(8)]
+    missing = MissingMessages()
+    missing.link_up(LIAR)
+    missing.link_up(FRIEND)
+    missing.announced(LIAR, ids[:4], 0.0)
+    missing.announced(FRIEND, [ids[4], *ids[:4]], 0.0)
+    missing.link_down(LIAR)
+    assert [msg_id in missing for msg_id in ids[:5]] == [True, True, True, False, True]
+    missing.announced(FRIEND, ids[5:], 0.0)
+    assert missing.ignored == 3, "all its room is taken"
+    for msg_id in ids[:2]:
+        missing.arrived(msg_id)
+    missing.announced(FRIEND, ids[5:], 0.0)
+    assert [msg_id in missing for msg_id in ids[5:]] == [True, True, False]
+
+
 def test_whoever_spoiled_a_message_is_not_asked_for_it_even_if_it_waits_for_room() -> None:
     missing = MissingMessages()
     missing.link_up(LIAR)

@@ -1,8 +1,8 @@
 """Brings the histories of this device and its neighbours together: drives the pure `Agreement` machines.
 
 Two sets are kept in agreement, each by a machine of its own: the history, in a window of it; and what stands however
-old it is (names, offers, what was taken back), as a whole. Keys are compared where they are, in the database's thread
-or in memory; messages that come go the way of all others, through the inbox.
+old it is (names, offers, what was taken back), as a whole. Keys are compared where they are, in the database's thread,
+and nothing is kept here of either set; messages that come go the way of all others, through the inbox.
 """
 
 import logging
@@ -12,9 +12,9 @@ from itertools import count
 import attrs
 import trio
 
-from poolnet.errors import BadSignature, LinkClosed, PoolnetError, ProtocolError, StoreError, Unreachable
+from poolnet.errors import BadSignature, Flood, LinkClosed, PoolnetError, ProtocolError, StoreError, Unreachable
 from poolnet.ids import DeviceId, MsgId, PoolId
-from poolnet.message_db import STANDING_KINDS, MessageDB
+from poolnet.message_db import MessageDB
 from poolnet.net.link import Link
 from poolnet.pool.delivery import DeliveryBook
 from poolnet.pool.inbox import Inbox
@@ -23,11 +23,10 @@ from poolnet.protocol import agreement
 from poolnet.protocol.agreement import Agreement
 from poolnet.protocol.fetching import pack_messages
 from poolnet.protocol.gossip import Verdict
-from poolnet.protocol.key_set import MemoryKeys
 from poolnet.protocol.randomness import RandomSource
 from poolnet.timer import Timer
 from poolnet.wire.claims import HIGHEST, LOWEST, Bound
-from poolnet.wire.message import Message, MessageKey, encode_message, message_id_untrusted
+from poolnet.wire.message import Message, encode_message, message_id_untrusted
 from poolnet.wire.pool_frames import HISTORY, STANDING, Compare, Messages, OpenComparison, WantMessages
 
 logger = logging.getLogger(__name__)
@@ -80,18 +79,14 @@ class AgreementKeeper:
         self._links: dict[DeviceId, Link] = {}
         self._linked = trio.Event()
         self._machines: dict[int, Agreement] = {}
-        self._standing = MemoryKeys(())
-        self._standing_keys: dict[MsgId, MessageKey] = {}  # the same by id
         self._known_from: Bound = HIGHEST  # as it is to be kept on disk
         self._requests: dict[int, _Request] = {}
         self._numbers = count(1)
         self._has_ended = False
         self._timer = Timer(self._next_deadline)
 
-    async def load(self, standing: Iterable[Message]) -> None:
-        """Begin with what the database says, and the messages that stand."""
-        self._standing_keys = {message.msg_id: message.key for message in standing}
-        self._standing = MemoryKeys(self._standing_keys.values())
+    async def load(self) -> None:
+        """Begin with what the database says."""
         self._machines = {
             STANDING: self._machine(STANDING, known_from=LOWEST, floor=LOWEST),
             HISTORY: self._machine(HISTORY, known_from=await self._db.known_from(), floor=await self._db.floor()),
@@ -173,16 +168,6 @@ class AgreementKeeper:
 
     # --- what happens here --------------------------------------------------------------------------------------
 
-    def stored(self, message: Message) -> None:
-        """Take note of a message that is in the history now."""
-        if message.content.kind in STANDING_KINDS and self._standing.add(message.key):
-            self._standing_keys[message.msg_id] = message.key
-
-    def deleted(self, msg_id: MsgId) -> None:
-        """Take note of a message that was deleted from the history."""
-        if (key := self._standing_keys.pop(msg_id, None)) is not None:
-            self._standing.remove(key)
-
     def settled(self, ids: Sequence[MsgId]) -> None:
         """Take note that the inbox is done with messages."""
         self._feed_all(agreement.Stored(tuple(ids)))
@@ -223,10 +208,16 @@ class AgreementKeeper:
             self._receive(link, frame.scope, agreement.Received(link.peer, frame))
 
     async def _take(self, link: Link, frame: Messages) -> None:
-        ids = []
+        """Take messages that were asked for, each once: nothing else is verified, or one could bring it without end."""
+        machine = self._machines[frame.scope]
+        ids: dict[MsgId, None] = {}
         for encoded in frame.messages:
+            if self._links.get(link.peer) is not link:
+                return  # another link has taken its place, and what this one was asked for is asked for there
             msg_id = message_id_untrusted(encoded, self._pool_id)
-            ids.append(msg_id)
+            if msg_id in ids or not machine.is_awaited(link.peer, frame.number, msg_id):
+                raise Flood("a message that was not asked for")
+            ids[msg_id] = None
             if self._inbox.is_pending(msg_id) or self._inbox.is_held(msg_id):
                 continue
             verdict = self._inbox.judge_fetched(msg_id, encoded)
@@ -291,10 +282,8 @@ class AgreementKeeper:
     async def _step(self, scope: int, effect: agreement.Step) -> None:
         result, unconfirmed = None, self._book.unconfirmed()
         try:
-            if scope == STANDING:
-                result = effect.call(self._standing)
-            else:
-                result = await self._db.with_keys(effect.call)
+            with_keys = self._db.with_standing_keys if scope == STANDING else self._db.with_keys
+            result = await with_keys(effect.call)
         except StoreError as exc:
             self._report(exc)
         for followed in self._feed(scope, agreement.Stepped(effect.step, result)):

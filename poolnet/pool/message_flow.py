@@ -24,6 +24,7 @@ from poolnet.pool.agreement_keeper import AgreementFrame, AgreementKeeper
 from poolnet.pool.clock_keeper import ClockKeeper
 from poolnet.pool.delivery import DeliveryBook
 from poolnet.pool.inbox import Inbox
+from poolnet.pool.publish_pace import PublishPace
 from poolnet.pool.storing import until_stored
 from poolnet.protocol import gossip
 from poolnet.protocol.randomness import RandomSource
@@ -98,7 +99,7 @@ class MessageFlow:
             db=db,
             clock=time.clock,
             unix_ms=time.unix_ms,
-            apply=self._took,
+            apply=apply,
             apply_ephemeral=apply_ephemeral,
             settled=lambda ids: self._agreement.settled(ids),
             report=report,
@@ -115,6 +116,7 @@ class MessageFlow:
             report=report,
             room=room,
         )
+        self._pace = PublishPace(self._links, lambda: self._gossip.statistics().eager_links)
         self._timer = Timer(self._gossip.next_deadline)
         self._membership_changed = trio.Event()
         self._sent = 0
@@ -139,7 +141,7 @@ class MessageFlow:
                 self._book.add(message)
             self._inbox.begin_after(message.key)
         self._gossip.mark_seen([message.msg_id for message in recent])
-        await self._agreement.load(standing)
+        await self._agreement.load()
         self._db.bind(self.fetch_older, floor_moved=self._agreement.floor_moved)
         for message in standing:
             self._inbox.expect_tombstone(message)
@@ -163,22 +165,24 @@ class MessageFlow:
     async def publish(self, body: Body) -> MsgId:
         """Sign, store (durably) and push a message; return its id once it is on this device's disk.
 
-        Cancelling before it is stored leaves nothing; after, it is in the history and on its way to the others.
+        Waits first while the links take less than is published (publish_pace.py). Cancelling then, and before it is
+        stored, leaves nothing; after, it is in the history and on its way to the others.
 
         Raises:
             StoreError: it could not be stored, and is nowhere. Or, once, at the moment when the disk fails, it is
                 stored and on its way, but may be gone from here after a power cut.
         """
         await self._time.told()
-        self._db.check_sync()
-        message = self._sign(body)
-        self._inbox.expect_tombstone(message)
-        await self._db.append([message])
-        self._sent += 1
-        self._book.add(message)
-        self._inbox.begin_after(message.key)
-        self._push(message)  # it is in the history now, and takes less time to the neighbours than to the disk
-        self._took(message)
+        async with self._pace.turn():
+            self._db.check_sync()
+            message = self._sign(body)
+            self._inbox.expect_tombstone(message)
+            await self._db.append([message])
+            self._sent += 1
+            self._book.add(message)
+            self._inbox.begin_after(message.key)
+            self._push(message)  # it is in the history now, and takes less time to the neighbours than to the disk
+            self._apply(message)
         await self._db.sync()
         return message.msg_id
 
@@ -224,7 +228,6 @@ class MessageFlow:
     def retracted(self, msg_id: MsgId) -> None:
         """Take note that the database deleted a message."""
         self._book.forget(msg_id)
-        self._agreement.deleted(msg_id)
 
     def membership_changed(self) -> None:
         """Take note that statements came: a member may be gone, or another be an admin."""
@@ -322,11 +325,6 @@ class MessageFlow:
                     continue  # its own task notices and reports it
                 if effect.msg_id is not None:
                     self._book.sent(link, effect.msg_id)
-
-    def _took(self, message: Message) -> None:
-        """Do what follows from a message that is in the history now."""
-        self._agreement.stored(message)
-        self._apply(message)
 
     async def _run_timer(self) -> None:
         """Graft what is missing, flush announcements. Runs until cancelled."""

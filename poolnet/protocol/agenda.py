@@ -1,12 +1,13 @@
 """When a node compares its history with whom: what is due, what was requested, and what comes first.
 
 Requests for older history come before checks, and these before what is due by itself: new links, news, regular
-comparisons, and what went wrong and is tried again. One thing is done at a time; `next_job` says which, `ended` how it
-went. Requests that are settled come out of `take_finished`.
+comparisons, and what went wrong and is tried again. Who answered last time comes before who did not. `next_job` says
+what to do next, beside what is being done with other neighbours, `ended` how it went. Requests that are settled come
+out of `take_finished`.
 """
 
 import enum
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import attrs
 
@@ -23,6 +24,8 @@ from poolnet.wire.claims import HIGHEST, LOWEST, Bound
 #: A check that found a difference looks again after this, and then after twice that, and so on up to the other.
 _MIN_CHECK_PAUSE_S = 0.2
 _MAX_CHECK_PAUSE_S = 2.0
+#: So much later than what is due at the same time comes a neighbour that did not answer last time.
+_SILENT_LATER_S = 5.0
 #: Times that a neighbour is asked for older history of which something was lost on the way.
 _OLDER_TRIES = 3
 
@@ -68,6 +71,7 @@ class _Peer:
     upper: Bound = HIGHEST  # and ends here
     losses: int = 0  # comparisons in a row of which something was lost
     known_from: Bound | None = None  # as it last said
+    is_silent: bool = False  # it did not answer last time
 
 
 @attrs.define
@@ -159,25 +163,28 @@ class Agenda:
         finished, self._finished = self._finished, []
         return finished
 
-    def is_urgent(self) -> bool:
-        """Return whether something waits that goes before what is due by itself."""
-        return bool(self._older)
+    def is_silent(self, peer: DeviceId) -> bool:
+        """Return whether a neighbour did not answer last time."""
+        return self._peers[peer].is_silent
 
     # --- one thing after another --------------------------------------------------------------------------------
 
-    def next_deadline(self, *, is_busy: bool) -> float | None:
+    def next_deadline(self, *, is_busy: bool, going: Collection[Job] = ()) -> float | None:
         """Return when `tick` has something to do or, unless `is_busy`, `next_job` something new; or None."""
         times = [self._regular_at, self._news_at]
         if not is_busy:
-            times += [state.due_at for state in self._peers.values()]
-            times += [at for check in self._checks.values() for at in check.due.values()]
+            busy = _peers_of(going)
+            times += [state.due_at for peer, state in self._peers.items() if peer not in busy]
+            dues = (item for check in self._checks.values() for item in check.due.items())
+            times += [at for peer, at in dues if peer not in busy]
         return min((at for at in times if at is not None), default=None)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         if self._regular_at is not None and self._regular_at <= now:
             self._regular_at = self._next_regular(now)
-            self._make_due(self._peers[self._rng.choice(list(self._peers))], now, is_regular=True)
+            answering = [state for state in self._peers.values() if not state.is_silent]
+            self._make_due(self._rng.choice(answering or list(self._peers.values())), now, is_regular=True)
         if self._news_at is not None and self._news_at <= now:
             for peer, state in self._peers.items():
                 if self._news_from != {peer}:
@@ -186,12 +193,23 @@ class Agenda:
             self._news_upper = LOWEST
             self._news_from.clear()
 
-    def next_job(self, now: float) -> Job | None:
-        """Return what to do now, or None. To be called when nothing else is being done."""
-        return self._next_older() or self._next_check(now) or self._next_due(now)
+    def next_job(self, now: float, going: Collection[Job] = (), *, only_older: bool = False) -> Job | None:
+        """Return what to do now, or None.
+
+        Args:
+            going: what is being done. One for older history may be with a neighbour that something else is done with.
+            only_older: only requests for older history count.
+        """
+        job = self._next_older(going)
+        if job is not None or only_older:
+            return job
+        busy = _peers_of(going)
+        return self._next_check(now, busy) or self._next_due(now, busy)
 
     def ended(self, job: Job, outcome: Outcome, now: float, *, is_vouched_for: bool = False) -> None:
         """Take note of how a job went. `is_vouched_for`: the neighbour keeps all of the range in agreement itself."""
+        if outcome is not Outcome.INTERRUPTED:
+            self._peers[job.peer].is_silent = outcome is Outcome.FAILED
         if job.request is None:
             self._due_ended(job, outcome, now)
         elif job.request in self._older:
@@ -199,25 +217,33 @@ class Agenda:
         elif job.request in self._checks:
             self._check_ended(self._checks[job.request], job.peer, outcome, now)
 
-    def _next_older(self) -> Job | None:
+    def _next_older(self, going: Collection[Job]) -> Job | None:
+        busy = _peers_of(job for job in going if job.count)
         for request, older in list(self._older.items()):
             left = [peer for peer in self._peers if peer not in older.tried]
-            if left:
-                peer = min(left, key=lambda peer: self._peers[peer].known_from or HIGHEST)
+            if free := [peer for peer in left if peer not in busy]:
+                peer = min(free, key=self._reach)
                 return Job(peer, upper=older.before, count=older.count, request=request)
-            del self._older[request]
-            self._finished.append((request, older.has_completed))
+            if not left:
+                del self._older[request]
+                self._finished.append((request, older.has_completed))
         return None
 
-    def _next_check(self, now: float) -> Job | None:
+    def _reach(self, peer: DeviceId) -> tuple[bool, Bound]:
+        """Return what sorts neighbours by how much older history they are likely to give."""
+        state = self._peers[peer]
+        return state.is_silent, state.known_from or HIGHEST
+
+    def _next_check(self, now: float, busy: Collection[DeviceId]) -> Job | None:
         for request, check in self._checks.items():
-            peer = _first_due(check.due, now)
+            peer = self._first_due(check.due, now, busy)
             if peer is not None:
                 return Job(peer, upper=check.upper, request=request)
         return None
 
-    def _next_due(self, now: float) -> Job | None:
-        peer = _first_due({peer: state.due_at for peer, state in self._peers.items() if state.due_at is not None}, now)
+    def _next_due(self, now: float, busy: Collection[DeviceId]) -> Job | None:
+        due = {peer: state.due_at for peer, state in self._peers.items() if state.due_at is not None}
+        peer = self._first_due(due, now, busy)
         if peer is None:
             return None
         state = self._peers[peer]
@@ -265,6 +291,11 @@ class Agenda:
             case Outcome.INTERRUPTED:
                 check.due[peer] = now
 
+    def _first_due(self, due: Mapping[DeviceId, float], now: float, busy: Collection[DeviceId]) -> DeviceId | None:
+        """Return for whom something has been due for longest, or None; silent ones come a little later than others."""
+        ready = [peer for peer, at in due.items() if at <= now and peer not in busy]
+        return min(ready, key=lambda peer: due[peer] + _SILENT_LATER_S * self.is_silent(peer), default=None)
+
     def _make_due(self, state: _Peer, at: float, *, is_regular: bool = False, upper: Bound = HIGHEST) -> None:
         """Have a neighbour compared with at `at` or, if something is due already, at the earlier of the two."""
         if state.due_at is None:
@@ -281,7 +312,5 @@ class Agenda:
         return now + RECONCILE_INTERVAL_S * (0.75 + self._rng.random() / 2)
 
 
-def _first_due(due: Mapping[DeviceId, float], now: float) -> DeviceId | None:
-    """Return for whom something has been due for longest, or None."""
-    peer = min(due, key=due.__getitem__, default=None)
-    return peer if peer is not None and due[peer] <= now else None
+def _peers_of(jobs: Iterable[Job]) -> set[DeviceId]:
+    return {job.peer for job in jobs}

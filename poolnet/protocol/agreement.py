@@ -3,8 +3,8 @@
 A *run* compares one range with one neighbour, by the steps of reconcile.py, and fetches what turns out to be lacking
 here; the neighbour learns in the same run what it lacks and fetches that. Runs happen on every new link (the dialler
 starts; a newcomer always does), every `RECONCILE_INTERVAL_S` with a neighbour chosen at random, with the other
-neighbours soon after something was fetched, and on request (agenda.py). A node has one run of its own at a time, and
-takes part in any number of others'.
+neighbours soon after something was fetched, and on request (agenda.py). A node has one run of its own at a time, more
+only beside those that do not get on (own_runs.py), and takes part in any number of others'.
 
 What is compared by itself is the *window* (windows.py): the last `AUTOMATIC_WINDOW_S` and at least `RECENT_MESSAGES`,
 but nothing before `known_from`, where this node's history begins, and nothing that retention let go (history_start.py).
@@ -28,12 +28,8 @@ import attrs
 from poolnet.clock import make_hlc
 from poolnet.errors import WireError
 from poolnet.ids import DeviceId, MsgId
-from poolnet.limits import (
-    MAX_OLDER_MESSAGES,
-    MAX_UNANSWERED_WANTS,
-    RECONCILE_TIMEOUT_S,
-)
-from poolnet.protocol.agenda import Agenda, Job, Outcome
+from poolnet.limits import MAX_OLDER_MESSAGES, MAX_UNANSWERED_WANTS
+from poolnet.protocol.agenda import Agenda
 from poolnet.protocol.agreement_events import (
     Agreed,
     AgreementEffect,
@@ -58,13 +54,14 @@ from poolnet.protocol.agreement_events import (
     Stepped,
     Stored,
 )
-from poolnet.protocol.comparisons import NeighbourRun, OwnRun
+from poolnet.protocol.comparisons import NeighbourRun
 from poolnet.protocol.fetching import Fetching, pack_messages
 from poolnet.protocol.history_start import HistoryStart
 from poolnet.protocol.key_set import KeySet
+from poolnet.protocol.own_runs import OwnRuns
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.reconcile import Answer, answer, check_claims
-from poolnet.protocol.windows import Opening, OpeningAnswer, Window, answer_opening, open_older, open_window
+from poolnet.protocol.windows import OpeningAnswer, answer_opening
 from poolnet.wire import pool_frames as frames
 from poolnet.wire.claims import LOWEST, Bound, Claim, Fingerprint, Listing
 
@@ -100,8 +97,6 @@ __all__ = [
 _MAX_UNSERVED = 2 * MAX_UNANSWERED_WANTS
 #: By how much the stamps of honest neighbours may be ahead of our time.
 _CLOCK_SPREAD_MS = 2000
-#: How often a run that is over looks whether what it waits for is still on its way to the disk.
-_POLL_S = 0.1
 
 
 @attrs.frozen
@@ -155,12 +150,21 @@ class Agreement:
         self._peers: dict[DeviceId, _Peer] = {}
         self._agenda = Agenda(rng)
         self._fetching = Fetching()
-        self._run: OwnRun | None = None
-        self._poll_at: float | None = None
         self._steps: dict[int, Callable[[Any, float], None]] = {}
         self._step_count = 0
         self._effects: list[AgreementEffect] = []
-        self._runs = self._equal = self._completed = 0
+        self._own = OwnRuns(
+            agenda=self._agenda,
+            fetching=self._fetching,
+            start=self._start,
+            unix_ms=unix_ms,
+            is_pending=is_pending,
+            step=self._step,
+            tell=self._tell,
+            note=lambda run, result, now: self._take(
+                run.job.peer, result, now, lower=run.lower, is_older=run.job.count > 0
+            ),
+        )
 
     def handle(self, event: AgreementEvent, now: float) -> list[AgreementEffect]:
         """Take note of an event and return what to do, in order."""
@@ -191,7 +195,8 @@ class Agreement:
             case Check(request, upper):
                 self._agenda.check(request, upper, now)
             case Cancel(request):
-                self._cancel(request, now)
+                self._agenda.cancel(request)
+                self._own.cancel(request, now)
             case Deferred(peer):
                 if peer in self._peers:
                     self._agenda.deferred(peer, now)
@@ -201,29 +206,31 @@ class Agreement:
                 assert_never(event)
         return self._advance(now)
 
+    def is_awaited(self, peer: DeviceId, number: int, msg_id: MsgId) -> bool:
+        """Return whether a message that `peer` brings was asked for, and not brought yet, by a request of that number.
+
+        Others are not worth a look at their signatures: no honest neighbour sends them.
+        """
+        return self._fetching.is_awaited(peer, number, msg_id)
+
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do, or None."""
-        times = [self._agenda.next_deadline(is_busy=self._run is not None), self._fetching.next_deadline()]
-        if self._run is not None:
-            times += [self._run.deadline(), self._poll_at]
+        times = [self._own.next_deadline(), self._fetching.next_deadline()]
         return min((at for at in times if at is not None), default=None)
 
     def tick(self, now: float) -> list[AgreementEffect]:
         """Do what is due."""
         self._agenda.tick(now)
-        self._lose(self._fetching.tick(now))
-        run = self._run
-        if run is not None and (deadline := run.deadline()) is not None and deadline <= now:
-            is_stuck = run.progress_at + RECONCILE_TIMEOUT_S <= now
-            self._end_run(Outcome.FAILED if is_stuck else Outcome.INTERRUPTED, now)
+        self._own.lost(self._fetching.tick(now))
+        self._own.tick(now)
         return self._advance(now)
 
     def statistics(self) -> AgreementStatistics:
         """Return counts and sizes."""
         return AgreementStatistics(
-            runs=self._runs,
-            equal=self._equal,
-            completed=self._completed,
+            runs=self._own.begun,
+            equal=self._own.equal,
+            completed=self._own.completed,
             fetched=self._fetching.fetched,
             wanted=len(self._fetching),
             links=len(self._peers),
@@ -234,9 +241,8 @@ class Agreement:
     def _drop_link(self, peer: DeviceId, now: float) -> None:
         if peer not in self._peers:
             return
-        self._lose(self._fetching.link_down(peer))
-        if self._run is not None and self._run.job.peer == peer:
-            self._end_run(Outcome.INTERRUPTED, now)
+        self._own.lost(self._fetching.link_down(peer))
+        self._own.link_down(peer, now)
         self._agenda.link_down(peer)
         del self._peers[peer]
 
@@ -261,15 +267,11 @@ class Agreement:
 
     def _on_claims(self, peer: DeviceId, frame: frames.Compare, now: float) -> None:
         """Keep claims until there is room for what they may tell; those of a run that is over are ignored."""
-        run = self._run
-        if not frame.is_answer:
-            if not self._peers[peer].run.take_claims(frame):
-                self._effects.append(Misbehaved(peer, "claims that did not wait for the answer to the last"))
-        elif run is not None and run.expects(peer, frame):
-            if run.take_answer(frame, now):
-                self._agenda.told(peer, run.peer_known_from)
-            else:
+        if frame.is_answer:
+            if not self._own.take_answer(peer, frame, now):
                 self._effects.append(Misbehaved(peer, "a comparison of something else than was asked for"))
+        elif not self._peers[peer].run.take_claims(frame):
+            self._effects.append(Misbehaved(peer, "claims that did not wait for the answer to the last"))
 
     def _on_want(self, peer: DeviceId, frame: frames.WantMessages, now: float) -> None:
         unserved = self._peers[peer].unserved
@@ -278,34 +280,25 @@ class Agreement:
             return
         unserved.add(frame.number)
         self._effects.append(Serve(peer, frame.number, tuple(dict.fromkeys(frame.ids))))
-        if self._run is not None and self._run.job.peer == peer:
-            self._run.progress_at = now  # it fetches before it answers
+        self._own.heard(peer, now)
 
     # --- messages -----------------------------------------------------------------------------------------------
 
     def _on_arrived(self, event: Arrived, now: float) -> None:
         wanted, lost = self._fetching.arrived(event.peer, event.number, event.ids, now, is_last=event.is_last)
-        if self._run is not None and (event.peer == self._run.job.peer or self._run.waits_for(set(wanted))):
-            self._run.progress_at = now
-        self._lose(lost)
+        self._own.arrived(event.peer, wanted, now)
+        self._own.lost(lost)
 
     def _on_stored(self, ids: Iterable[MsgId], now: float) -> None:
         if bringers := self._fetching.stored(ids):
             self._agenda.news(bringers, (make_hlc(max(0, self._unix_ms()) + _CLOCK_SPREAD_MS), b""), now)
-        if self._run is not None:
-            self._run.stored(set(ids), now)
-
-    def _lose(self, ids: Iterable[MsgId]) -> None:
-        if self._run is not None:
-            self._run.lost(set(ids))
+        self._own.stored(ids, now)
 
     # --- what comes next ----------------------------------------------------------------------------------------
 
     def _advance(self, now: float) -> list[AgreementEffect]:
         """Do all that is possible now; return the effects of that and of what came before."""
-        self._finish_run(now)
-        self._next_run(now)
-        self._look_at_answer()
+        self._own.advance(now)
         for peer, state in self._peers.items():
             self._look_at_claims(peer, state)
         self._effects += [SendFrame(peer, want) for peer, want in self._fetching.to_ask(now)]
@@ -313,21 +306,13 @@ class Agreement:
         effects, self._effects = self._effects, []
         return effects
 
-    def _look_at_answer(self) -> None:
-        """Have the database look at an answer in our own run, if there is room for what it may tell."""
-        run = self._run
-        if run is not None and run.claims is not None and self._fetching.has_room(run.job.peer):
-            call = partial(answer, lower=run.claims.lower, claims=run.claims.claims, takes_from=run.lower)
-            self._step(call, partial(self._continue_run, run, run.claims))
-            run.claims, run.is_in_database = None, True
-
     def _look_at_claims(self, peer: DeviceId, state: _Peer) -> None:
         """Have the database look at what a neighbour said in a run of its own, if there is room."""
         run = state.run
         if run.claims is None or run.is_in_database:
             return
         if isinstance(run.claims, frames.OpenComparison):
-            opening = partial(answer_opening, window=self._window(), frame=run.claims)
+            opening = partial(answer_opening, window=self._start.window(self._unix_ms()), frame=run.claims)
             self._step(opening, partial(self._answer_opening, peer, state, run.claims))
         elif self._fetching.has_room(peer):
             call = partial(answer, lower=run.claims.lower, claims=run.claims.claims, takes_from=run.takes_from)
@@ -341,8 +326,8 @@ class Agreement:
         self._steps[self._step_count] = take
         self._effects.append(Step(self._step_count, call))
 
-    def _window(self) -> Window:
-        return self._start.window(self._unix_ms())
+    def _tell(self, effect: AgreementEffect) -> None:
+        self._effects.append(effect)
 
     # --- runs of neighbours -------------------------------------------------------------------------------------
 
@@ -354,7 +339,7 @@ class Agreement:
             return
         state.run.opened(frame, result)
         known_from = self._start.kept_from()
-        self._say(peer, frame.run, result.lower, result.answer.claims, is_answer=True, known_from=known_from)
+        self._reply(peer, frame.run, result.lower, result.answer.claims, known_from=known_from)
         self._take(peer, result.answer, now, lower=state.run.lower, is_older=state.run.is_older)
 
     def _answer(self, peer: DeviceId, state: _Peer, frame: frames.Compare, result: Answer | None, now: float) -> None:
@@ -362,7 +347,7 @@ class Agreement:
         if result is None or self._peers.get(peer) is not state or frame.run != state.run.number:
             return
         if any(isinstance(claim, Fingerprint | Listing) for claim in frame.claims):
-            self._say(peer, frame.run, frame.lower, result.claims, is_answer=True)
+            self._reply(peer, frame.run, frame.lower, result.claims)
         self._take(peer, result, now, lower=state.run.lower, is_older=state.run.is_older)
 
     def _take(self, peer: DeviceId, result: Answer, now: float, *, lower: Bound, is_older: bool) -> list[MsgId]:
@@ -377,89 +362,8 @@ class Agreement:
         self._fetching.note(peer, wanted, now, is_old=is_older)
         return coming
 
-    def _say(
-        self,
-        peer: DeviceId,
-        run: int,
-        lower: Bound,
-        claims: tuple[Claim, ...],
-        *,
-        is_answer: bool,
-        known_from: Bound | None = None,
+    def _reply(
+        self, peer: DeviceId, run: int, lower: Bound, claims: tuple[Claim, ...], *, known_from: Bound | None = None
     ) -> None:
-        frame = frames.Compare(run=run, is_answer=is_answer, lower=lower, claims=claims, known_from=known_from)
+        frame = frames.Compare(run=run, is_answer=True, lower=lower, claims=claims, known_from=known_from)
         self._effects.append(SendFrame(peer, frame))
-
-    # --- our own runs -------------------------------------------------------------------------------------------
-
-    def _next_run(self, now: float) -> None:
-        """Begin what is due, if nothing else is going on that may not be broken off for it."""
-        run = self._run
-        if run is not None and run.job.request is None and self._agenda.is_urgent():
-            self._end_run(Outcome.INTERRUPTED, now)
-        if self._run is None and (job := self._agenda.next_job(now)) is not None:
-            self._begin_run(job, now)
-
-    def _begin_run(self, job: Job, now: float) -> None:
-        self._runs += 1
-        run = self._run = OwnRun(job, number=self._runs % 2**32, began_at=now, progress_at=now)
-        call: Callable[[KeySet], Opening]
-        if job.count:
-            call = partial(open_older, window=self._window(), upper=job.upper, count=job.count)
-        else:
-            call = partial(open_window, window=self._window(), upper=job.upper, leave_out_latest=job.is_regular)
-        self._step(call, partial(self._open_run, run))
-
-    def _open_run(self, run: OwnRun, opening: Opening | None, now: float) -> None:
-        if self._run is not run:
-            return
-        if opening is None:
-            self._end_run(Outcome.FAILED, now)
-            return
-        self._effects.append(SendFrame(run.job.peer, run.open(opening, now)))
-
-    def _continue_run(self, run: OwnRun, frame: frames.Compare, result: Answer | None, now: float) -> None:
-        if self._run is not run:
-            return
-        if result is None:
-            self._end_run(Outcome.FAILED, now)
-            return
-        if result.claims:
-            self._say(run.job.peer, run.number, frame.lower, result.claims, is_answer=False)
-        coming = self._take(run.job.peer, result, now, lower=run.lower, is_older=run.job.count > 0)
-        run.looked_at(result, coming, now)
-
-    def _finish_run(self, now: float) -> None:
-        """End a run when all is compared, and all that was lacking is stored or will not be."""
-        run = self._run
-        if run is None:
-            return
-        self._poll_at = None
-        if not run.is_over(lambda msg_id: msg_id in self._fetching or self._waits_for_disk(msg_id, now)):
-            return
-        if run.has_lost:
-            self._end_run(Outcome.LOST, now)
-            return
-        if (known_from := self._start.learn(run, self._unix_ms())) is not None:
-            self._effects.append(KnownFrom(known_from))
-        self._equal += run.is_equal
-        self._completed += 1
-        self._end_run(Outcome.EQUAL if run.is_equal else Outcome.COMPLETE, now)
-
-    def _waits_for_disk(self, msg_id: MsgId, now: float) -> bool:
-        if not self._is_pending(msg_id):
-            return False
-        self._poll_at = now + _POLL_S
-        return True
-
-    def _end_run(self, outcome: Outcome, now: float) -> None:
-        run, self._run = self._run, None
-        self._poll_at = None
-        if run is not None:
-            is_vouched_for = run.peer_known_from is not None and run.peer_known_from <= run.lower
-            self._agenda.ended(run.job, outcome, now, is_vouched_for=is_vouched_for)
-
-    def _cancel(self, request: int, now: float) -> None:
-        self._agenda.cancel(request)
-        if self._run is not None and self._run.job.request == request:
-            self._end_run(Outcome.INTERRUPTED, now)

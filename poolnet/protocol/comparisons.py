@@ -1,14 +1,14 @@
 """Where the two parts of a comparison are: of the one who began it (`OwnRun`), and of the other (`NeighbourRun`).
 
-What is said in one is worked out by reconcile.py and windows.py; agreement.py has them done and sends the frames.
+What is said in one is worked out by reconcile.py and windows.py; own_runs.py and agreement.py have them done.
 """
 
 from collections.abc import Callable
 
 import attrs
 
-from poolnet.ids import DeviceId, MsgId
-from poolnet.limits import RECONCILE_TIMEOUT_S, RECONCILE_TURN_S
+from poolnet.ids import MsgId
+from poolnet.limits import RECONCILE_ALONE_S, RECONCILE_PATIENCE_S, RECONCILE_TIMEOUT_S, RECONCILE_TURN_S
 from poolnet.protocol.agenda import Job
 from poolnet.protocol.reconcile import Answer
 from poolnet.protocol.windows import Opening, OpeningAnswer
@@ -65,6 +65,8 @@ class OwnRun:
         is_equal: nothing is different.
         peer_known_from: from where on the neighbour keeps its history.
         has_lost: something that was lacking did not come.
+        is_alone: comparisons with other neighbours wait for it.
+        poll_at: when to look again whether something is on its way to the disk.
     """
 
     job: Job
@@ -78,6 +80,8 @@ class OwnRun:
     is_equal: bool = False
     peer_known_from: Bound | None = None
     has_lost: bool = False
+    is_alone: bool = True
+    poll_at: float | None = None
     _expects_answer: bool = False
     _answers: int = 0  # looked at
     _is_compared: bool = False
@@ -88,6 +92,12 @@ class OwnRun:
         if self.is_in_database:
             return None
         return min(self.began_at + RECONCILE_TURN_S, self.progress_at + RECONCILE_TIMEOUT_S)
+
+    def alone_until(self) -> float | None:
+        """Return when others are to wait for it no longer if nothing happens, or None as `deadline` does."""
+        if not self.is_alone or self.is_in_database:
+            return None
+        return min(self.began_at + RECONCILE_ALONE_S, self.progress_at + RECONCILE_PATIENCE_S)
 
     def open(self, opening: Opening, now: float) -> frames.OpenComparison:
         """Return what to open with."""
@@ -104,9 +114,9 @@ class OwnRun:
             fingerprint=opening.fingerprint,
         )
 
-    def expects(self, peer: DeviceId, frame: frames.Compare) -> bool:
-        """Return whether this is an answer that is waited for."""
-        return self._expects_answer and self.job.peer == peer and self.number == frame.run
+    def expects(self, frame: frames.Compare) -> bool:
+        """Return whether this, from the neighbour, is an answer that is waited for."""
+        return self._expects_answer and self.number == frame.run
 
     def take_answer(self, frame: frames.Compare, now: float) -> bool:
         """Take an answer. Returns False if it is about something else than was asked for."""

@@ -3,7 +3,9 @@
 Comparisons (reconcile.py) note what is lacking and who has it. One neighbour gets at most `MAX_UNANSWERED_WANTS`
 requests of `MAX_IDS_PER_WANT` ids that it has not answered to the last frame. What a neighbour turns out not to have
 (any more), and what it was asked for when it fell silent, is asked of another that has it, or is *lost*: forgotten, and
-found again by a later comparison. Who brought what is remembered until it is stored.
+found again by a later comparison. From one that is *slow*, what it owes may come late, so it is asked of others as
+well, once of each that has nothing else to bring: nobody can hold back what others have by promising it. Who brought
+what is remembered until it is stored.
 """
 
 from collections import OrderedDict
@@ -19,6 +21,7 @@ from poolnet.limits import (
     MAX_REMEMBERED_FETCHES,
     MAX_UNANSWERED_WANTS,
     MAX_WANTED_PER_LINK,
+    RECONCILE_PATIENCE_S,
     RECONCILE_TIMEOUT_S,
     WANT_DELAY_S,
 )
@@ -32,8 +35,17 @@ _BATCH_SIZE = 32 * KIB
 class _Peer:
     listed: dict[MsgId, None] = attrs.Factory(dict)  # what it has and we lack, asked for or not
     unanswered: dict[int, set[MsgId]] = attrs.Factory(dict)  # by number of the request: what has not come yet
-    heard_at: float = 0.0
+    asked_at: dict[int, float] = attrs.Factory(dict)  # when, of the same requests, the first first
+    heard_at: float = 0.0  # since when it brings nothing of what it owes
+    is_slow: bool = False  # others are asked for what it owes
     is_silent: bool = False  # it owes an answer for too long
+
+    def owes(self, msg_id: MsgId) -> bool:
+        return any(msg_id in asked for asked in self.unanswered.values())
+
+    def slow_at(self) -> float:
+        oldest_at = next(iter(self.asked_at.values()))
+        return min(self.heard_at + RECONCILE_PATIENCE_S, oldest_at + RECONCILE_TIMEOUT_S)
 
 
 class Fetching:
@@ -82,22 +94,26 @@ class Fetching:
             del self._not_before[first[0]]
         asks = []
         for peer, state in self._peers.items():
-            while len(state.unanswered) < MAX_UNANSWERED_WANTS and (ids := self._choose(state)):
+            while len(state.unanswered) < MAX_UNANSWERED_WANTS and (ids := self._choose(peer, state)):
                 self._number = (self._number + 1) % 2**32
                 if not state.unanswered:
                     state.heard_at = now
                 state.unanswered[self._number] = set(ids)
+                state.asked_at[self._number] = now
                 self._wanted.update(dict.fromkeys(ids, peer))
                 asks.append((peer, WantMessages(number=self._number, ids=tuple(ids))))
         return asks
+
+    def is_awaited(self, peer: DeviceId, number: int, msg_id: MsgId) -> bool:
+        """Return whether `peer` was asked for a message by the request of that number, and has not brought it yet."""
+        state = self._peers.get(peer)
+        return state is not None and msg_id in state.unanswered.get(number, ())
 
     def arrived(
         self, peer: DeviceId, number: int, ids: Iterable[MsgId], now: float, *, is_last: bool
     ) -> tuple[list[MsgId], list[MsgId]]:
         """Take note of a `Messages` frame. Returns which of its messages were wanted, and what is lost by it."""
         state = self._peers[peer]
-        state.heard_at = now
-        state.is_silent = False
         wanted = [msg_id for msg_id in ids if msg_id in self._wanted]
         self._forget(wanted)
         self.fetched += len(wanted)
@@ -105,10 +121,13 @@ class Fetching:
         asked = state.unanswered.get(number)
         if asked is None:
             return wanted, []
-        asked.difference_update(wanted)
+        if is_last or not asked.isdisjoint(ids):
+            state.heard_at = now
+            state.is_silent = state.is_slow = False
+        asked.difference_update(ids)
         if not is_last:
             return wanted, []
-        del state.unanswered[number]
+        del state.unanswered[number], state.asked_at[number]
         return wanted, self._drop_listed(peer, [msg_id for msg_id in asked if msg_id in state.listed])
 
     def stored(self, ids: Iterable[MsgId]) -> set[DeviceId]:
@@ -120,7 +139,8 @@ class Fetching:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` or `to_ask` has something to do, or None."""
-        times = [self._patience_ends(state) for state in self._peers.values() if _is_awaited(state)]
+        awaited = [state for state in self._peers.values() if _is_awaited(state)]
+        times = [_patience_ends(state) if state.is_slow else state.slow_at() for state in awaited]
         return min([*times, *islice(self._not_before.values(), 1)], default=None)
 
     def tick(self, now: float) -> list[MsgId]:
@@ -130,7 +150,10 @@ class Fetching:
         """
         lost = []
         for peer, state in self._peers.items():
-            if _is_awaited(state) and self._patience_ends(state) <= now:
+            if not _is_awaited(state):
+                continue
+            state.is_slow |= state.slow_at() <= now
+            if _patience_ends(state) <= now:
                 state.is_silent = True
                 lost += self._drop_listed(peer, list(state.listed))
         return lost
@@ -160,17 +183,17 @@ class Fetching:
             if len(self._bringers) > MAX_REMEMBERED_FETCHES:
                 self._bringers.popitem(last=False)
 
-    def _choose(self, state: _Peer) -> list[MsgId]:
-        """Return what to ask of a neighbour next: what it has and nobody is asked for."""
-        if state.is_silent:
+    def _choose(self, peer: DeviceId, state: _Peer) -> list[MsgId]:
+        """Return what to ask of a neighbour next: what it has and nobody is asked for, or else somebody slow owes."""
+        if state.is_silent or not state.listed:
             return []
-        ids = []
-        for msg_id in state.listed:
-            if self._wanted[msg_id] is None and msg_id not in self._not_before:
-                ids.append(msg_id)
-                if len(ids) == MAX_IDS_PER_WANT:
-                    break
-        return ids
+        unasked = (msg_id for msg_id in state.listed if self._wanted[msg_id] is None)
+        free = (msg_id for msg_id in unasked if msg_id not in self._not_before and not state.owes(msg_id))
+        if (ids := list(islice(free, MAX_IDS_PER_WANT))) or state.is_slow:
+            return ids
+        slow = {other for other, known in self._peers.items() if known.is_slow and other != peer}
+        owed = (msg_id for msg_id in state.listed if self._wanted[msg_id] in slow and not state.owes(msg_id))
+        return list(islice(owed, MAX_IDS_PER_WANT)) if slow else []
 
     def _drop_listed(self, peer: DeviceId, ids: list[MsgId]) -> list[MsgId]:
         """Take note that `peer` will not bring these. Returns those that nobody else has."""
@@ -186,12 +209,13 @@ class Fetching:
                 lost.append(msg_id)
         return lost
 
-    def _patience_ends(self, state: _Peer) -> float:
-        return state.heard_at + RECONCILE_TIMEOUT_S
-
 
 def _is_awaited(state: _Peer) -> bool:
     return bool(state.unanswered) and not state.is_silent
+
+
+def _patience_ends(state: _Peer) -> float:
+    return state.heard_at + RECONCILE_TIMEOUT_S
 
 
 def pack_messages(number: int, encoded: Iterable[bytes]) -> Iterator[Messages]:
