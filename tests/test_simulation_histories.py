@@ -5,11 +5,11 @@ from random import Random
 import pytest
 
 from poolnet.clock import hlc_ms
-from poolnet.ids import MsgId
+from poolnet.ids import DeviceId, MsgId
 from poolnet.limits import AUTOMATIC_WINDOW_S, RECENT_MESSAGES, RECONCILE_INTERVAL_S
 from poolnet.protocol import agreement
 from poolnet.protocol.reconcile import HIGHEST, LOWEST
-from poolnet.testing import PathConditions, SimNode, SimPool
+from poolnet.testing import NodeSettings, PathConditions, SimNode, SimPool
 from poolnet.testing.sim_clock import START_UNIX_MS
 
 BAD_PATHS = PathConditions(latency_s=0.03, jitter_s=0.02, loss=0.02)
@@ -96,7 +96,8 @@ def test_wrong_clocks_and_one_that_jumps_change_nothing_in_the_order() -> None:
 def test_what_was_said_alone_by_a_clock_that_is_ahead_is_held_everywhere_and_then_in_its_place() -> None:
     pool = SimPool(3, 8, conditions=BAD_PATHS)
     pool.run_for(20.0)
-    ahead = SimNode(pool.network, pool.server, pool.nodes[0].host_id[::-1], clock_error_ms=HOUR_MS)  # type: ignore[arg-type]
+    settings = NodeSettings(host_id=DeviceId(pool.nodes[0].host_id[::-1]), clock_error_ms=HOUR_MS)
+    ahead = SimNode(pool.network, pool.server, settings)
     early = ahead.publish(b"from the future")  # nobody is there to say what time it is
     ahead.join()
     pool.nodes.append(ahead)

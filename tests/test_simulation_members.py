@@ -160,7 +160,8 @@ def test_without_acquaintances_a_third_that_conspires_leaves_somebody_with_one_h
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Acquaintance, "update", lambda self, known, now: None)
-    assert any("links to honest nodes" in wrong for wrong in run_seed("surround", 1).violations)
+    outcomes = (run_seed("surround", seed) for seed in (20, 32, 36, 43))
+    assert any("links to honest nodes" in wrong for outcome in outcomes for wrong in outcome.violations)
 
 
 @pytest.mark.parametrize("seed", [1, 122, 190])

@@ -10,6 +10,7 @@ from test_swarm import ALL, ANN, BOB, CID, SIZE, Node, frames, have, interest, p
 from poolnet.limits import CHUNK_SIZE, HAVE_INTERVAL_S, MIN_WANT_WINDOW
 from poolnet.protocol.hash_tree import TreeShape
 from poolnet.protocol.swarm import Download, LinkUp, PieceStored, Serve
+from poolnet.protocol.swarm_choice import choose
 from poolnet.protocol.swarm_download import FileDownload, Source
 from poolnet.protocol.swarm_pace import Pace
 from poolnet.wire.swarm_frames import Have, Want
@@ -37,11 +38,11 @@ class Fetch:
             self.download.store(piece)
 
     def asked_of(self, source: Source, room: int = ROOM) -> set[int]:
-        choice = self.download.choose(source, room)
+        choice = choose(self.download, source, room)
         return set(choice[0]) if choice is not None else set()
 
     def count_asked_of(self, source: Source, room: int = ROOM) -> int:
-        choice = self.download.choose(source, room)
+        choice = choose(self.download, source, room)
         return choice[1] if choice is not None else 0
 
 

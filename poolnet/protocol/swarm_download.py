@@ -1,4 +1,4 @@
-"""One file that is being fetched: what is missing, who has what, and what to ask of whom.
+"""One file that is being fetched: what is missing, and who has what.
 
 Every missing piece is in exactly one state: *locked* (its parent in the tree is not here, so it could not be verified),
 *open* (to be asked for), *promised* by a peer, or *arrived* (being verified and written). Near the end, and when a
@@ -16,33 +16,21 @@ A partial holder that is much slower than the others is a *laggard*: what only l
 end nothing is asked of them that others bring sooner. So a few slow uplinks do not hold up everybody else.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from poolnet.ids import DeviceId, FileId
-from poolnet.limits import MAX_RANGES_PER_WANT, MAX_RUNS_PER_SOURCE
+from poolnet.limits import MAX_RUNS_PER_SOURCE
 from poolnet.protocol.hash_tree import shape_of
-from poolnet.protocol.piece_runs import CountedRanges, Run, rotated, take, within, without
+from poolnet.protocol.piece_runs import CountedRanges, Run, within, without
 from poolnet.protocol.swarm_goal import Goal
 from poolnet.protocol.swarm_pace import Pace
 from poolnet.protocol.swarm_source import Source
 from poolnet.ranges import Ranges, RangeSet
 
-#: A want names so many times more pieces than it asks for, so that the other side can choose.
-CHOICE = 4
-#: Rarest first among so many runs; looking at all of them would cost more than it gains.
-_MAX_SAMPLE = 64
-#: Partial holders that together would need longer than this, and are that much slower than an origin, are helped by it.
-_SLOW_S = 2.0
-_SLOW_FACTOR = 4.0
 #: A partial holder that delivers less than this part of what they deliver on average is a laggard, ...
 _LAGGING = 0.25
 #: ... until it delivers this part.
 _RECOVERED = 0.5
-#: In the end game, another partial holder is asked if it is so much faster.
-_FASTER_FACTOR = 1.5
-#: Who has had nothing to give so often in a row is not counted on.
-_OFTEN_EMPTY = 3
-_NOTHING = RangeSet()
 
 
 class FileDownload:
@@ -75,9 +63,9 @@ class FileDownload:
         self.missing = self.goal.missing()
         self.open = RangeSet()
         self.rare = RangeSet()
-        self._nodes = RangeSet.up_to(self.shape.node_count)
-        self._holders = CountedRanges()
-        self._cursor = cursor
+        self.nodes = RangeSet.up_to(self.shape.node_count)
+        self.holders = CountedRanges()
+        self.cursor = cursor
         self._unlock_all()
 
     # --- what is wanted -----------------------------------------------------------------------------------------
@@ -201,8 +189,8 @@ class FileDownload:
         if source.is_counted:
             source.is_counted = False
             for start, stop in source.has.ranges():
-                self._holders.discard_range(start, stop)
-            self.rare = self.open.difference(self._holders.at_least(1))
+                self.holders.discard_range(start, stop)
+            self.rare = self.open.difference(self.holders.at_least(1))
 
     def _judge(self, source: Source) -> None:
         """Do not leave it to a laggard to spread what only it has: an origin may be asked for that as well.
@@ -221,16 +209,16 @@ class FileDownload:
 
     def _count(self, source: Source, runs: Iterable[Run]) -> None:
         for start, stop in runs:
-            self._holders.add_range(start, stop)
+            self.holders.add_range(start, stop)
             self.rare.discard_range(start, stop)
             for low, high in within([(start, stop)], self.open):
                 source.useful.add_range(low, high)
 
     def _discount(self, source: Source, runs: Iterable[Run]) -> None:
         for start, stop in runs:
-            self._holders.discard_range(start, stop)
+            self.holders.discard_range(start, stop)
             source.useful.discard_range(start, stop)
-            for low, high in list(without(within([(start, stop)], self.open), self._holders.at_least(1))):
+            for low, high in list(without(within([(start, stop)], self.open), self.holders.at_least(1))):
                 self.rare.add_range(low, high)
 
     def expects(self, source: Source, piece: int) -> bool:
@@ -363,7 +351,7 @@ class FileDownload:
 
     def _unlock_all(self) -> None:
         self._unlock(self.shape.roots)
-        for node in self._nodes.intersection(self.goal.have):
+        for node in self.nodes.intersection(self.goal.have):
             self._unlock(self.shape.children(node))
 
     def _unlock(self, pieces: range) -> None:
@@ -376,7 +364,7 @@ class FileDownload:
 
     def _open(self, start: int, stop: int) -> None:
         self.open.add_range(start, stop)
-        for low, high in without([(start, stop)], self._holders.at_least(1)):
+        for low, high in without([(start, stop)], self.holders.at_least(1)):
             self.rare.add_range(low, high)
         for source in self.sources.values():
             if source.is_counted:
@@ -390,23 +378,7 @@ class FileDownload:
             if source.is_counted:
                 source.useful.discard_range(start, stop)
 
-    # --- what to ask --------------------------------------------------------------------------------------------
-
-    def choose(self, source: Source, room: int) -> tuple[RangeSet, int] | None:
-        """Return what to ask of a peer and how many of it, or None if it has nothing that should be asked of it now."""
-        if source.pace.is_slow and self._spreads_beside(source):
-            room = min(room, 1 - source.pace.outstanding)
-        pool = self._pool(source) if room > 0 else _NOTHING
-        if not pool:
-            return None
-        helpers = [other for other in self.sources.values() if other.has and not other.pace.is_stalled]
-        room = min(room, -(-len(self.open) // max(1, len(helpers))))  # leave their share to the others
-        if self.goal.custody and self.is_own and not source.empty_answers:
-            pool = pool.intersection(self.goal.custody) or pool  # somebody waits for these
-        limit = CHOICE * room
-        if source.is_origin and sum(1 for other in helpers if other.is_origin) <= 1:
-            limit = self.shape.piece_count  # nobody else is asked for these anyway
-        return self.take_from(pool, source, room, limit)
+    # --- who may help -------------------------------------------------------------------------------------------
 
     def may_relay(self, source: Source) -> bool:
         """Return whether a peer fetches for this device what it does not have, and is worth asking.
@@ -419,120 +391,3 @@ class FileDownload:
     def is_on_its_way(self) -> bool:
         """Return whether anything is promised or asked for."""
         return any(source.promised or source.asked is not None for source in self.sources.values())
-
-    def take_from(self, pool: RangeSet, source: Source, room: int, limit: int) -> tuple[RangeSet, int] | None:
-        """Return up to `limit` pieces of `pool` to ask of a peer, and how many of them, at most `room`."""
-        if self.shape.size_bytes is None:  # in order: who follows a stream needs the next piece first
-            taken = take(self._unreserved(pool.ranges(), source), room, max_runs=MAX_RANGES_PER_WANT)
-        else:
-            taken = self._rarest_first(pool, source, limit)
-        if not taken:
-            return None
-        self._cursor = taken[-1][1]
-        pieces = RangeSet(taken)
-        return pieces, min(room, len(pieces))
-
-    def _spreads_beside(self, source: Source) -> bool:
-        """Return whether another partial holder delivers: a slow peer is then asked for one piece at a time.
-
-        Several receivers share its uplink and keep it busy, and what waits there in a queue is old by the time it can
-        be passed on: half the queue is half the time that a piece takes from node to node.
-        """
-        return any(other.is_counted and other.pace.rate for other in self.sources.values() if other is not source)
-
-    def _pool(self, source: Source) -> RangeSet:
-        if source.is_laggard and self._comes_sooner_without(source):
-            return _NOTHING
-        if not source.is_origin:
-            return source.useful if source.is_counted else self.open.intersection(source.has)
-        return self.open if not self.rare and self._origin_should_help(source) else self.rare
-
-    def _comes_sooner_without(self, laggard: Source) -> bool:
-        """Return whether the others will have brought all that is open before a laggard brings one piece."""
-        rate, is_origin_there = 0.0, False
-        for source in self.sources.values():
-            if source.empty_answers >= _OFTEN_EMPTY or source.is_laggard or not source.has:
-                continue
-            if source.pace.rate:
-                rate += source.pace.rate
-                is_origin_there |= source.is_origin  # without one, something may be had of the laggard alone
-        return is_origin_there and len(self.open) * (laggard.pace.rate or 0.0) < rate
-
-    def _origin_should_help(self, origin: Source) -> bool:
-        """Return whether the partial holders would take very long, and the origin not."""
-        rates = [source.pace.rate for source in self.sources.values() if source.is_counted]
-        if not self.open or origin.pace.rate is None or None in rates:
-            return False
-        rate = sum(rate for rate in rates if rate is not None)
-        return len(self.open) > _SLOW_S * rate and origin.pace.rate > _SLOW_FACTOR * rate
-
-    def _rarest_first(self, pool: RangeSet, source: Source, limit: int) -> list[Run]:
-        if self._nodes and next(pool.ranges())[0] < self.shape.node_count:
-            runs = self._unreserved(within(pool.ranges(), self._nodes), source)  # chunks cannot come before these
-        else:
-            runs = self._unreserved(rotated(pool, self._cursor), source)
-        if source.is_origin:
-            return take(runs, limit, max_runs=MAX_RANGES_PER_WANT)
-        sample = take(runs, CHOICE * limit, max_runs=_MAX_SAMPLE)
-        sample.sort(key=lambda run: self._holders.count_of(run[0]))
-        return take(sample, limit, max_runs=MAX_RANGES_PER_WANT)
-
-    def _unreserved(self, runs: Iterable[Run], source: Source) -> Iterable[Run]:
-        """Leave out what others are being asked for."""
-        for other in self.sources.values():
-            if other.asked is not None and other is not source:
-                runs = without(runs, other.asked)
-        return runs
-
-    def has_faster_source(self, source: Source) -> bool:
-        """Return whether another peer is known to deliver much faster."""
-        return any(
-            other.pace.rate and not other.pace.is_stalled and _is_slower(source, other)
-            for other in self.sources.values()
-            if other is not source and other.has
-        )
-
-    # --- the last pieces ----------------------------------------------------------------------------------------
-
-    def is_ending(self, most: int) -> bool:
-        """Return whether no more than `most` pieces are on their way, and nothing else can be asked for.
-
-        That is so at the end, and whenever all waits for a few nodes of the tree.
-        """
-        on_their_way = sum(len(source.promised) + len(source.asked or ()) for source in self.sources.values())
-        return not self.open and 0 < on_their_way <= most
-
-    def overdue(self, before: float) -> Iterator[tuple[Source, int]]:
-        """Yield pieces promised before that time and not asked of a second peer yet, and by whom."""
-        for source in self.sources.values():
-            for piece, promised_at in source.promised.items():
-                if promised_at <= before and piece not in self.asked_twice:
-                    yield source, piece
-
-    def second_holder(self, piece: int, first: Source, now: float, *, with_origins: bool) -> Source | None:
-        """Return the least busy other peer that has a piece and is much faster than the first, or None.
-
-        Who has just had nothing to give is left alone for a while, as with any want.
-        """
-        best: Source | None = None
-        for source in self.sources.values():
-            if source is first or source.asked_count or source.pace.is_stalled or piece not in source.has:
-                continue
-            if now < source.rest_until:
-                continue
-            if source.pace.outstanding >= source.pace.window or (source.is_origin and not with_origins):
-                continue
-            if not _is_slower(first, source):
-                continue
-            if best is None or source.pace.outstanding < best.pace.outstanding:
-                best = source
-        return best
-
-
-def _is_slower(first: Source, second: Source) -> bool:
-    """Return whether the second peer would bring a piece much sooner than the first brings what it promised."""
-    first_s = first.pace.delivery_s(len(first.promised))
-    second_s = second.pace.delivery_s(second.pace.outstanding + 1)
-    if first_s is None or second_s is None:
-        return True
-    return first_s > second_s * (_SLOW_FACTOR if second.is_origin else _FASTER_FACTOR)

@@ -299,6 +299,13 @@ class RelayBegan:
 
 
 @attrs.frozen
+class RelayFruitless:
+    """Of a relayed file nothing ever came, and what was promised of it is withdrawn: its size may be another."""
+
+    file_id: FileId
+
+
+@attrs.frozen
 class RelayEnded:
     """Nobody asks for this file any more. What is kept of it is served until `StopServing`."""
 
@@ -317,5 +324,6 @@ SwarmEffect = (
     | StreamGrew
     | RouteWanted
     | RelayBegan
+    | RelayFruitless
     | RelayEnded
 )

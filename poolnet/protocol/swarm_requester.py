@@ -9,9 +9,11 @@ asked leads to `_ask`, which decides anew from the state; nothing is scheduled p
 from collections.abc import Collection, Iterable
 
 from poolnet.ids import DeviceId, FileId
-from poolnet.limits import END_GAME_PIECES
+from poolnet.limits import END_GAME_PIECES, MAX_INTERESTS_PER_LINK, MAX_RUNS_PER_LINK
 from poolnet.protocol.conduct import Kind
+from poolnet.protocol.swarm_choice import choose
 from poolnet.protocol.swarm_download import FileDownload
+from poolnet.protocol.swarm_end_game import has_faster_source, is_ending, overdue, second_holder
 from poolnet.protocol.swarm_events import (
     Completed,
     Misbehaved,
@@ -58,8 +60,13 @@ class _Link:
         self.peer = peer
         self.pace = Pace()
         self.sources: dict[FileId, Source] = {}  # in the order in which they are asked next
-        self.banned: set[tuple[FileId, int | None]] = set()  # files, with the size that was believed then
+        #: Files of which it sent something wrong, with the size that was believed then; the oldest are forgotten.
+        self.banned: dict[tuple[FileId, int | None], None] = {}
         self.wake_at: float | None = None  # when to ask again, if nothing happens before
+
+    def has_room(self, runs: int) -> bool:
+        """Return whether so many runs of pieces more may be remembered of this peer, over all files."""
+        return runs + sum(source.has.run_count() for source in self.sources.values()) <= MAX_RUNS_PER_LINK
 
     def wake(self, at: float) -> None:
         if self.wake_at is None or at < self.wake_at:
@@ -162,7 +169,8 @@ class Requester:
 
     def _add_source(self, link: _Link, download: FileDownload) -> None:
         if (download.file_id, download.shape.size_bytes) in link.banned:
-            self._doubt_size(link, download)
+            if download.is_own:  # of what is relayed, the doubt counted when it came
+                self._doubt_size(link, download)
             return
         link.sources[download.file_id] = download.add_source(link.peer, link.pace)
         self._send(link, self._interest(download))
@@ -194,7 +202,9 @@ class Requester:
 
         Before piece 0 is here nobody knows who is right about the size, so others are told of the doubt.
         """
-        link.banned.add((download.file_id, download.shape.size_bytes))
+        link.banned[download.file_id, download.shape.size_bytes] = None
+        if len(link.banned) > MAX_INTERESTS_PER_LINK:
+            del link.banned[next(iter(link.banned))]
         self._doubt_size(link, download)
         source = link.sources.pop(download.file_id, None)
         if source is not None:
@@ -218,7 +228,8 @@ class Requester:
             self._ban(link, download, now)
             return
         is_new = not source.has
-        download.learn(source, frame.pieces)
+        if link.has_room(len(frame.pieces)):
+            download.learn(source, frame.pieces)
         if is_new or download.shape.size_bytes is None:
             self._tell_sources(download)
         self._ask(link, now)
@@ -325,7 +336,7 @@ class Requester:
 
     def _give_back(self, download: FileDownload, source: Source, count: int, now: float) -> None:
         """Call off the newest promises of a peer that turned out to be slow; what is under way is still welcome."""
-        if not download.has_faster_source(source):
+        if not has_faster_source(download, source):
             return
         pieces = list(source.promised)[-count:]
         download.release(source, pieces)
@@ -428,7 +439,7 @@ class Requester:
         if now < source.rest_until:
             link.wake(source.rest_until)
         else:
-            choice = download.choose(source, room)
+            choice = choose(download, source, room)
             if choice is None and source.is_origin:
                 link.wake(now + _ORIGIN_REST_S)
         if choice is not None:
@@ -482,7 +493,7 @@ class Requester:
             del self._ending[file_id]
             download = self._downloads[file_id]
             self._end_game(download, now)
-            if download.is_ending(END_GAME_PIECES):
+            if is_ending(download, END_GAME_PIECES):
                 self._ending[file_id] = now + _OVERDUE_S
 
     def _stall(self, link: _Link, now: float) -> None:
@@ -505,17 +516,17 @@ class Requester:
     def _look_at_end(self, download: FileDownload, now: float) -> None:
         if not download.is_own:  # of what is relayed there is always little, and who asked asks elsewhere by itself
             return
-        if download.file_id not in self._ending and download.is_ending(END_GAME_PIECES):
+        if download.file_id not in self._ending and is_ending(download, END_GAME_PIECES):
             self._ending[download.file_id] = now
 
     def _end_game(self, download: FileDownload, now: float) -> None:
         """Ask a second holder for those of the last pieces that take long."""
-        if not download.is_ending(END_GAME_PIECES):
+        if not is_ending(download, END_GAME_PIECES):
             return
         asks: dict[DeviceId, list[int]] = {}
-        for first, piece in list(download.overdue(now - _OVERDUE_S)):
+        for first, piece in list(overdue(download, now - _OVERDUE_S)):
             is_old = first.promised[piece] <= now - _ORIGIN_OVERDUE_S
-            second = download.second_holder(piece, first, now, with_origins=is_old)
+            second = second_holder(download, piece, first, now, with_origins=is_old)
             if second is not None:
                 download.asked_twice.add(piece)
                 asks.setdefault(second.peer, []).append(piece)

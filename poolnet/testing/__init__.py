@@ -35,13 +35,13 @@ The parts, each usable alone:
   with `PathConditions` and `set_uplink`. What can go wrong: `reset_link` (frames under way are lost), `partition` and
   `heal`, `block` (a pair that never gets a path), `crash`.
 - `SimHost`: what an object must offer to live in the network: six methods. `SimNode` is one, with the machines of a
-  real node: roster, mesh, gossip, a history that it keeps in agreement with its neighbours', files that it offers,
-  fetches and relays, and a clock that may be wrong, and jump; with `has_statements`, members, roles and removals. What
-  it does not have: signatures of messages (a seal stands for them), content of files, streams, folders. A test of
-  another machine brings its own host.
+  real node: roster, mesh, a record of what its peers did, gossip, a history that it keeps in agreement with its
+  neighbours', files that it offers, fetches and relays, and a clock that may be wrong, and jump; with `has_statements`,
+  members, roles and removals. What it does not have: signatures of messages (a seal stands for them), content of files,
+  streams, folders. A test of another machine brings its own host.
 - `SimDisk`: of each node. `crash` is a power cut: what was not synced may be lost. It can be full, and fail.
 - `SimLiar`: a node that misbehaves (`add_node(is_liar=...)`, `Lie`).
-- `SimSyncServer`: gives its clients roster events, with delay; can be stopped and started.
+- `SimSyncServer`: gives its clients roster events, with delay, and judges complaints; can be stopped and started.
 - `SimPool`: a server and nodes, and the questions that tests ask: what was missed, how many hops, how many duplicates,
   how long until all agree.
 """
@@ -49,12 +49,13 @@ The parts, each usable alone:
 from poolnet.testing.sim_disk import SimDisk
 from poolnet.testing.sim_liars import Lie, SimLiar
 from poolnet.testing.sim_network import PathConditions, SimHost, SimLink, SimNetwork
-from poolnet.testing.sim_node import SimNode
+from poolnet.testing.sim_node import NodeSettings, SimNode
 from poolnet.testing.sim_pool import SimPool, SpreadFigures
 from poolnet.testing.sim_server import RosterClient, SimSyncServer
 
 __all__ = [
     "Lie",
+    "NodeSettings",
     "PathConditions",
     "RosterClient",
     "SimDisk",

@@ -7,21 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from poolnet.ids import FileId
-from poolnet.limits import (
-    MAX_GOSSIP_CACHE,
-    MAX_HELD_MESSAGES,
-    MAX_INTERESTS_PER_LINK,
-    MAX_MISSING_PER_LINK,
-    MAX_QUEUED_FRAMES,
-    MAX_RELAYED_PIECES,
-    MAX_RUNS_PER_SOURCE,
-    MAX_SEEN_IDS,
-    MAX_UNANSWERED_WANTS,
-    MAX_WANTED_PER_LINK,
-)
+from poolnet.limits import FAULTS_PER_SHUNNING, MIN_COMPLAINTS, MIN_SHUN_S
 from poolnet.protocol.hash_tree import shape_of
 from poolnet.protocol.mesh import MAX_LINKS
 from poolnet.ranges import RangeSet
+from poolnet.server.complaints import Verdict
+from poolnet.testing.memory_limits import limit_of
 from poolnet.testing.sim_node import SimNode
 
 if TYPE_CHECKING:
@@ -29,24 +20,6 @@ if TYPE_CHECKING:
 
 Check = Callable[["ScenarioRun"], Iterator[str]]
 
-#: The most that these tables and queues of a node may hold (`SimNode.memory_items`).
-MEMORY_LIMITS = {
-    "agreement.fetching.peers.listed": MAX_WANTED_PER_LINK,
-    "agreement.fetching.wanted": MAX_LINKS * MAX_WANTED_PER_LINK,
-    "agreement.peers": MAX_LINKS,
-    "agreement.peers.unserved": MAX_UNANSWERED_WANTS,
-    "gossip.cache": MAX_GOSSIP_CACHE,
-    "gossip.missing.missing": MAX_LINKS * MAX_MISSING_PER_LINK,
-    "gossip.peers": MAX_LINKS,
-    "gossip.seen": MAX_SEEN_IDS,
-    "held.heap": MAX_HELD_MESSAGES,
-    "held_back": MAX_LINKS * (MAX_QUEUED_FRAMES + 1),
-    "mesh.links": MAX_LINKS,
-    "swarm.peers": MAX_LINKS,
-    "swarm.requester.links.sources.has": MAX_RUNS_PER_SOURCE,
-    "swarm.desk.custody.files": MAX_RELAYED_PIECES,
-    "swarm.server.receivers.interests": MAX_INTERESTS_PER_LINK,
-}
 #: How often it is looked at that memory is bounded, in seconds: it takes a while.
 _MEMORY_INTERVAL_S = 30
 #: Links that everyone keeps to others, where there are so many.
@@ -70,7 +43,7 @@ def what_is_complete_is_whole(run: "ScenarioRun") -> Iterator[str]:
 
 def nobody_honest_is_blamed(run: "ScenarioRun") -> Iterator[str]:
     """No honest node takes another for one that breaks the protocol."""
-    liars = {node.host_id for node in run.pool.nodes if node.is_liar}
+    liars = run.liars()
     for node in run.honest():
         for blame in node.misbehaviour:
             if blame.peer in liars:
@@ -78,10 +51,46 @@ def nobody_honest_is_blamed(run: "ScenarioRun") -> Iterator[str]:
             yield f"{run.name_of(node.host_id)} blames {run.name_of(blame.peer)}: {blame.reason}"
 
 
+def who_was_caught_has_no_link(run: "ScenarioRun") -> Iterator[str]:
+    """Who was caught often enough by a node within the shortest time of shunning has no link to it, whoever dials."""
+    now = run.pool.network.now
+    for node in run.honest():
+        for peer, times in node.conduct.caught_at.items():
+            is_caught = len(times) == FAULTS_PER_SHUNNING and now < times[0] + MIN_SHUN_S
+            if is_caught and run.pool.network.is_linked(node.host_id, peer):
+                yield f"{run.name_of(node.host_id)} is linked to {run.name_of(peer)}, which it has just caught"
+
+
+def nobody_honest_is_shunned(run: "ScenarioRun") -> Iterator[str]:
+    """Neither own observations, nor what others say, keep an honest node from a link to another."""
+    liars = run.liars()
+    for node in run.honest():
+        for peer in sorted(node.mesh.shunned - liars):
+            yield f"{run.name_of(node.host_id)} shuns {run.name_of(peer)}"
+
+
+def slander_of_a_minority_changes_nothing(run: "ScenarioRun") -> Iterator[str]:
+    """An honest node is moved only if most of its neighbours lie, and never removed while at most a third of all do."""
+    liars, judged_before = run.liars(), set()
+    for judged in run.pool.server.judged:
+        if judged.node in liars:
+            continue
+        lying = len(judged.neighbours & liars)
+        is_first = judged.node not in judged_before  # who was heard once does not count the next time
+        judged_before.add(judged.node)
+        if lying < MIN_COMPLAINTS or (is_first and 2 * lying <= len(judged.neighbours)):
+            yield f"{run.name_of(judged.node)} was moved by {lying} liars of {len(judged.neighbours)} neighbours"
+        if judged.verdict is Verdict.REMOVE and 3 * len(judged.present & liars) <= len(judged.present):
+            yield f"{run.name_of(judged.node)} was removed by slander"
+
+
 def links_are_bounded(run: "ScenarioRun") -> Iterator[str]:
-    """Nobody keeps more links than its rings, direct ones and guests may take together."""
+    """Nobody keeps more links than its rings, direct ones and guests may take together; what others closed is over."""
+    network = run.pool.network
     for node in run.honest():
         count = len(node.mesh.linked)
+        if count > MAX_LINKS:
+            count -= sum(network.is_closing(peer, node.host_id) for peer in node.mesh.linked)
         if count > MAX_LINKS:
             yield f"{run.name_of(node.host_id)} has {count} links, more than {MAX_LINKS}"
 
@@ -95,10 +104,9 @@ def memory_is_bounded(run: "ScenarioRun") -> Iterator[str]:
 
 def memory_beyond_limits(run: "ScenarioRun", node: SimNode) -> Iterator[str]:
     """Look at one node."""
-    sizes = node.memory_items()
-    for name, limit in MEMORY_LIMITS.items():
-        if sizes.get(name, 0) > limit:
-            yield f"{run.name_of(node.host_id)} keeps {sizes[name]} items in {name}, more than {limit}"
+    for name, size in node.memory_items().items():
+        if size > limit_of(name):
+            yield f"{run.name_of(node.host_id)} keeps {size} items in {name}, more than {limit_of(name)}"
 
 
 def a_message_comes_after_what_its_author_had_seen(run: "ScenarioRun") -> Iterator[str]:
@@ -141,9 +149,10 @@ def every_wanted_file_is_complete(run: "ScenarioRun") -> Iterator[str]:
 
 
 def everyone_knows_who_is_there(run: "ScenarioRun") -> Iterator[str]:
-    """The rosters of the server and of all nodes are those who are online."""
-    online = {node.host_id for node in run.members()}
-    rosters = {"the server": run.pool.server.roster.nodes}
+    """The rosters of the server and of all nodes are those who are online, except who was removed for a while."""
+    server = run.pool.server
+    online = {node.host_id for node in run.members() if not server.is_expelled(node.host_id)}
+    rosters = {"the server": server.roster.nodes}
     rosters |= {run.name_of(node.host_id): node.roster.nodes for node in run.honest()}
     for name, nodes in rosters.items():
         for node in sorted(online ^ nodes):
@@ -198,6 +207,9 @@ ALWAYS: tuple[Check, ...] = (
     nothing_acknowledged_is_lost,
     what_is_complete_is_whole,
     nobody_honest_is_blamed,
+    nobody_honest_is_shunned,
+    who_was_caught_has_no_link,
+    slander_of_a_minority_changes_nothing,
     links_are_bounded,
     nobody_is_linked_to_who_is_out,
     memory_is_bounded,

@@ -134,6 +134,10 @@ class ScenarioRun:
         truth = self.pool.membership()
         return [node for node in self.pool.online() if truth is None or truth.is_member(node.host_id)]
 
+    def liars(self) -> set[DeviceId]:
+        """Return all who ever lied."""
+        return {node.host_id for node in self.pool.nodes if node.is_liar}
+
     def name_of(self, host_id: DeviceId) -> str:
         """Return the short name of a node, by its number."""
         return f"n{self._numbers[host_id]}" if host_id in self._numbers else host_id.hex()[:8]

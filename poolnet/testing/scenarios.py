@@ -165,8 +165,12 @@ def _liars(rng: Random, nodes: int, *, count: int = 2) -> Plan:
 
 
 def _conspiracy(rng: Random, nodes: int) -> Plan:
-    """Let half as many come as there are, which cut off one of them as well as they can; the honest ones talk."""
-    lies = (Lie.SURROUND, Lie.SILENCE, Lie.FALSE_HAVES)
+    """Let half as many come as there are, which cut off one of them as well as they can; the honest ones talk.
+
+    Half of the seeds slander as well. Not all: whom they slander with success is given other neighbours than them.
+    """
+    slander = rng.choice(((), (Lie.SLANDER,)))
+    lies = (Lie.SURROUND, Lie.SILENCE, Lie.FALSE_HAVES, *slander)
     coming: list[tuple[float, Action]] = [(rng.uniform(0, 5), Arrive(lies=lies)) for _ in range(nodes // 2)]
     return [(0.0, Publish(rng.randrange(nodes))), *coming]
 
@@ -281,7 +285,7 @@ _ALL = (
     ),
     Scenario(
         name="surround",
-        summary="a third of all conspire to surround one: they pass nothing on, and say that nothing is missing",
+        summary="a third of all conspire to surround one: they pass nothing on, say that all is equal, and may slander",
         node_count=10,
         conditions=GOOD_PATHS,
         draw=lambda rng, nodes: merge(

@@ -64,6 +64,13 @@ class SimClock:
         """Return the time as it probably is."""
         return self.hybrid.now_ms(self.unix_ms())
 
+    def errors_ms(self) -> dict[DeviceId, int]:
+        """Return by how much the clocks of neighbours are ahead of the time agreed on; of those that told theirs."""
+        self.unix_ms()
+        agreed_ms = self.hybrid.offset_ms
+        told = {peer: clock.ahead_ms for peer, clock in self._neighbours.items()}
+        return {peer: ahead_ms - agreed_ms for peer, ahead_ms in told.items() if ahead_ms is not None}
+
     def server_says(self, unix_ms: int) -> None:
         """Take note of the server's time; it counts as long as this life lasts."""
         self._server.says(unix_ms, at_elapsed_ms=self._steady.elapsed_ms())

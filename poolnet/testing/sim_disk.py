@@ -1,8 +1,8 @@
 """A simulated disk: a log of records, of which a power cut leaves what was synced, and perhaps some more.
 
 What is appended can be read at once. It survives a power cut (`crash`) if a sync that began later has ended well, or if
-it is so old that the system has written it by itself; of what came after that, a random part is there, in order: the
-first record that is missing may be there by half, which recovery notices and drops.
+it is so old that the system has written it by itself; of what came after that, a random part is there, in order. A
+record that is there by half is one that is missing: recovery drops it.
 
 A disk can be full (`fill`), refuse to write or to sync (`fail`); then nothing happens to what is there. After a failed
 sync nobody can know what is on the disk, so every further one fails until the store is opened again (`reopen`), as a
@@ -40,8 +40,7 @@ class SimDisk:
     """
 
     def __init__(self, network: SimNetwork, name: str) -> None:
-        #: How often a record was found written by half after a power cut, and how many records were lost altogether.
-        self.torn = 0
+        #: How many records were lost in power cuts.
         self.lost = 0
         self.failed_writes = 0
         self.syncs = 0
@@ -117,7 +116,6 @@ class SimDisk:
         left = self._rng.randint(self._durable, len(self._log))
         if left < len(self._log):
             self.lost += len(self._log) - left
-            self.torn += self._rng.random() < 0.5  # half of the next record is there; recovery drops it
             del self._log[left:]
             self._used_bytes = sum(written.size_bytes for written in self._log)
         self._durable = left

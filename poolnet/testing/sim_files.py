@@ -19,6 +19,7 @@ from poolnet.files.size_claims import SizeClaims
 from poolnet.ids import DeviceId, FileId
 from poolnet.limits import CHUNK_SIZE, DEFAULT_CACHE_SIZE
 from poolnet.protocol import swarm_events as sw
+from poolnet.protocol.conduct import Kind
 from poolnet.protocol.hash_tree import shape_of
 from poolnet.protocol.swarm import Swarm
 from poolnet.ranges import RangeSet
@@ -64,6 +65,7 @@ class SimFiles:
         hops_to: how many links away the nearest of some nodes is.
         completed: called when a file that was wanted is all on the disk.
         send_piece: sends a piece to a neighbour, and calls back when the next may follow.
+        credit_of: returns for how many pieces a peer may be asked at a time; `set_credit` tells when that changes.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class SimFiles:
         hops_to: Callable[[Any], int | None],
         completed: Callable[[FileId], None],
         send_piece: Callable[[DeviceId, SimPiece, int, Callable[[], None]], None],
+        credit_of: Callable[[DeviceId], int],
     ) -> None:
         self.swarm = Swarm(life.network.random_for(f"swarm of {life.host_id.hex()}"))
         #: Pieces that came and were not expected; wrong ones; those that the cache threw out.
@@ -84,6 +87,7 @@ class SimFiles:
         self._sources = sources
         self._completed = completed
         self._send_piece = send_piece
+        self._credit_of = credit_of
         self._links: dict[DeviceId, _Outgoing] = {}
         self._fetching: dict[FileId, int] = {}
         self._complete: dict[FileId, int] = {}
@@ -139,6 +143,11 @@ class SimFiles:
     def overlay_changed(self) -> None:
         """Take note that nodes or links came or went: holders may be nearer or farther."""
         self._routes.refresh()
+
+    @property
+    def longest_queue(self) -> int:
+        """How many pieces wait for the uplink of the one neighbour for whom most do."""
+        return max((len(outgoing.queue) for outgoing in self._links.values()), default=0)
 
     def nodes(self, file_id: FileId) -> list[DeviceId]:
         """Return who offers a file (`Offers` of poolnet/files/routes.py)."""
@@ -201,6 +210,11 @@ class SimFiles:
         """Exchange files with a neighbour."""
         self._links[peer] = _Outgoing()
         self._feed(sw.LinkUp(peer))
+        self._feed(sw.SetCredit(peer, self._credit_of(peer)))
+
+    def set_credit(self, peer: DeviceId, pieces: int) -> None:
+        """Ask a peer for at most so many pieces at a time from now on."""
+        self._feed(sw.SetCredit(peer, pieces))
 
     def link_down(self, peer: DeviceId) -> None:
         """Stop with a neighbour."""
@@ -368,6 +382,8 @@ class SimFiles:
                     outgoing.queue = deque(kept)
             case sw.Completed(file_id):
                 self._is_here(file_id)
+            case sw.PromiseBroken(peer):
+                self._life.note(peer, Kind.BROKEN_PROMISE)
             case sw.RouteWanted(file_id):
                 self._routes.ask(file_id)
             case sw.RelayBegan(file_id, size_bytes):
@@ -377,13 +393,19 @@ class SimFiles:
                 self._routes.forget(file_id)
             case sw.SizeDoubted(_, file_id):
                 if file_id in self._relayed:
-                    self._drop_relayed(file_id)
-                    self._routes.size_doubted(file_id)
+                    self._doubt_relayed(file_id, is_word=True)
                 elif file_id in self._fetching:
                     self._doubted.add(file_id)
                     self._look_at_size(file_id)
+            case sw.RelayFruitless(file_id):
+                self._doubt_relayed(file_id, is_word=False)
             case _:
                 pass  # how many sources there are is asked, not told
+
+    def _doubt_relayed(self, file_id: FileId, *, is_word: bool) -> None:
+        if file_id in self._relayed and self._routes.size_doubted(file_id, is_word=is_word):
+            self._drop_relayed(file_id)
+            self._routes.ask(file_id)
 
     # --- pieces out ---------------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from typing import Any
 import attrs
 
 from poolnet.errors import StoreError
-from poolnet.identity.keys import DeviceKey
 from poolnet.ids import ID_SIZE, DeviceId, FileId, MsgId
 from poolnet.limits import CHUNK_SIZE, MAX_IDS_PER_FRAME
 from poolnet.protocol.hash_tree import shape_of
@@ -27,9 +26,8 @@ from poolnet.ranges import Ranges, RangeSet
 from poolnet.testing import sim_messages
 from poolnet.testing.sim_files import SimPiece
 from poolnet.testing.sim_network import SimNetwork
-from poolnet.testing.sim_node import SimNode
+from poolnet.testing.sim_node import NodeSettings, SimNode
 from poolnet.testing.sim_server import SimSyncServer
-from poolnet.testing.sim_standing import SimCharter
 from poolnet.wire import pool_frames as frames
 from poolnet.wire import swarm_frames
 from poolnet.wire.claims import Claim, Equal, Fingerprint, Listing, More
@@ -69,6 +67,8 @@ class Lie(enum.Enum):
     FALSE_SIZES = enum.auto()
     #: Passes nothing on, gives nothing, and says in every comparison that all is equal: what it is told ends with it.
     SILENCE = enum.auto()
+    #: Tells the server of all its neighbours that they break the rules.
+    SLANDER = enum.auto()
     #: Links itself, with all others of its kind, to one node, so that this one has no other neighbours.
     SURROUND = enum.auto()
 
@@ -90,28 +90,16 @@ class SimLiar(SimNode):
         self,
         network: SimNetwork,
         server: SimSyncServer,
-        host_id: DeviceId,
+        settings: NodeSettings,
         *,
-        clock_error_ms: int = 0,
-        is_founder: bool = False,
-        key: DeviceKey | None = None,
-        charter: SimCharter | None = None,
         lies: Collection[Lie] = ALL_LIES,
         rate: float = 0.3,
     ) -> None:
         self.lies = frozenset(lies)
-        self._rate = rate
-        self._lies_rng = network.random_for(f"lies of {host_id.hex()}")
+        self.rate = rate
+        self._lies_rng = network.random_for(f"lies of {settings.host_id.hex()}")
         self._said: deque[tuple[DeviceId, Any]] = deque(maxlen=_MEMORY)
-        super().__init__(
-            network,
-            server,
-            host_id,
-            clock_error_ms=clock_error_ms,
-            is_founder=is_founder,
-            key=key,
-            charter=charter,
-        )
+        super().__init__(network, server, settings)
 
     def join(self) -> None:
         """Enter the network, and begin to lie."""
@@ -194,6 +182,8 @@ class SimLiar(SimNode):
             self._crowd()
         if Lie.SURROUND in self.lies:
             self._surround()
+        if Lie.SLANDER in self.lies:
+            self._slander()
         if self.store.offers and self._lies(Lie.FALSE_SIZES):
             self._offer_falsely()
         if not peers:
@@ -216,6 +206,11 @@ class SimLiar(SimNode):
         victim = None if first is None else sim_messages.author_of(self.history[first[1]])
         if victim is not None and victim in self.roster.nodes - self.mesh.linked - {self.host_id}:
             self._network.dial(self.host_id, victim)
+
+    def _slander(self) -> None:
+        """Complain about all neighbours; the server hears as many complaints as it hears of anybody."""
+        for peer in sorted(self.roster.neighbours(self.host_id)):
+            self._server.complain(self, peer)
 
     def _offer_falsely(self) -> None:
         rng = self._lies_rng
@@ -267,7 +262,7 @@ class SimLiar(SimNode):
     # --- dice ---------------------------------------------------------------------------------------------------
 
     def _lies(self, lie: Lie | None = None) -> bool:
-        return (lie is None or lie in self.lies) and self._lies_rng.random() < self._rate
+        return (lie is None or lie in self.lies) and self._lies_rng.random() < self.rate
 
     def _ids(self, count: int) -> tuple[MsgId, ...]:
         return tuple(MsgId(self._lies_rng.randbytes(ID_SIZE)) for _ in range(count))

@@ -316,6 +316,10 @@ class SimNetwork:
         """Return whether there is a link that neither end has closed."""
         return (one, other) in self._links
 
+    def is_closing(self, closer: DeviceId, peer: DeviceId) -> bool:
+        """Return whether `closer` has closed a link and `peer` has not heard of it yet."""
+        return (closer, peer) in self._closing
+
     def links(self) -> list[_Pair]:
         """Return the pairs that are linked, each once, the smaller id first."""
         return sorted(pair for pair in self._links if pair[0] < pair[1])

@@ -1,77 +1,76 @@
 """A simulated node: the machines of a real one, composed as a real one composes them, over a `SimNetwork`.
 
-It has a roster, a mesh, messages (sim_talk.py), files (sim_files.py), a clock that may be wrong and jump
-(sim_clock.py), and a disk that may be full, fail, or lose what was not synced (sim_disk.py, sim_store.py). Where its
-pool has statements it knows who is a member (sim_standing.py), else everybody is who is there. A node lives several
-times: each `join` begins a life with what is on the disk.
+It has a roster and a mesh (sim_overlay.py), messages (sim_talk.py), files (sim_files.py), a record of what its peers
+did (sim_conduct.py), a clock that may be wrong and jump (sim_clock.py), and a disk that may be full, fail, or lose what
+was not synced (sim_disk.py, sim_store.py). Where its pool has statements it knows who is a member (sim_standing.py),
+else everybody is who is there. A node lives several times: each `join` begins a life with what is on the disk.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, assert_never
+from typing import Any
+
+import attrs
 
 from poolnet.identity.keys import DeviceKey
 from poolnet.identity.statements import Role, Statement
 from poolnet.ids import DeviceId, FileId, MsgId
-from poolnet.limits import MAX_QUEUED_FRAMES, MAX_TEMPORARY_LINKS
 from poolnet.protocol import agreement, gossip, mesh
 from poolnet.protocol.holding import HeldMessages
 from poolnet.protocol.key_set import MemoryKeys
-from poolnet.protocol.rings import Roster
 from poolnet.protocol.routes import hops_to_holder
 from poolnet.testing import sim_messages
 from poolnet.testing.sim_clock import SimClock
+from poolnet.testing.sim_conduct import SimConduct, kind_of
 from poolnet.testing.sim_disk import SimDisk
 from poolnet.testing.sim_files import SimFiles, SimPiece
+from poolnet.testing.sim_intake import SimIntake
 from poolnet.testing.sim_life import Misbehaved, SimLife
 from poolnet.testing.sim_network import SimNetwork
+from poolnet.testing.sim_overlay import SimOverlay
 from poolnet.testing.sim_server import SimSyncServer
 from poolnet.testing.sim_sizes import count_items
-from poolnet.testing.sim_standing import STATEMENT_FRAMES, SimCharter, SimStanding
+from poolnet.testing.sim_standing import SimCharter, SimStanding
 from poolnet.testing.sim_store import SimStore
 from poolnet.testing.sim_talk import SimTalk
 from poolnet.testing.sim_timer import SimTimer
-from poolnet.wire import swarm_frames
 from poolnet.wire.claims import Bound
-from poolnet.wire.link_frames import Ping
 from poolnet.wire.sync_frames import RosterEntry
 
-_SWARM_ITEMS = (SimPiece, *swarm_frames.SWARM_FRAMES)
 
+@attrs.frozen(kw_only=True)
+class NodeSettings:
+    """What makes a simulated node the one that it is.
 
-class SimNode:
-    """One node of a simulated pool. `join` brings it into the network, `leave` or `crash` takes it out.
-
-    Args:
-        clock_error_ms: by how much its clock is ahead.
+    Attributes:
+        host_id: its device, and its address.
+        clock_error_ms: by how much its clock is ahead at first.
         is_founder: has the history from the beginning; others are newcomers at first.
         key: its device key, and
         charter: how its pool began, if that has statements.
     """
 
+    host_id: DeviceId
+    clock_error_ms: int = 0
+    is_founder: bool = False
+    key: DeviceKey | None = None
+    charter: SimCharter | None = None
+
+
+class SimNode:
+    """One node of a simulated pool. `join` brings it into the network, `leave` or `crash` takes it out."""
+
     is_liar = False
 
-    def __init__(
-        self,
-        network: SimNetwork,
-        server: SimSyncServer,
-        host_id: DeviceId,
-        *,
-        clock_error_ms: int = 0,
-        is_founder: bool = False,
-        key: DeviceKey | None = None,
-        charter: SimCharter | None = None,
-    ) -> None:
-        self.host_id = host_id
+    def __init__(self, network: SimNetwork, server: SimSyncServer, settings: NodeSettings) -> None:
+        self.host_id = settings.host_id
         #: What it knows of who is in the pool; None where everybody is.
         self.standing: SimStanding | None = None
-        self._key = key
-        self._charter = charter
+        self._settings = settings
         self._statements: list[Statement] = []
-        self.clock_error_ms = clock_error_ms
+        self.clock_error_ms = settings.clock_error_ms
         #: What it writes on: may be filled, or fail.
-        self.disk = SimDisk(network, host_id.hex())
+        self.disk = SimDisk(network, self.host_id.hex())
         #: Own messages that are synced: no crash loses them.
         self.acknowledged: set[MsgId] = set()
         #: Files that it fetched and has complete and synced, and since when.
@@ -85,11 +84,9 @@ class SimNode:
         self.misbehaviour: list[Misbehaved] = []
         #: Messages that were fetched although they were here.
         self.fetched_twice = 0
-        self.store = SimStore(self.disk, is_founder=is_founder)
+        self.store = SimStore(self.disk, is_founder=settings.is_founder)
         self._network = network
         self._server = server
-        self._held_back: dict[DeviceId, deque[Any]] = {}
-        self._early: dict[DeviceId, tuple[bool, deque[Any]]] = {}  # who dialled, and what came before we may talk
         self._start()
 
     # --- what it does -------------------------------------------------------------------------------------------
@@ -110,7 +107,6 @@ class SimNode:
         self._end()
         self._server.detach(self)
         self._network.remove_host(self.host_id)
-        self._mesh_timer.stop()  # nobody to dial; messages and files wait for the next life
         self.store.load()  # what the disk did not take is gone
 
     def crash(self) -> None:
@@ -148,7 +144,7 @@ class SimNode:
             StoreError: the disk does not take note of it.
         """
         self.files.fetch(file_id)
-        self._want_holders()
+        self.overlay.want_holders(self.files.holders())
 
     def ask(self, event: agreement.FetchOlder | agreement.Check | agreement.Cancel) -> None:
         """Make a request of the agreement machine; the answer goes to `finished`."""
@@ -220,17 +216,23 @@ class SimNode:
 
         The history is not among them, which is on disk. Takes about a millisecond.
         """
-        sizes = {"held_back": sum(len(frames) for frames in self._held_back.values()), "unsaved": self.store.unsaved}
+        sizes = {**self._intake.sizes(), "unsaved": self.store.unsaved}
         parts = {
             "mesh": self.mesh,
             "gossip": self.talk.gossip,
+            "quota": self.talk.quota,
             "agreement": self.talk.agreement,
             "held": self.talk.held,
             "swarm": self.files.swarm,
+            "conduct": self.conduct.machine,
+            "clock": self._clock,
         }
         for name, part in parts.items():
             sizes.update(count_items(part, name))
         sizes.update(count_items(self.files, "files", without=[self.files.swarm]))
+        sizes["files.outgoing"] = self.files.longest_queue
+        if self.standing is not None:
+            sizes.update(count_items(self.standing, "standing", without=[self.standing.membership]))
         return sizes
 
     # --- lives --------------------------------------------------------------------------------------------------
@@ -238,12 +240,17 @@ class SimNode:
     def _start(self) -> None:
         """Begin a life in the network with what is on disk."""
         network, store = self._network, self.store
-        life = self.life = SimLife(network=network, host_id=self.host_id, send=self._send, blame=self._blame)
-        self.roster = Roster()
-        self.mesh = mesh.Mesh(self.host_id, self.roster, network.random_for(f"mesh of {self.host_id.hex()}"))
+        life = self.life = SimLife(
+            network=network,
+            host_id=self.host_id,
+            send=self._send,
+            blame=self._blame,
+            note=lambda peer, kind: self.conduct.note(peer, kind),
+        )
+        self.overlay = SimOverlay(life, unreachable=partial(self._server.report, self.host_id))
+        self.roster, self.mesh = self.overlay.roster, self.overlay.mesh
         made, seen = store.last_stamps(self.host_id)
         self._clock = SimClock(network, error_ms=lambda: self.clock_error_ms, made=made, seen=seen, send=self._send)
-        self._mesh_timer = SimTimer(network, self.mesh.next_deadline, self._tick_mesh)
         self._clock_timer = SimTimer(network, self._clock.next_deadline, self._clock.tick)
         self._start_standing(life)
         if self.standing is None:
@@ -258,22 +265,31 @@ class SimNode:
             hops_to=lambda holders: hops_to_holder(self.roster, self.host_id, self.mesh.linked, holders),
             completed=self._file_completed,
             send_piece=self._send_piece,
+            credit_of=lambda peer: self.conduct.machine.credit_of(peer),
         )
-        self._held_back.clear()
-        self._early.clear()
-        self._direct: set[DeviceId] = set()
+        self.conduct = SimConduct(
+            life,
+            shun=lambda peer, until: self.overlay.handle(mesh.Shun(peer, until)),
+            report=partial(self._server.complain, self),
+            credit_changed=self.files.set_credit,
+            clock_errors_ms=self._clock.errors_ms,
+        )
+        self._intake = SimIntake(
+            life, mesh=self.mesh, clock=self._clock, files=self.files, talk=self.talk, standing=self.standing
+        )
         self._clock_timer.rearm()
 
     def _start_standing(self, life: SimLife) -> None:
-        if self._charter is not None and self._key is not None:
+        key, charter = self._settings.key, self._settings.charter
+        if charter is not None and key is not None:
             self.standing = SimStanding(
                 life,
-                self._key,
-                self._charter,
+                key,
+                charter,
                 self._statements,
                 tell_server=partial(self._server.tell, self),
                 changed=self._standing_changed,
-                ready=self._begin_talk,
+                ready=lambda peer: self._intake.begin_talk(peer),
             )
 
     def _end(self) -> None:
@@ -281,7 +297,8 @@ class SimNode:
         self.life.is_over = True
         self.talk.end()
         self.files.end()
-        self._mesh_timer.stop()
+        self.conduct.end()
+        self.overlay.end()
         self._clock_timer.stop()
 
     def _synced(self, msg_id: MsgId, is_durable: bool) -> None:
@@ -295,67 +312,28 @@ class SimNode:
         return (self.standing is None or self.standing.would_admit(peer)) and self.mesh.may_accept(peer)
 
     def link_up(self, peer: DeviceId, *, is_dialler: bool) -> None:
-        """Tell the mesh, the time, then messages and files."""
-        self._held_back[peer] = deque()
-        self._handle_mesh(mesh.LinkUp(peer, is_dialler))
-        self._clock.link_up(peer)
-        if self.standing is None:
-            self.talk.link_up(peer, is_dialler=is_dialler, is_steady=self.mesh.is_steady(peer))
-        else:
-            self._early[peer] = (is_dialler, deque())
-            self.standing.link_up(peer)
-            if not self.standing.membership.is_member(peer):
-                self._network.close_link(self.host_id, peer)
-        self.files.link_up(peer)
+        """Tell the mesh, then all others."""
+        self.overlay.handle(mesh.LinkUp(peer, is_dialler))
+        self._intake.link_up(peer, is_dialler=is_dialler)
         self.files.overlay_changed()
 
     def link_down(self, peer: DeviceId) -> None:
-        """Tell files and messages, then the mesh."""
-        self._held_back.pop(peer, None)
-        self._clock.link_down(peer)
-        self.files.link_down(peer)
-        if self.standing is not None:
-            self.standing.link_down(peer)
-        if self._early.pop(peer, None) is None:
-            self.talk.link_down(peer)
-        self._handle_mesh(mesh.LinkDown(peer))
+        """Tell all others, then the mesh."""
+        self._intake.link_down(peer)
+        self.overlay.handle(mesh.LinkDown(peer))
         self.files.overlay_changed()
 
     def dial_failed(self, peer: DeviceId) -> None:
         """Tell the mesh."""
-        self._handle_mesh(mesh.DialFailed(peer))
+        self.overlay.handle(mesh.DialFailed(peer))
 
     def received(self, peer: DeviceId, frame: Any) -> None:
-        """Give a frame to the machine that it is for; while the disk takes nothing, it waits, as its link does."""
-        waiting = self._held_back.get(peer)
-        if waiting is None or isinstance(frame, SimPiece):
-            self._dispatch(peer, frame)
-        elif waiting or self.talk.is_full:
-            waiting.append(frame)
-            if len(waiting) > MAX_QUEUED_FRAMES:  # the other side closes a link on which nothing is taken
-                self._network.reset_link(self.host_id, peer)
-        else:
-            self._dispatch(peer, frame)
-
-    def _dispatch(self, peer: DeviceId, frame: Any) -> None:
-        if isinstance(frame, Ping):
-            self._clock.received(peer, frame)
-            self.talk.clock_changed()
-        elif isinstance(frame, _SWARM_ITEMS):
-            self.files.received(peer, frame)
-        elif isinstance(frame, STATEMENT_FRAMES):
-            if self.standing is not None:
-                self.standing.received(peer, frame)
-        elif peer in self._early:
-            self._early[peer][1].append(frame)
-        else:
-            self.talk.received(peer, frame)
+        """Give a frame to the machine that it is for, now or when it can be taken."""
+        self._intake.received(peer, frame)
 
     def disk_has_room(self) -> None:
         """Take what was held back on the links."""
-        for peer, waiting in list(self._held_back.items()):
-            while waiting and not self.talk.is_full and self._held_back.get(peer) is waiting:
-                self._dispatch(peer, waiting.popleft())
+        self._intake.has_room()
 
     # --- who is in the pool -------------------------------------------------------------------------------------
 
@@ -377,15 +355,6 @@ class SimNode:
         """State that somebody is an admin, or is none any more; without effect if this node may not."""
         if self.standing is not None:
             self.standing.set_role(device, role, self._clock.hybrid.tick(self._clock.unix_ms()))
-
-    def _begin_talk(self, peer: DeviceId) -> None:
-        """Talk with a neighbour that knows our statements, so whom our messages are from."""
-        if peer not in self._early:
-            return
-        is_dialler, early = self._early.pop(peer)
-        self.talk.link_up(peer, is_dialler=is_dialler, is_steady=self.mesh.is_steady(peer))
-        for frame in early:
-            self._dispatch(peer, frame)
 
     def _standing_changed(self) -> None:
         """Part with those who are out, and forget what they said since; go if this is one of them."""
@@ -428,40 +397,11 @@ class SimNode:
         self._roster_changed(frozenset())
 
     def _roster_changed(self, joined: frozenset[DeviceId]) -> None:
-        self._handle_mesh(mesh.RosterChanged(joined))
-        self._want_holders()
+        self.overlay.handle(mesh.RosterChanged(joined))
+        self.overlay.want_holders(self.files.holders())
         self.files.overlay_changed()
 
     # --- links --------------------------------------------------------------------------------------------------
-
-    def _handle_mesh(self, event: mesh.MeshEvent) -> None:
-        self._perform_mesh(self.mesh.handle(event, self._network.now))
-        self._mesh_timer.rearm()
-
-    def _tick_mesh(self) -> None:
-        self._perform_mesh(self.mesh.tick(self._network.now))
-
-    def _perform_mesh(self, effects: list[mesh.MeshEffect]) -> None:
-        for effect in effects:
-            match effect:
-                case mesh.Dial(peer):
-                    self._network.dial(self.host_id, peer)
-                case mesh.CloseLink(peer):
-                    self._network.close_link(self.host_id, peer)
-                case mesh.Unreachable(peer):
-                    self._server.report(self.host_id, peer)
-                case _:
-                    assert_never(effect)
-
-    def _want_holders(self) -> None:
-        """Have links to some of those who offer what is fetched, as poolnet/pool/placement.py does."""
-        holders = self.files.holders() & self.roster.nodes - {self.host_id}
-        wanted = set(sorted(holders)[:MAX_TEMPORARY_LINKS])
-        for peer in sorted(self._direct - wanted):
-            self._handle_mesh(mesh.DropDirect(peer))
-        for peer in sorted(wanted - self._direct):
-            self._handle_mesh(mesh.WantDirect(peer))
-        self._direct = wanted
 
     def _send(self, peer: DeviceId, frame: Any) -> None:
         self._network.send(self.host_id, peer, frame)
@@ -474,6 +414,7 @@ class SimNode:
         self.misbehaviour.append(effect)
         if closes_link:
             self._network.close_link(self.host_id, effect.peer)
+        self.conduct.note(effect.peer, kind_of(effect))
 
     # --- what its parts say -------------------------------------------------------------------------------------
 
@@ -483,8 +424,8 @@ class SimNode:
         self.delivered_at.setdefault(msg_id, self._network.now)
         if (offer := sim_messages.offered(self.store.history[msg_id])) is not None:
             self.files.offer_heard(offer[0])
-            self._want_holders()
+            self.overlay.want_holders(self.files.holders())
 
     def _file_completed(self, file_id: FileId) -> None:
         self.completed.setdefault(file_id, self._network.now)
-        self._want_holders()
+        self.overlay.want_holders(self.files.holders())

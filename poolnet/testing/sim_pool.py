@@ -1,7 +1,6 @@
 """A simulated pool: a server and nodes, messages sent among them, and how well they spread."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Sequence
 
 import attrs
 from blake3 import blake3
@@ -11,7 +10,7 @@ from poolnet.ids import DeviceId, FileId, MsgId
 from poolnet.protocol.hash_tree import file_id_of
 from poolnet.testing.sim_liars import ALL_LIES, Lie, SimLiar
 from poolnet.testing.sim_network import PathConditions, SimNetwork
-from poolnet.testing.sim_node import SimNode
+from poolnet.testing.sim_node import NodeSettings, SimNode
 from poolnet.testing.sim_server import SimSyncServer
 from poolnet.testing.sim_standing import SimCharter
 
@@ -71,11 +70,18 @@ class SimPool:
         if self.charter is not None:
             key = self.charter.next_member(now_s=self.network.now)
             host_id = key.device_id
-        make: Callable[..., SimNode] = partial(SimNode, key=key, charter=self.charter)
+        settings = NodeSettings(
+            host_id=host_id,
+            clock_error_ms=clock_error_ms,
+            is_founder=not self.nodes,
+            key=key,
+            charter=self.charter,
+        )
         if is_liar:
-            make = partial(SimLiar, key=key, charter=self.charter, lies=ALL_LIES if is_liar is True else is_liar)
-        is_founder = not self.nodes
-        node = make(self.network, self.server, host_id, clock_error_ms=clock_error_ms, is_founder=is_founder)
+            lies = ALL_LIES if is_liar is True else is_liar
+            node: SimNode = SimLiar(self.network, self.server, settings, lies=lies)
+        else:
+            node = SimNode(self.network, self.server, settings)
         self.nodes.append(node)
         node.join()
         return node

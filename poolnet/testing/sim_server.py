@@ -1,8 +1,8 @@
 """A simulated sync server: keeps the roster of one pool and tells it to its clients, in order and with delay.
 
-It has no signals and no disk; what it shares with the real one is the roster, the drawing of places and the numbering
-of events. Where a pool has statements, it passes them on, and has no place for who is no member. It can be reached by
-the hosts that are on its side of a partition.
+It has no signals and no disk; what it shares with the real one is the roster, the drawing of places, the numbering of
+events, and what it does about complaints. Where a pool has statements, it passes them on, and has no place for who is
+no member. It can be reached by the hosts that are on its side of a partition.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +13,18 @@ import attrs
 from poolnet.identity.membership import Membership
 from poolnet.identity.statements import Statement
 from poolnet.ids import DeviceId
-from poolnet.limits import IDLE_TIMEOUT_S, PING_INTERVAL_S, REATTACH_GRACE_S
-from poolnet.protocol.rings import Roster, draw_places
+from poolnet.limits import (
+    COMPLAINT_BURST,
+    COMPLAINT_RATE,
+    FULL_MESH_SIZE,
+    IDLE_TIMEOUT_S,
+    PING_INTERVAL_S,
+    REATTACH_GRACE_S,
+)
+from poolnet.protocol.rings import Roster
+from poolnet.protocol.token_bucket import RateLimit
+from poolnet.server.complaints import Complaints, Verdict
+from poolnet.server.places import Places
 from poolnet.testing.sim_clock import START_UNIX_MS
 from poolnet.testing.sim_network import SimHost, SimNetwork
 from poolnet.wire.sync_frames import RosterEntry
@@ -42,6 +52,23 @@ class RosterClient(SimHost, Protocol):
         """A node left."""
 
 
+@attrs.frozen(kw_only=True)
+class Judged:
+    """A complaint led to something: a node was given other places (not in a full mesh), or removed.
+
+    Attributes:
+        node: about whom.
+        verdict: `MOVE` or `REMOVE`.
+        neighbours: those of the node, who could complain.
+        present: all that were attached.
+    """
+
+    node: DeviceId
+    verdict: Verdict
+    neighbours: frozenset[DeviceId]
+    present: frozenset[DeviceId]
+
+
 @attrs.define(eq=False)
 class _Attachment:
     client: RosterClient
@@ -65,12 +92,17 @@ class SimSyncServer:
         #: What it knows of who is in the pool; None: everyone is.
         self.membership: Membership | None = None
         self.reports = 0
+        #: What complaints have led to, in order.
+        self.judged: list[Judged] = []
         self._network = network
         self._delay_s = delay_s
         self._rng = network.random_for("server")
         self._statements: list[Statement] = []
         self._attached: dict[DeviceId, _Attachment] = {}
         self._lost: dict[DeviceId, RosterClient] = {}  # clients that try to attach again
+        self._places = Places(network.random_for("places"))
+        self._complaints = Complaints(self._voice_of)
+        self._complaint_limit = RateLimit(burst=COMPLAINT_BURST, rate=COMPLAINT_RATE)
         network.call_later(PING_INTERVAL_S, self._check)
 
     def attach(self, client: RosterClient) -> None:
@@ -92,9 +124,21 @@ class SimSyncServer:
         """Count a report that no link from `reporter` to `node` comes up."""
         self.reports += self.is_running and reporter != node
 
+    def complain(self, client: RosterClient, node: DeviceId) -> bool:
+        """Hear a client's word that a node breaks the rules; return whether there was a server to tell."""
+        if self._is_attached(client):
+            self._network.call_later(self._delay(), lambda: self._judge(client, node))
+            return True
+        return False
+
+    def is_expelled(self, node: DeviceId) -> bool:
+        """Return whether a node was removed by its neighbours, and may not come back yet."""
+        return self._complaints.is_out(node, self._network.now)
+
     def stop(self) -> None:
-        """Kill the server: no events, nobody can attach."""
+        """Kill the server: no events, nobody can attach. What was said of nodes is forgotten."""
         self.is_running = False
+        self._complaints = Complaints(self._voice_of)
         self._lost.update((node, attachment.client) for node, attachment in self._attached.items())
         self._attached.clear()
 
@@ -115,18 +159,17 @@ class SimSyncServer:
             return
         self._attached[client.host_id] = attached
         if client.host_id not in self.roster:
-            entry = RosterEntry(node=client.host_id, places=draw_places(self._rng))
-            epoch = self.roster.epoch + 1
-            self.roster.apply_joined(epoch, entry)
-            for attachment in self._others(client.host_id):
-                self._send(attachment, lambda other: other.node_joined(epoch, entry))
+            self._place(client.host_id, self._others(client.host_id))
         self._send_reset(self._attached[client.host_id])
 
     def _admits(self, attachment: _Attachment) -> bool:
-        """Exchange statements with a client; return whether it is a member. If not, it tries again while it is up."""
+        """Exchange statements with a client; return whether it may be here. If not, it tries again while it is up."""
+        client = attachment.client
+        if self.is_expelled(client.host_id):
+            self._lost[client.host_id] = client
+            return False
         if self.membership is None:
             return True
-        client = attachment.client
         self._take(client.statements())
         known = list(self._statements)
         self._send(attachment, lambda client: client.statements_told(known))
@@ -155,12 +198,49 @@ class SimSyncServer:
         for attachment in self._attached.values():
             self._send(attachment, lambda client: client.statements_told(added))
         for node in sorted(node for node in self.roster.nodes if not self.membership.is_member(node)):
-            if (attached := self._attached.get(node)) is not None:
-                self._lost[node] = attached.client  # it may know that it is a member all the same
-            self._remove(node)
+            self._dismiss(node)  # it may know that it is a member all the same
+
+    def _judge(self, client: RosterClient, node: DeviceId) -> None:
+        """Take a complaint, as poolnet/server/hosted_pool.py does, and do what follows."""
+        now = self._network.now
+        if not self._is_attached(client) or not self._complaint_limit.take(client.host_id, now):
+            return
+        neighbours = self.roster.neighbours(node)
+        is_mesh = len(self.roster) <= FULL_MESH_SIZE
+        verdict = self._complaints.add(client.host_id, node, neighbours, now, is_mesh=is_mesh)
+        if verdict is Verdict.NOTHING:
+            return
+        present = frozenset(self._attached)
+        self.judged.append(Judged(node=node, verdict=verdict, neighbours=neighbours, present=present))
+        if verdict is Verdict.REMOVE:
+            self._dismiss(node)
+        elif not is_mesh:
+            self._places.move(node)
+            self._place(node, self._attached.values())
+
+    def _voice_of(self, device: DeviceId) -> bytes:
+        if self.membership is None:
+            return device
+        host = self.membership.let_in(device)
+        member = self.membership.members().get(host)
+        return host if member is None or member.user is None else member.user.user_id
+
+    def _place(self, node: DeviceId, told: Iterable[_Attachment]) -> None:
+        entry = RosterEntry(node=node, places=self._places.of(node))
+        epoch = self.roster.epoch + 1
+        self.roster.apply_joined(epoch, entry)
+        for attachment in told:
+            self._send(attachment, lambda client: client.node_joined(epoch, entry))
+
+    def _dismiss(self, node: DeviceId) -> None:
+        """Take a node out of the roster that may try to come back."""
+        if (attached := self._attached.get(node)) is not None:
+            self._lost[node] = attached.client
+        self._remove(node)
 
     def _remove(self, node: DeviceId) -> None:
         self._attached.pop(node, None)
+        self._complaints.left(node)
         epoch = self.roster.epoch + 1
         self.roster.apply_left(epoch, node)
         for attachment in self._others(node):
@@ -189,6 +269,10 @@ class SimSyncServer:
             elif now - attachment.heard_at >= IDLE_TIMEOUT_S:
                 self._remove(node)
                 self._lost[node] = attachment.client
+
+    def _is_attached(self, client: RosterClient) -> bool:
+        attachment = self._attached.get(client.host_id)
+        return attachment is not None and attachment.client is client and self._reaches(client)
 
     def _reaches(self, client: RosterClient) -> bool:
         return self._network.is_up(client) and self._network.side_of(client.host_id) == 0

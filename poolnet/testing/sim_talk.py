@@ -11,7 +11,7 @@ from typing import Any, Protocol, assert_never
 from poolnet.clock import Hlc
 from poolnet.errors import WireError
 from poolnet.ids import DeviceId, MsgId
-from poolnet.limits import MAX_QUEUED_FRAMES
+from poolnet.limits import MAX_QUEUED_FRAMES, OLD_AFTER_S
 from poolnet.protocol import agreement, gossip
 from poolnet.protocol.holding import HeldMessages
 from poolnet.protocol.quota import AuthorQuota
@@ -287,12 +287,13 @@ class SimTalk:
         self._perform_agreement(self.agreement.tick(self._life.now))
 
     def _judge(self, msg_id: MsgId, encoded: bytes) -> gossip.Verdict:
-        author = sim_messages.author_of(encoded)
-        if not self.quota.has_some(author, self._life.now):
+        author, (hlc, _) = sim_messages.author_of(encoded), sim_messages.key_of(msg_id, encoded)
+        is_old = self._clock.hybrid.ahead_s(hlc, self._clock.unix_ms()) < -OLD_AFTER_S
+        if not self.quota.has_some(author, self._life.now, is_old=is_old):
             return gossip.Verdict.DEFER
         verdict = self._judge_fetched(msg_id, encoded)
         if verdict is gossip.Verdict.ACCEPT:
-            self.quota.spend(author, len(encoded), self._life.now)
+            self.quota.spend(author, len(encoded), self._life.now, is_old=is_old)
         return verdict
 
     def _judge_fetched(self, msg_id: MsgId, encoded: bytes) -> gossip.Verdict:
