@@ -17,6 +17,7 @@ BENCHES = (
     "reconciliation",
     "messages",
     "half_open",
+    "bogus_signatures",
     "transfer --size-mib 512 --apart",
     "uplinks",
     "uplinks --slow 2",

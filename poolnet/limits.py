@@ -62,7 +62,8 @@ MAX_UNACCEPTED_LINKS = 64
 #: Retries of a failed dial: jittered exponential back-off between these.
 MIN_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
-#: Of two nodes that become neighbours the one with the smaller id dials at once, the other gives it this long.
+#: Of two nodes that become neighbours the one that has just come (else that with the smaller id) dials at once, the
+#: other gives it this long.
 GLARE_WAIT_S = 3.0
 #: So many failed dials in a row and a peer counts as gone: the next node on that ring takes its place.
 GONE_AFTER_DIALS = 2
@@ -82,6 +83,11 @@ MAX_HALF_OPEN = 128
 MAX_HALF_OPEN_PER_NETWORK = 64
 #: ... and none has to go before it had this: an honest one is through by then.
 HALF_OPEN_GRACE_S = 1.0
+#: Besides, MAX_HALF_OPEN places are kept for members whose path is being probed, and for networks that had a link for
+#: so long (longer than a sync server keeps one that is not attached), a week after it, so many networks: a megabyte.
+KNOWN_AFTER_S = 60.0
+KNOWN_FOR_S = 7 * 24 * 3600.0
+MAX_KNOWN_NETWORKS = 4096
 
 # --- lanes: the chunks of a link over TCP, where that is possible -------------------------------------------------
 
@@ -127,8 +133,11 @@ MAX_DATAGRAMS_PER_TURN = 64
 #: What a proven peer may have sent beyond what arrived in order, all streams together; also what we hold at most while
 #: something is missing. All chunks in transit and all unacknowledged control bytes, 5 MiB, fit with room to spare.
 QUIC_CONNECTION_WINDOW = 8 * MIB
-#: The same of a client of a sync server, which may be anybody: four frames, and no chunks.
-QUIC_CLIENT_WINDOW = 256 * KIB
+#: What a client of a sync server, which may be anybody, may have sent beyond what the server has dealt with, arrived in
+#: order or not: so much does it make the server hold. And its largest frame, which three quarters of that have room for
+#: (a window is moved by quarters): a statement of the largest size, or a list of ids.
+QUIC_CLIENT_WINDOW = 64 * KIB
+MAX_CLIENT_FRAME_SIZE = 44 * KIB
 #: Of one stream, for its whole life if it is a chunk's: a chunk and its header fit.
 QUIC_STREAM_WINDOW = 320 * KIB
 #: Of a connection whose peer is not proven yet; it does not move until then.
@@ -162,6 +171,12 @@ MAX_MENTIONS = 32
 MAX_MESSAGE_SIZE = MAX_BODY_SIZE + 1 * KIB
 #: Message ids remembered to tell a duplicate without decoding it.
 MAX_SEEN_IDS = 100_000
+#: Messages that are being published at once, and wait for the database: with them, a link that is half of what it may
+#: be behind is not all of it behind.
+MAX_PUBLISHING = 16
+#: How long whoever publishes waits for a link to catch up: from half of what it may be behind to a quarter, of which it
+#: hears a quarter at a time, at 64 KiB a second.
+PUBLISH_PATIENCE_S = 8.0
 #: Messages kept in memory to answer a graft; older ones come from the database.
 MAX_GOSSIP_CACHE = 1000
 #: Announcements wait for others to share their frame, a random time between these: they only mend the tree, and cost a
@@ -187,6 +202,11 @@ MAX_MISSING_PER_LINK = 5000
 AUTHOR_BURST = 3000.0
 AUTHOR_RATE = 100.0
 DEFERRED_COMPARE_S = 10.0
+#: What is stamped so long ago was said before, or by a wrong clock; of all that together only so much is taken over
+#: gossip: at once, and a second. A message is under way for seconds, and whoever says old ones again is no author.
+OLD_AFTER_S = 600.0
+OLD_BURST = 1000.0
+OLD_RATE = 10.0
 #: Authors of whom that is remembered, at about 200 bytes: all who speak in half a minute, or some of those who flood
 #: begin anew.
 MAX_AUTHORS_LIMITED = 4096
@@ -227,6 +247,11 @@ RECONCILE_LAG_S = 5.0
 #: A comparison or an answer that gets no further for this long is given up, and tried again after that.
 RECONCILE_TIMEOUT_S = 10.0
 RECONCILE_RETRY_S = 15.0
+#: A comparison in which the neighbour says nothing for so long, or which takes so long, does not hold up those with
+#: others any more: five round trips half round the world take a second. What was asked of who says nothing for so long
+#: is asked of another as well.
+RECONCILE_PATIENCE_S = 1.5
+RECONCILE_ALONE_S = 5.0
 #: A comparison that takes longer is broken off, so that others have their turn, and taken up again after them.
 RECONCILE_TURN_S = 30.0
 #: Parts of a range whose fingerprints differ: more of them are fewer round trips and larger answers.
@@ -320,6 +345,8 @@ INITIAL_WANT_WINDOW = 8
 MAX_RANGES_PER_WANT = 256
 #: Runs of one file remembered of one peer; what would make it more is not remembered, and not asked there.
 MAX_RUNS_PER_SOURCE = 20_000
+#: ... and of all files of that peer together, at some 300 bytes: five files of which it has every other piece.
+MAX_RUNS_PER_LINK = 100_000
 #: New pieces are announced together, at most this often.
 HAVE_INTERVAL_S = 0.05
 #: When no more than so many pieces are missing, those late are asked of a second holder.
@@ -399,6 +426,8 @@ MIN_COMPLAINTS = 3
 #: ... how often it is then given other neighbours before it is out, how long that is remembered, ...
 STRIKES_PER_REMOVAL = 3
 STRIKE_LIFETIME_S = 3600.0
+#: ... how long after one time the next can be: the first shunning has ended, and other neighbours have met it, ...
+STRIKE_INTERVAL_S = 60.0
 #: ... how long it is out, ...
 REMOVAL_S = 600.0
 #: ... and how often one node is heard: all its neighbours at once, and one a minute. Burst, and refill a second.

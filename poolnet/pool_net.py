@@ -167,6 +167,9 @@ class PoolNet:
         """Send a text message to everyone; return its id once it is stored on this device, durably.
 
         It goes to the neighbours at once, and to whoever is not there now when they come; `delivered` waits for that.
+        Whoever sends faster than the neighbours take it waits here, before the message is stored, until they have
+        caught up; a single slow neighbour among several is not waited for. Cancelling before it is stored leaves
+        nothing; after, it is in the history and goes out, as if this had returned. That holds for all that is sent.
         Members whose names it has behind an at-sign, or everyone by ``@all``, are told that they are meant.
 
         Raises:

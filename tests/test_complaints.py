@@ -12,6 +12,7 @@ from poolnet.limits import (
     MAX_RING_LINKS,
     MIN_COMPLAINTS,
     REMOVAL_S,
+    STRIKE_INTERVAL_S,
     STRIKE_LIFETIME_S,
     STRIKES_PER_REMOVAL,
 )
@@ -108,6 +109,7 @@ def test_at_the_third_verdict_a_node_is_out_for_a_while() -> None:
         first = 10 * strike + 1
         case.neighbours = [device(number) for number in range(first, first + 3)]
         is_last = strike == STRIKES_PER_REMOVAL - 1
+        case.now += STRIKE_INTERVAL_S
         assert case.say(first, first + 1, first + 2) is (Verdict.REMOVE if is_last else Verdict.MOVE)
     assert case.complaints.is_out(NODE, case.now + REMOVAL_S - 1)
     assert not case.complaints.is_out(NODE, case.now + REMOVAL_S)
@@ -117,6 +119,7 @@ def test_at_the_third_verdict_a_node_is_out_for_a_while() -> None:
 def test_who_judged_a_node_once_does_not_judge_it_again() -> None:
     case = Case(1, 2, 3)
     assert case.say(1, 2, 3) is Verdict.MOVE
+    case.now += STRIKE_INTERVAL_S
     case.neighbours += [device(4), device(5)]
     for _ in range(10):
         assert case.say(1, 2, 3) is Verdict.NOTHING
@@ -137,7 +140,29 @@ def test_who_asked_for_other_places_is_not_believed_for_a_while_and_counts_as_co
 
 def test_in_a_full_mesh_where_there_are_no_others_the_same_may_judge_again() -> None:
     case = Case(1, 2, 3, 4, is_mesh=True)
-    assert [case.say(1, 2, 3) for _ in range(STRIKES_PER_REMOVAL)] == [Verdict.MOVE, Verdict.MOVE, Verdict.REMOVE]
+    for expected in [Verdict.MOVE] * (STRIKES_PER_REMOVAL - 1) + [Verdict.REMOVE]:
+        case.now += STRIKE_INTERVAL_S
+        assert case.say(1, 2, 3) is expected
+
+
+def test_who_agree_for_a_moment_give_a_node_one_strike_and_no_more() -> None:
+    case = Case(1, 2, 3, is_mesh=True)  # the others are not there yet
+    assert case.say(1, 2, 3) is Verdict.MOVE
+    for _ in range(20):
+        case.now += STRIKE_INTERVAL_S / 21
+        assert case.say(1, 2, 3) is Verdict.NOTHING
+    case.neighbours += [device(number) for number in (4, 5, 6)]
+    case.now += STRIKE_INTERVAL_S
+    assert case.say(1, 2, 3) is Verdict.NOTHING
+
+
+def test_what_is_said_soon_after_a_verdict_counts_for_the_next() -> None:
+    case = Case(1, 2, 3, is_mesh=True)
+    assert case.say(1, 2, 3) is Verdict.MOVE
+    case.now += STRIKE_INTERVAL_S - 1
+    assert case.say(1, 2) is Verdict.NOTHING
+    case.now += 1
+    assert case.say(3) is Verdict.MOVE
 
 
 def test_verdicts_are_forgotten_after_a_while() -> None:
@@ -150,10 +175,12 @@ def test_verdicts_are_forgotten_after_a_while() -> None:
 def test_a_node_that_comes_back_is_judged_by_new_complaints_and_old_verdicts() -> None:
     case = Case(1, 2, 3, is_mesh=True)
     assert case.say(1, 2, 3) is Verdict.MOVE
+    case.now += STRIKE_INTERVAL_S
     assert case.say(1, 2) is Verdict.NOTHING
     case.complaints.left(NODE)
     assert case.say(3) is Verdict.NOTHING
     assert case.say(1, 2) is Verdict.MOVE
+    case.now += STRIKE_INTERVAL_S
     assert case.say(1, 2, 3) is Verdict.REMOVE
 
 

@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from poolnet.ids import DeviceId
 from poolnet.limits import (
+    COMPLAINT_BURST,
+    COMPLAINT_LIFETIME_S,
+    CONDUCT_CHECK_INTERVAL_S,
     CONDUCT_HALF_LIFE_S,
     CONDUCT_MEMORY_S,
     FAULTS_PER_SHUNNING,
@@ -17,7 +20,7 @@ from poolnet.limits import (
     MIN_SHUN_S,
     MIN_WANT_WINDOW,
 )
-from poolnet.protocol.conduct import Conduct, ConductEffect, CreditChanged, Kind, Noted, Report, Shun
+from poolnet.protocol.conduct import Conduct, ConductEffect, CreditChanged, Kind, Noted, Report, Shun, Untold
 
 FAULTS = [kind for kind in Kind if kind.is_fault]
 SIGNS = [kind for kind in Kind if not kind.is_fault]
@@ -184,3 +187,61 @@ def test_credit_is_what_was_told_last_and_shunning_follows_from_faults_alone(
         for other in range(1, 5):
             assert machine.credit_of(peer(other)) == told.get(peer(other), MAX_WANT_WINDOW)
             assert MIN_WANT_WINDOW <= machine.credit_of(peer(other)) <= MAX_WANT_WINDOW
+
+
+# --- reports that nobody could be told ---------------------------------------------------------------------------
+
+
+def shun(machine: Conduct, now: float, *, who: DeviceId = ANN, kind: Kind = Kind.BAD_CHUNK) -> None:
+    """Have a peer shunned, while no server is there to be told."""
+    effects = note(machine, kind, now, times=FAULTS_PER_SHUNNING, who=who)
+    assert Report(who, kind) in effects
+    assert machine.handle(Untold(who), now) == []
+
+
+def reports(machine: Conduct, now: float) -> list[Report]:
+    return [effect for effect in machine.tick(now) if isinstance(effect, Report)]
+
+
+def test_what_no_server_was_there_for_is_tried_again_until_it_is_told_and_then_no_more() -> None:
+    machine = Conduct()
+    shun(machine, 0.0)
+    assert reports(machine, CONDUCT_CHECK_INTERVAL_S - 1) == []
+    assert machine.next_deadline() == CONDUCT_CHECK_INTERVAL_S
+    for number in range(1, 4):
+        now = number * CONDUCT_CHECK_INTERVAL_S
+        assert reports(machine, now) == [Report(ANN, Kind.BAD_CHUNK)]
+        machine.handle(Untold(ANN), now)
+    assert reports(machine, 5 * CONDUCT_CHECK_INTERVAL_S) == [Report(ANN, Kind.BAD_CHUNK)]
+    assert reports(machine, 6 * CONDUCT_CHECK_INTERVAL_S) == []
+
+
+def test_of_a_peer_that_goes_on_only_the_last_is_told() -> None:
+    machine = Conduct()
+    shun(machine, 0.0)
+    again_at = MIN_SHUN_S + 1
+    assert Report(ANN, Kind.FLOOD) in note(machine, Kind.FLOOD, again_at)
+    machine.handle(Untold(ANN), again_at)
+    assert reports(machine, again_at + CONDUCT_CHECK_INTERVAL_S) == [Report(ANN, Kind.FLOOD)]
+    assert reports(machine, again_at + 3 * CONDUCT_CHECK_INTERVAL_S) == []
+
+
+def test_what_would_not_count_with_the_server_any_more_is_not_told() -> None:
+    machine = Conduct()
+    shun(machine, 0.0)
+    assert reports(machine, COMPLAINT_LIFETIME_S) == []
+    assert reports(machine, COMPLAINT_LIFETIME_S + CONDUCT_CHECK_INTERVAL_S) == []
+
+
+def test_no_more_is_told_at_once_than_a_server_hears_and_nothing_of_who_is_forgotten() -> None:
+    machine = Conduct()
+    peers = [peer(number) for number in range(1, 2 * COMPLAINT_BURST)]
+    for who in peers:
+        shun(machine, 0.0, who=who)
+    told: set[DeviceId] = set()
+    for number, count in ((1, COMPLAINT_BURST), (2, COMPLAINT_BURST - 1), (3, 0)):
+        said = reports(machine, number * CONDUCT_CHECK_INTERVAL_S)
+        assert len(said) == count
+        told.update(report.peer for report in said)
+    assert told == set(peers)
+    assert machine.handle(Untold(peer(10_000)), 0.0) == []

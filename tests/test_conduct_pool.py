@@ -185,6 +185,33 @@ async def test_when_all_neighbours_of_a_node_say_so_the_server_puts_it_out(
             assert sum(other.linked for other in member.pool.members()) == 2
 
 
+async def test_what_was_seen_while_no_server_was_there_is_told_once_it_is_back(
+    tmp_path: Path, jumping_clock: MockClock
+) -> None:
+    world, end = World(tmp_path), trio.Event()
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        address = await nursery.start(world.run_server, end)
+        nodes = [await stack.enter_async_context(world.node(name)) for name in ("ada", "bob", "cyd", "dan", "eve")]
+        invite = await nodes[0].create_pool("garden", server=address)
+        members = [await stack.enter_async_context(enter(node, invite, "someone")) for node in nodes]
+        for member in members:
+            await member.linked(4)
+        end.set()
+        *honest, _dan, eve = members  # who has no link at all finds nobody again without a server
+        await until(lambda: not any(member.pool.is_attached for member in members))
+        for member in honest:
+            async with trio.open_nursery() as forging:
+                forging.start_soon(spoil, eve, lambda number: forged(honest[0], number), [member])
+                await until(lambda seer=member: seer.pool.statistics().conduct.shunnings > 0)
+                forging.cancel_scope.cancel()
+        async with world.server() as server:
+            await until(lambda: server.statistics().core.complaints == len(honest))
+            assert server.statistics().core.moved == 1, "that is a majority"
+            await trio.sleep(2 * CONDUCT_CHECK_INTERVAL_S)
+            assert server.statistics().core.complaints == len(honest), "it was told again"
+
+
 async def test_what_one_member_says_of_others_changes_nothing(tmp_path: Path, jumping_clock: MockClock) -> None:
     async with served_pool(World(tmp_path), "ada", "bob", "cyd", "eve") as (server, (ada, bob, cyd, eve)):
         for _ in range(6):

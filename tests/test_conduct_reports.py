@@ -2,22 +2,31 @@
 
 from random import Random
 
+import attrs
 import pytest
-from sync_world import Node
+from sync_world import Node, device_key
 from test_server_core import APool
 
+from poolnet.identity.keys import DeviceKey
+from poolnet.identity.statements import make_join
+from poolnet.identity.user import SignedAddDevice, found_user
 from poolnet.ids import DeviceId
 from poolnet.limits import (
     COMPLAINT_BURST,
     COMPLAINT_LIFETIME_S,
     FULL_MESH_SIZE,
+    REATTACH_GRACE_S,
+    RELINK_GRACE_S,
     REMOVAL_S,
     RING_COUNT,
+    STRIKE_INTERVAL_S,
     STRIKES_PER_REMOVAL,
 )
 from poolnet.protocol import attachment
 from poolnet.protocol.conduct import Kind
 from poolnet.server.places import Places
+from poolnet.wire.cbor import encode_cbor
+from poolnet.wire.schema import encode_fields
 from poolnet.wire.sync_frames import Attach, Report, ReportConduct
 
 
@@ -47,6 +56,13 @@ class Court(APool):
     def verdicts(self) -> tuple[int, int]:
         counts = self.world.core.statistics()
         return counts.moved, counts.expelled
+
+
+def further_device(first: SignedAddDevice, signer: DeviceKey, key: DeviceKey) -> SignedAddDevice:
+    """Return what says that a user has another device."""
+    content = attrs.evolve(first.content, user_id=first.user_id, device_key=key.public_key)
+    signed = encode_cbor(encode_fields(content))
+    return SignedAddDevice(user_id=first.user_id, content=content, signed=signed, signature=signer.sign(signed))
 
 
 def large(seed: int = 1, count: int = 30) -> Court:
@@ -105,18 +121,77 @@ def test_who_is_no_neighbour_or_complains_about_itself_or_a_stranger_is_not_hear
     assert pool.verdicts == (0, 0)
 
 
-def test_who_is_away_has_no_voice_and_is_not_counted() -> None:
-    pool = large()
-    bad = pool.members[7]
+def test_who_is_away_counts_as_content_while_it_keeps_its_place_and_then_not_at_all() -> None:
+    pool = large(count=FULL_MESH_SIZE)
+    bad = pool.members[3]
     first, second, third, *away = pool.neighbours(bad)
-    assert away
-    pool.complain(away[0], bad)
     for node in away:
-        pool.world.drop(node)  # they keep their places for a moment
-    pool.complain(first, bad)
-    pool.complain(second, bad)
+        pool.world.drop(node)
+    for node in (first, second, third):
+        pool.complain(node, bad)
     assert pool.verdicts == (0, 0)
+    pool.world.pass_time(RELINK_GRACE_S)
     pool.complain(third, bad)
+    assert pool.verdicts == (1, 0)
+
+
+def test_who_comes_back_first_after_a_restart_of_the_server_is_no_majority() -> None:
+    pool = large(count=FULL_MESH_SIZE)
+    victim, *others = pool.members
+    liars = others[:3]
+    pool.world.restart_server()
+    pool.world.attach(*liars, victim)
+    for _ in range(STRIKES_PER_REMOVAL):
+        for liar in liars:
+            pool.complain(liar, victim)
+    assert pool.verdicts == (0, 0)
+    pool.world.attach(*others[3:])
+    pool.world.pass_time(REATTACH_GRACE_S)
+    for liar in liars:
+        pool.complain(liar, victim)
+    assert pool.verdicts == (0, 0)
+    assert victim.is_attached
+
+
+def test_all_whom_a_member_brought_in_are_one_voice_whatever_users_they_say_they_are() -> None:
+    pool = large(count=2)
+    victim, (honest, liar) = pool.founder, pool.grow(1)[1:]
+    secret, invite = pool.maker.invite(by=liar.key)
+    pool.world.learn(liar, invite)
+    guests = [pool.newcomer(10 + number, secret=secret) for number in range(3)]
+    deeper, by_guest = pool.maker.invite(by=guests[0].key)
+    pool.world.attach(guests[0])
+    pool.world.learn(guests[0], by_guest)
+    guests.append(pool.newcomer(20, secret=deeper))
+    pool.world.attach(*guests[1:])
+    pool.members += guests
+    assert all(guest.is_attached for guest in guests)
+    assert len(pool.entries()) == FULL_MESH_SIZE
+    for _ in range(2 * STRIKES_PER_REMOVAL):
+        for node in (liar, *guests):
+            pool.complain(node, victim)
+            pool.complain(node, honest)
+        pool.world.pass_time(STRIKE_INTERVAL_S)
+    assert pool.verdicts == (0, 0)
+
+
+def test_whom_an_admin_let_in_has_a_voice_of_its_own_and_one_user_on_many_devices_has_one() -> None:
+    pool = Court()
+    first = found_user(device_key(101), unix_ms=1, device_name="first")
+    for number in range(1, FULL_MESH_SIZE):
+        key = device_key(100 + number)
+        claim = found_user(key, unix_ms=1, device_name="first")
+        if 1 < number <= 4:
+            claim = further_device(first, device_key(101), key)
+        join = make_join(key, pool.secret, pool_id=pool.pool_id, user=claim, hlc=pool.maker.hlc())
+        pool.members.append(Node(key, pool.pool_id, [join], host=f"198.51.100.{number}"))
+        pool.world.attach(pool.members[-1])
+    victim, *others = pool.members
+    assert all(node.is_attached for node in others)
+    for node in others[:5]:
+        pool.complain(node, victim)
+    assert pool.verdicts == (0, 0)  # that are two voices
+    pool.complain(others[5], victim)
     assert pool.verdicts == (1, 0)
 
 

@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -21,16 +22,20 @@ from poolnet.errors import Unreachable
 from poolnet.identity.statements import encode_statement
 from poolnet.ids import StatementId
 from poolnet.limits import (
+    KNOWN_AFTER_S,
+    KNOWN_FOR_S,
     MAX_FOUNDING_CLIENTS,
     MAX_HALF_OPEN,
     MAX_HALF_OPEN_PER_NETWORK,
     MAX_UNATTACHED_CLIENTS,
+    MAX_UNATTACHED_PER_NETWORK,
     MIB,
     PRE_AUTH_TIMEOUT_S,
     RETRY_ABOVE_HALF_OPEN,
     UNATTACHED_GRACE_S,
 )
 from poolnet.net.addresses import SocketAddress
+from poolnet.net.admission import HalfOpen
 from poolnet.net.deadlines import Deadlines
 from poolnet.testing.first_flights import FirstFlights
 from poolnet.testing.memory_udp import MemoryNetwork
@@ -154,13 +159,13 @@ FLOODS = {
 async def test_ten_thousand_half_open_handshakes_take_little_memory_and_let_a_link_through(
     autojump_clock: trio.abc.Clock, draw: Callable[[random.Random], str], answers: bool
 ) -> None:
-    is_shared = answers and draw is forged  # by more networks than there are places: whose turn it is is luck
     network = CountingNetwork(1)
     async with open_world(network) as world, trio.open_nursery() as nursery:
         first, second = await world.open(1), await world.open(2)
         network.watched = second.address
         before_link = await world.dial(first, second, key=2)
         earlier = await second.accept()
+        await trio.sleep(KNOWN_AFTER_S)
         network.brought.clear()
         network.taken.clear()
         gc.collect()
@@ -170,12 +175,12 @@ async def test_ten_thousand_half_open_handshakes_take_little_memory_and_let_a_li
         while flood.begun < FLOOD:
             await trio.sleep(0.5)
             assert second.statistics().half_open <= (MAX_HALF_OPEN if answers else RETRY_ABOVE_HALF_OPEN)
-            if not is_shared:
+            with trio.fail_after(1):  # at the first try, whoever else asks
                 link = await world.dial(first, second, key=2)
-                accepted = await second.accept()
-                link.post_frame(Prune())
-                assert await accepted.receive_frame() == Prune()
-                await link.aclose()
+            accepted = await second.accept()
+            link.post_frame(Prune())
+            assert await accepted.receive_frame() == Prune()
+            await link.aclose()
         before_link.post_frame(Prune())
         assert await earlier.receive_frame() == Prune()
         assert resident_size() - before < 50 * MIB
@@ -205,6 +210,65 @@ async def test_while_all_networks_of_the_world_want_places_there_are_places_all_
         assert flood.begun < FLOOD, "it was not meanwhile"
         assert not link.is_closed
         nursery.cancel_scope.cancel()
+
+
+async def test_a_member_that_is_expected_gets_a_place_at_once_while_all_networks_of_the_world_want_one(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    network = CountingNetwork(7)
+    async with open_world(network) as world, trio.open_nursery() as nursery:
+        first, second = await world.open(1), await world.open(2)
+        flood = Flood(network, second.address, FirstFlights(device(2).public_key), forged, True)
+        nursery.start_soon(flood.run, FLOOD)
+        await trio.sleep(0.5)
+        assert second.statistics().half_open == MAX_HALF_OPEN
+        probe = partial(second.probe, session=b"12345678", key=b"k" * 32, candidates=first.candidates(), timeout_s=4)
+        nursery.start_soon(probe)
+        path = await first.probe(session=b"12345678", key=b"k" * 32, candidates=second.candidates(), timeout_s=4)
+        assert path.address == second.address
+        with trio.fail_after(1):
+            link = await world.dial(first, second, key=2)
+        assert flood.begun < FLOOD, "it was not meanwhile"
+        assert not link.is_closed
+        nursery.cancel_scope.cancel()
+
+
+def test_who_is_known_has_places_of_its_own_and_takes_its_turn_with_strangers_when_these_are_taken() -> None:
+    expected = {("192.0.2.1", 4000)}
+    places: HalfOpen[int] = HalfOpen(expected.__contains__)
+    numbers = itertools.count()
+    for host in range(MAX_HALF_OPEN):
+        assert places.take(next(numbers), (f"203.0.113.{host}", 4000), 0.0) is None
+    assert not places.has_room(("192.0.2.2", 4000), 0.0)
+    assert places.has_room(("192.0.2.1", 4000), 0.0)
+    assert not places.has_room(("192.0.2.1", 4001), 0.0), "somebody else behind that address"
+    for _ in range(MAX_HALF_OPEN_PER_NETWORK):
+        assert places.take(next(numbers), ("192.0.2.1", 4000), 0.0) is None
+    assert len(places) == len(places.holders()) == MAX_HALF_OPEN + MAX_HALF_OPEN_PER_NETWORK
+    assert not places.has_room(("192.0.2.1", 4000), 0.0)
+    places.ended(0, 0.1)
+    assert places.has_room(("192.0.2.1", 4000), 0.1)
+    assert places.take(next(numbers), ("192.0.2.1", 4000), 0.1) is None
+    assert not places.has_room(("192.0.2.2", 4000), 0.1), "it took that of a stranger"
+
+
+def test_a_network_is_known_by_a_link_that_lasted_while_it_is_up_and_for_a_while_after() -> None:
+    places: HalfOpen[int] = HalfOpen(lambda _: False)
+    member, other = ("192.0.2.1", 4000), ("192.0.2.1", 5000)
+    places.take(1, member, 0.0)
+    places.proven(1, member, 1.0)
+    assert len(places) == 0
+    for number in range(MAX_HALF_OPEN):
+        places.take(100 + number, (f"203.0.113.{number}", 4000), KNOWN_AFTER_S)
+    assert not places.has_room(member, KNOWN_AFTER_S + 0.9)
+    assert places.has_room(other, KNOWN_AFTER_S + 1)
+    end = 3 * KNOWN_AFTER_S
+    places.ended(1, end)
+    for number in range(MAX_HALF_OPEN):  # strangers, all the time
+        places.ended(100 + number, end)
+        places.take(300 + number, (f"203.0.113.{number}", 4000), end + KNOWN_FOR_S - 0.1)
+    assert places.has_room(member, end + KNOWN_FOR_S - 0.1)
+    assert not places.has_room(member, end + KNOWN_FOR_S)
 
 
 async def test_one_network_has_only_its_share_of_the_places(autojump_clock: trio.abc.Clock) -> None:
@@ -314,6 +378,45 @@ def test_clients_that_show_nothing_to_a_server_make_room_for_one_that_does() -> 
     codes = Counter(code for node in silent for code in node.closed)
     assert codes["busy"] > 0
     assert codes.keys() == {"busy"}
+
+
+def test_a_member_is_attached_while_strangers_hold_all_places_and_none_had_its_time() -> None:
+    pool, world = PoolMaker(), SyncWorld()
+    world.attach(founder := Node(pool.founder, pool.pool_id, [pool.genesis]))
+    secret, invite = pool.invite()
+    world.learn(founder, invite)
+    keys = [device_key(number) for number in range(2, 2 + MAX_UNATTACHED_PER_NETWORK + 1)]
+    members = [
+        Node(key, pool.pool_id, [invite, pool.join(key, secret)], host=f"198.51.100.{number}")
+        for number, key in enumerate(keys)
+    ]
+    world.attach(*members)
+    assert all(node.is_attached for node in members)
+    for node in members:
+        world.drop(node)
+    strangers = [
+        Node(device_key(1000 + number), pool.pool_id, [], host=f"2001:db8:0:{number:x}::1")
+        for number in range(2 * MAX_UNATTACHED_CLIENTS)
+    ]
+    for node in strangers:
+        world.to_server[world.connect(node)].clear()
+    late = device_key(999)
+    joiner = Node(late, pool.pool_id, [pool.join(late, secret)], host="203.0.113.9")
+    world.attach(joiner)
+    assert joiner.closed == ["busy"], "who is not known takes its turn"
+    world.attach(members[0], founder)
+    assert members[0].is_attached
+    silent = members[1:]  # members that come and do not go on have no more than the share of their pool
+    for node in silent:
+        world.to_server[world.connect(node)].clear()
+    world.run()
+    assert not silent[-1].closed
+    assert len(world.core._clients.members) == MAX_UNATTACHED_PER_NETWORK
+    founder.closed.clear()
+    world.drop(members[0])
+    world.attach(members[0])
+    assert members[0].closed == ["busy"]
+    assert founder.is_attached
 
 
 def test_pools_that_are_begun_and_never_brought_hold_no_more_than_a_few_places() -> None:

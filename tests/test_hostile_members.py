@@ -25,6 +25,7 @@ from poolnet.ids import MsgId
 from poolnet.limits import CHUNK_SIZE, DEFERRED_COMPARE_S, MAX_APP_SIZE, MAX_BODY_SIZE, MAX_TEXT_CHARS, MIN_SHUN_S
 from poolnet.net.link import Link
 from poolnet.protocol import quota
+from poolnet.protocol.agreement import Agreement
 from poolnet.wire.bodies import TextBody, encode_body
 from poolnet.wire.cbor import encode_cbor
 from poolnet.wire.framing import Frame
@@ -126,6 +127,17 @@ async def history(member: Member, name: str = "garden") -> list[MsgId]:
     return [entry.msg_id for entry in entries]
 
 
+def asked_for(monkeypatch: pytest.MonkeyPatch, *messages: Message) -> None:
+    """Let everybody believe that it asked whoever brings these for them."""
+    ids = {message.msg_id for message in messages}
+    is_awaited = Agreement.is_awaited
+    monkeypatch.setattr(
+        Agreement,
+        "is_awaited",
+        lambda self, peer, number, msg_id: msg_id in ids or is_awaited(self, peer, number, msg_id),
+    )
+
+
 @pytest.fixture
 def nobody_is_shunned(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it is at fault, whoever comes again is heard again."""
@@ -159,13 +171,15 @@ FORGERIES: dict[str, Callable[[Member, Member], Message]] = {
 
 @pytest.mark.usefixtures("nobody_is_shunned")
 async def test_who_passes_on_what_nobody_may_say_loses_the_link_and_whoever_it_names_does_not(
-    tmp_path: Path, jumping_clock: MockClock
+    tmp_path: Path, jumping_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with World(tmp_path).pool("ada", "bob", "eve") as (ada, bob, eve):
         to_bob = link_between(ada, bob)
         for number, forge in enumerate(FORGERIES.values()):
             for is_answer in (False, True):
                 forged = forge(eve, bob)
+                if is_answer:
+                    asked_for(monkeypatch, forged)
                 answer = Messages(number=number, is_last=True, messages=(encode_message(forged),) * 3)
                 frames = [answer] if is_answer else [Gossip(hops=1, message=encode_message(forged))] * 3
                 assert "protocol" in await closed_for(eve, ada, frames)

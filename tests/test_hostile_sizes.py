@@ -1,5 +1,7 @@
 """Frames, streams, ids, tokens and datagrams that are far too large, before and after the proof of a link."""
 
+import tracemalloc
+
 import pytest
 import trio
 from hostile_quic import HostileQuic, crypto_frame, reset_frame, stream_frame
@@ -7,20 +9,26 @@ from link_world import device, open_world
 from stranger import Stranger, connection_of, hello_of, quic_of, still_serves
 
 from poolnet.limits import (
+    MAX_CLIENT_FRAME_SIZE,
     MAX_PRE_AUTH_SIZE,
     MAX_SIGNAL_SIZE,
+    MAX_STATEMENT_SIZE,
     MAX_UNACKNOWLEDGED_CONTROL,
     PRE_AUTH_TIMEOUT_S,
     QUIC_CLIENT_WINDOW,
 )
 from poolnet.net.link import Link
 from poolnet.testing.memory_udp import MemoryNetwork
-from poolnet.wire.framing import encode_frame
+from poolnet.wire.framing import Frame, encode_frame
 from poolnet.wire.link_frames import Purpose
-from poolnet.wire.pool_frames import Prune
-from poolnet.wire.sync_frames import SendSignal
+from poolnet.wire.pool_frames import Prune, Statements
+from poolnet.wire.sync_frames import Detach, SendSignal
 
 _HUGE = 2**62 - 1
+#: Where memory for frames is taken that nobody has dealt with.
+_WHAT_WAITS = [
+    tracemalloc.Filter(inclusive=True, filename_pattern=f"*/{name}.py") for name in ("frame_inbox", "framing", "link")
+]
 _OVERSIZED: dict[str, list[tuple[int, bytes]]] = {
     "a stream far away": [stream_frame(_HUGE - 3, 0, b"x")],
     "a chunk stream far away": [stream_frame(_HUGE - 1, 0, b"x")],
@@ -136,7 +144,7 @@ async def test_a_client_of_a_sync_server_can_make_it_hold_little(
         first, second = await world.open(1), await world.open(2)
         link = await world.dial(first, second, key=2, purpose=Purpose.SYNC)
         accepted = await second.accept()
-        for start in range(100_000, QUIC_CLIENT_WINDOW, 60_000):
+        for start in range(10_000, QUIC_CLIENT_WINDOW - 10_000, 10_000):
             quic_of(link).say(stream_frame(0, start, b"x"))
         await trio.sleep(1)
         assert not accepted.is_closed
@@ -149,7 +157,7 @@ async def test_a_client_of_a_sync_server_can_make_it_hold_little(
 
 
 async def test_a_client_of_a_sync_server_may_send_more_than_its_window(autojump_clock: trio.abc.Clock) -> None:
-    async with open_world(MemoryNetwork(14)) as world, trio.open_nursery() as nursery:
+    async with open_world(MemoryNetwork(14)) as world:
         first, second = await world.open(1), await world.open(2)
         link = await world.dial(first, second, key=2, purpose=Purpose.SYNC)
         accepted = await second.accept()
@@ -160,9 +168,56 @@ async def test_a_client_of_a_sync_server_may_send_more_than_its_window(autojump_
             for _ in range(count):
                 await sender.send_frame(frame)
 
-        nursery.start_soon(send, link)
-        nursery.start_soon(send, accepted)
+        async def receive(receiver: Link) -> None:
+            for _ in range(count):
+                assert await receiver.receive_frame() == frame
+
         with trio.fail_after(60):
-            for receiver in (link, accepted):
-                for _ in range(count):
-                    assert await receiver.receive_frame() == frame
+            async with trio.open_nursery() as nursery:
+                for end in (link, accepted):
+                    nursery.start_soon(send, end)
+                    nursery.start_soon(receive, end)
+
+
+@pytest.mark.parametrize("frame", [Detach(), SendSignal(to=device(3).device_id, body=bytes(MAX_SIGNAL_SIZE))])
+async def test_what_clients_of_a_sync_server_say_takes_little_memory_until_it_is_dealt_with(
+    autojump_clock: trio.abc.Clock, frame: Frame
+) -> None:
+    clients, count = 3, 3 * QUIC_CLIENT_WINDOW // len(encode_frame(frame))
+    async with open_world(MemoryNetwork(15)) as world:
+        server = await world.open(100)
+        links = [
+            await world.dial(await world.open(number), server, key=100, purpose=Purpose.SYNC)
+            for number in range(clients)
+        ]
+        accepted = [await server.accept() for _ in links]
+        for link in links:
+            for _ in range(count):
+                link.post_frame(frame)
+        tracemalloc.start()
+        try:
+            await trio.sleep(5)
+            snapshot = tracemalloc.take_snapshot().filter_traces(_WHAT_WAITS)
+        finally:
+            tracemalloc.stop()
+        assert QUIC_CLIENT_WINDOW // 2 < max(link.unconsumed for link in accepted) <= QUIC_CLIENT_WINDOW
+        assert sum(entry.size for entry in snapshot.statistics("filename")) < 1.2 * clients * QUIC_CLIENT_WINDOW
+        with trio.fail_after(30):
+            for _ in range(count):  # who is heard goes on
+                assert await accepted[0].receive_frame() == frame
+
+
+async def test_a_frame_that_is_too_large_for_a_sync_server_ends_the_link_of_its_client(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with open_world(MemoryNetwork(16)) as world:
+        first, second = await world.open(1), await world.open(2)
+        link = await world.dial(first, second, key=2, purpose=Purpose.SYNC)
+        accepted = await second.accept()
+        largest = Statements(statements=(bytes(MAX_STATEMENT_SIZE),))
+        link.post_frame(largest)
+        assert await accepted.receive_frame() == largest
+        connection_of(link).write_control((MAX_CLIENT_FRAME_SIZE + 1).to_bytes(4, "big"))
+        with trio.fail_after(5):
+            await accepted.wait_closed()
+        assert (accepted.close_reason or "").startswith("protocol")

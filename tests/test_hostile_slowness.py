@@ -9,24 +9,30 @@ import trio
 from hostile_quic import HostileQuic
 from link_world import device, filler, open_world, wait_until
 from stranger import Stranger, hello_of, still_serves
+from sync_world import Node, PoolMaker, device_key
 from test_bulk_lane import offer_for, open_listener
-from test_sync_server import attach_by_hand, founder_and_newcomer, server_by_hand
+from test_sync_server import HandLink, attach_by_hand, founder_and_newcomer, server_by_hand
 from trio.testing import MockClock
 
 from poolnet.errors import LinkClosed
+from poolnet.ids import PoolId
 from poolnet.limits import (
     CLIENT_STALL_S,
+    CLOSE_TIMEOUT_S,
     MAX_HALF_OPEN_LANES_PER_ADDRESS,
+    MAX_UNACCEPTED_LINKS,
     MAX_UNACKNOWLEDGED_CONTROL,
     PRE_AUTH_TIMEOUT_S,
 )
 from poolnet.net.lane_dialler import dial_lane
 from poolnet.net.tls_socket import TlsSocket, dialling_context
+from poolnet.server.events import StoredPool
+from poolnet.server.store import PoolStore
 from poolnet.testing.memory_udp import MemoryNetwork
 from poolnet.wire.framing import encode_frame
 from poolnet.wire.link_frames import LaneHello
 from poolnet.wire.pool_frames import Prune
-from poolnet.wire.sync_frames import SendSignal
+from poolnet.wire.sync_frames import Attach, SendSignal
 from poolnet_cli import control
 from poolnet_cli.lines import Input
 from poolnet_cli.reporter import Reporter
@@ -163,3 +169,28 @@ async def test_a_client_of_a_sync_server_that_takes_nothing_is_closed_in_time_an
         assert first.closed_as is None
         assert server.statistics().too_slow == 1
         assert server.statistics().core.attached == 1
+
+
+async def test_while_a_server_waits_for_its_disk_it_takes_in_only_so_many_links_and_then_all(
+    tmp_path: Path, jumping_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, load = trio.Event(), PoolStore.load
+
+    async def wait_and_load(store: PoolStore, pool_id: PoolId) -> StoredPool | None:
+        await goes_on.wait()
+        return await load(store, pool_id)
+
+    monkeypatch.setattr(PoolStore, "load", wait_and_load)
+    monkeypatch.setattr("poolnet.server.core.ATTACH_BURST", 1000)
+    pool_id = PoolMaker().pool_id
+    async with server_by_hand(tmp_path) as (server, links):
+        strangers = [HandLink(Node(device_key(number), pool_id, [])) for number in range(MAX_UNACCEPTED_LINKS + 20)]
+        for stranger in strangers:
+            stranger.remote_address = (f"192.0.2.{strangers.index(stranger)}", 4000)
+            stranger.say(Attach(last_epoch=0))
+            links.send_nowait(stranger)
+        await trio.sleep(1)
+        assert len(server._sessions) == MAX_UNACCEPTED_LINKS
+        goes_on.set()
+        await trio.sleep(CLOSE_TIMEOUT_S + 1)
+        assert {stranger.closed_as for stranger in strangers} == {"unknown_pool"}

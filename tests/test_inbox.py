@@ -8,8 +8,10 @@ from inbox_world import InboxWorld, open_inbox
 from pool_builder import key_of
 from trio.testing import MockClock
 
+import poolnet
 from poolnet.errors import DiskFull
-from poolnet.limits import MAX_CLOCK_AHEAD_S, MAX_QUEUED_FRAMES
+from poolnet.limits import MAX_CLOCK_AHEAD_S, MAX_QUEUED_FRAMES, OLD_AFTER_S
+from poolnet.protocol import quota
 from poolnet.protocol.gossip import Verdict
 from poolnet.wire.bodies import SignalBody
 from poolnet.wire.message import Message, encode_message
@@ -202,3 +204,28 @@ async def test_when_too_much_is_retracted_to_be_remembered_the_database_is_asked
         assert world.applied == [*tombstones, text]
         assert await stored(world) == [*tombstones, text]
         assert len(world.inbox._retracted) == 2
+
+
+async def test_what_is_said_again_long_after_costs_its_author_nothing_and_is_not_verified_without_end(
+    tmp_path: Path, jumping_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "OLD_BURST", 3.0)
+    monkeypatch.setattr(quota, "OLD_RATE", 0.0)
+    monkeypatch.setattr(quota, "AUTHOR_BURST", 2.0)
+    monkeypatch.setattr(quota, "AUTHOR_RATE", 0.0)
+    verified: list[Message] = []
+    valid = poolnet.pool.inbox.signature_is_valid
+    monkeypatch.setattr(
+        "poolnet.pool.inbox.signature_is_valid", lambda message: (verified.append(message), valid(message))[1]
+    )
+    async with open_inbox(tmp_path) as world:
+        world.now_ms = 10_000_000
+        then_ms = world.now_ms - int(OLD_AFTER_S * 1000) - 1
+        old = [world.say(then_ms - number, f"said before {number}") for number in range(20)]
+        verdicts = [world.inbox.judge(message.msg_id, encode_message(message)) for message in old]
+        assert verdicts == [Verdict.ACCEPT] * 3 + [Verdict.DEFER] * 17
+        assert verified == old[:3]
+        await world.put(*[world.say(world.now_ms - number, f"new {number}") for number in range(2)])
+        of_bob = world.say(then_ms, "by a wrong clock", by="bob")
+        assert world.inbox.judge(of_bob.msg_id, encode_message(of_bob)) is Verdict.DEFER
+        assert world.inbox.judge_fetched(of_bob.msg_id, encode_message(of_bob)) is Verdict.ACCEPT

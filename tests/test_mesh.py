@@ -1,5 +1,6 @@
 """The mesh: what is dialled when, who replaces whom, and which links are closed."""
 
+from collections import Counter
 from random import Random
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from poolnet.ids import DeviceId
 from poolnet.limits import (
+    ACQUAINTANCE_DELAY_S,
     GLARE_WAIT_S,
     GONE_AFTER_DIALS,
     LINK_GRACE_S,
@@ -21,7 +23,6 @@ from poolnet.protocol.mesh import (
     CloseLink,
     Dial,
     DialFailed,
-    DropDirect,
     LinkDown,
     LinkUp,
     Mesh,
@@ -77,6 +78,45 @@ def test_of_a_pair_the_smaller_id_dials_at_once_and_the_larger_waits() -> None:
     assert dialled(machine.tick(100.0 + GLARE_WAIT_S)) == {4}
 
 
+def test_who_has_just_come_dials_all_its_neighbours_at_once_whatever_their_ids() -> None:
+    machine, roster = mesh_of(5, ring_of(10)), ring_of(10)
+    came = machine.handle(RosterChanged(frozenset(roster.nodes)), 100.0)
+    assert dialled(came) == {4, 6}
+
+
+def test_to_whom_somebody_comes_waits_for_its_dial_and_then_dials() -> None:
+    for newcomer in (4, 6):
+        roster = ring_of(10)
+        machine = mesh_of(5, roster)
+        roster.apply_left(2, node_number(newcomer))
+        machine.handle(RosterChanged(), 0.0)
+        for peer in machine.wanted:
+            machine.handle(LinkUp(peer, is_dialler=False), 0.0)
+        roster.apply_joined(3, RosterEntry(node=node_number(newcomer), places=(newcomer,) * 3))
+        assert dialled(machine.handle(RosterChanged(frozenset({node_number(newcomer)})), 100.0)) == set()
+        assert machine.next_deadline() == 100.0 + GLARE_WAIT_S
+        assert dialled(machine.tick(100.0 + GLARE_WAIT_S)) == {newcomer}
+
+
+def test_who_is_moved_on_the_rings_dials_its_new_neighbours() -> None:
+    roster = ring_of(20)
+    machine = mesh_of(15, roster)
+    machine.handle(RosterChanged(), 0.0)
+    for peer in (14, 16):
+        machine.handle(LinkUp(node_number(peer), is_dialler=False), 0.0)
+    roster.apply_joined(2, RosterEntry(node=node_number(15), places=(5, 5, 5)))  # between 5 and 6
+    assert dialled(machine.handle(RosterChanged(frozenset({node_number(15)})), 100.0)) == {5, 6}
+
+
+def test_who_came_a_while_ago_is_treated_as_all_others() -> None:
+    machine = mesh_of(5, ring_of(10))
+    machine.handle(RosterChanged(frozenset({node_number(5), node_number(4)})), 100.0)
+    for peer in (4, 6):
+        machine.handle(LinkUp(node_number(peer), is_dialler=True), 100.0)
+    assert dialled(machine.handle(LinkDown(node_number(4)), 200.0)) == set()
+    assert dialled(machine.handle(LinkDown(node_number(6)), 200.0)) == {6}
+
+
 def test_who_is_shunned_loses_its_link_and_the_next_on_the_ring_takes_its_place_until_the_time_is_over() -> None:
     machine = mesh_of(5, ring_of(10))
     machine.handle(RosterChanged(), 100.0)
@@ -91,11 +131,20 @@ def test_who_is_shunned_loses_its_link_and_the_next_on_the_ring_takes_its_place_
     machine.handle(LinkDown(node_number(6)), 101.0)
     machine.handle(LinkUp(node_number(7), is_dialler=True), 101.0)
     machine.handle(RosterChanged(frozenset({node_number(6)})), 130.0)  # other places are no amnesty
-    machine.handle(WantDirect(node_number(6)), 140.0)
+    machine.handle(WantDirect(frozenset({node_number(6)})), 140.0)
     assert dialled(machine.tick(159.0)) == set()
     assert machine.next_deadline() == 160.0
     assert dialled(machine.tick(160.0)) == {6}
     assert machine.may_accept(node_number(6))
+
+
+def test_while_one_is_shunned_links_to_others_that_are_not_needed_are_closed_all_the_same() -> None:
+    machine = mesh_of(5, ring_of(30))
+    machine.handle(RosterChanged(), 0.0)
+    for peer in (2, 4, 6, 15):
+        machine.handle(LinkUp(node_number(peer), is_dialler=True), 0.0)
+    effects = machine.handle(Shun(node_number(2), 100.0), LINK_GRACE_S)
+    assert effects == [CloseLink(node_number(2), mesh.SHUNNED), CloseLink(node_number(15), mesh.NOT_A_NEIGHBOUR)]
 
 
 def test_a_link_that_comes_up_with_somebody_who_was_shunned_meanwhile_is_closed() -> None:
@@ -125,6 +174,55 @@ def test_a_peer_that_cannot_be_dialled_is_reported_and_replaced_by_the_next_on_t
     assert dialled(effects) == {7}
 
 
+def test_only_failures_in_a_row_make_a_peer_gone_and_waits_begin_small() -> None:
+    machine = mesh_of(5, ring_of(10))
+    machine.handle(RosterChanged(), 0.0)
+    machine.handle(LinkUp(node_number(4), is_dialler=False), 0.0)
+    now = 0.0
+    for _ in range(5):
+        for _ in range(GONE_AFTER_DIALS - 1):
+            assert machine.handle(DialFailed(node_number(6)), now) == []
+            now = machine.next_deadline() or now
+            assert machine.tick(now) == [Dial(node_number(6))]
+        machine.handle(LinkUp(node_number(6), is_dialler=True), now)
+        assert not machine.gone
+        now += 60.0  # it was stable, so what was before is forgotten
+        assert machine.handle(LinkDown(node_number(6)), now) == [Dial(node_number(6))]
+    machine.handle(DialFailed(node_number(6)), now)
+    deadline = machine.next_deadline()
+    assert deadline is not None
+    assert MIN_BACKOFF_S / 2 <= deadline - now <= MIN_BACKOFF_S
+
+
+def test_links_that_are_meant_to_stay_are_those_to_who_is_wanted_or_in_no_roster() -> None:
+    machine = Mesh(node_number(5), ring_of(30), Random(1))
+    machine.handle(RosterChanged(), 0.0)
+    machine.handle(WantDirect(frozenset({node_number(20)})), 0.0)
+    for peer in (4, 6, 15):
+        machine.handle(LinkUp(node_number(peer), is_dialler=False), 0.0)
+    assert [machine.is_steady(node_number(peer)) for peer in (4, 20, 15, 77)] == [True, True, False, True]
+    machine.tick(1000.0)
+    (acquaintance,) = numbers(machine.wanted) - {4, 6, 20}
+    assert not machine.is_steady(node_number(acquaintance))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_acquaintance_is_drawn_of_those_who_are_neither_linked_nor_lost_nor_shunned(seed: int) -> None:
+    machine = Mesh(node_number(5), ring_of(10), Random(seed))
+    machine.handle(RosterChanged(), 0.0)
+    for peer in (4, 0, 1, 2):
+        machine.handle(LinkUp(node_number(peer), is_dialler=False), 0.0)
+    now, _ = fail_until_gone(machine, node_number(6), 0.0)
+    machine.handle(LinkUp(node_number(7), is_dialler=True), now)
+    machine.handle(Shun(node_number(3), 1e6), now)
+    machine.handle(Shun(node_number(9), 1e6), now)
+    machine.tick(machine.next_deadline() or now)  # 6 is tried again, and not there
+    machine.handle(DialFailed(node_number(6)), now)
+    machine.tick(now + 5 * ACQUAINTANCE_DELAY_S)
+    assert numbers(machine.wanted) == {4, 7, 8}
+    assert numbers(machine.shunned) == {3, 9}
+
+
 def test_two_lost_nodes_in_a_row_are_stepped_over() -> None:
     machine = mesh_of(5, ring_of(10))
     machine.handle(RosterChanged(), 0.0)
@@ -132,6 +230,11 @@ def test_two_lost_nodes_in_a_row_are_stepped_over() -> None:
     now, effects = fail_until_gone(machine, node_number(7), now)
     assert dialled(effects) == {8}
     assert numbers(machine.gone) == {6, 7}
+    assert machine.statistics().failed_dials == 2 * GONE_AFTER_DIALS
+    machine.handle(LinkUp(node_number(8), is_dialler=True), now)
+    machine.handle(LinkUp(node_number(4), is_dialler=False), now)
+    machine.handle(DialFailed(node_number(6)), now)  # it was tried again meanwhile
+    assert dialled(machine.tick(now + MAX_BACKOFF_S)) == {6, 7}, "each would be the nearest if it were back"
 
 
 def test_a_gone_peer_is_retried_with_growing_waits_and_takes_its_place_back() -> None:
@@ -175,7 +278,9 @@ def test_a_peer_with_new_places_gets_a_fresh_chance() -> None:
     machine.handle(RosterChanged(), 0.0)
     now, _ = fail_until_gone(machine, node_number(6), 1.0)
     roster.apply_joined(2, RosterEntry(node=node_number(6), places=(6, 6, 6)))
-    assert dialled(machine.handle(RosterChanged(frozenset({node_number(6)})), now)) == {6}
+    assert machine.handle(RosterChanged(frozenset({node_number(6)})), now) == []  # it dials first
+    assert numbers(machine.wanted) == {4, 6}
+    assert dialled(machine.tick(now + GLARE_WAIT_S)) == {4, 6}
 
 
 def test_a_lost_link_is_dialled_again_and_one_that_flaps_less_and_less_often() -> None:
@@ -222,16 +327,38 @@ def test_guests_make_room_for_neighbours_the_oldest_first() -> None:
     assert machine.tick(101.0) == []
 
 
-def test_a_link_to_a_node_that_left_the_roster_is_closed_after_the_grace_whoever_dialled() -> None:
-    roster = ring_of(10)
+def test_a_link_to_a_node_that_left_the_roster_is_kept_as_a_guest_whoever_dialled_it() -> None:
+    roster = ring_of(30)
     machine = mesh_of(5, roster)
     machine.handle(RosterChanged(), 0.0)
-    machine.handle(LinkUp(node_number(4), is_dialler=False), 0.0)
-    machine.handle(LinkUp(node_number(6), is_dialler=True), 0.0)
-    roster.apply_left(2, node_number(4))
-    assert dialled(machine.handle(RosterChanged(), 1.0)) == set()  # 3 is the smaller one and dials
-    assert CloseLink(node_number(4), mesh.LEFT_ROSTER) in machine.tick(1.0 + LINK_GRACE_S)
-    assert machine.handle(LinkDown(node_number(4)), 12.0) == []
+    for peer in (4, 6):
+        machine.handle(LinkUp(node_number(peer), is_dialler=peer == 6), 0.0)
+        roster.apply_left(roster.epoch + 1, node_number(peer))
+        machine.handle(RosterChanged(), 0.0)
+    machine.handle(LinkUp(node_number(7), is_dialler=True), 1.0)
+    machine.handle(LinkUp(node_number(3), is_dialler=False), 1.0)
+    assert machine.tick(1.0 + 100 * LINK_GRACE_S) == []
+    assert numbers(machine.linked) == {3, 4, 6, 7}
+    assert numbers(machine.wanted) == {3, 7}
+    for guest in range(10, 10 + mesh.MAX_LINKS - 4):
+        assert machine.handle(LinkUp(node_number(guest), is_dialler=False), 2000.0) == []
+    effects = machine.handle(LinkUp(node_number(25), is_dialler=False), 2000.0)
+    assert effects == [CloseLink(node_number(4), mesh.TOO_MANY_LINKS)]
+
+
+def test_a_link_to_a_node_that_came_back_elsewhere_is_closed_by_who_dialled_it() -> None:
+    roster = ring_of(30)
+    machine = mesh_of(5, roster)
+    machine.handle(RosterChanged(), 0.0)
+    for peer in (4, 6):
+        machine.handle(LinkUp(node_number(peer), is_dialler=peer == 6), 0.0)
+    roster.apply_left(2, node_number(6))
+    machine.handle(RosterChanged(), 1.0)
+    machine.handle(LinkUp(node_number(7), is_dialler=True), 1.0)
+    roster.apply_joined(3, RosterEntry(node=node_number(6), places=(20, 20, 20)))
+    machine.handle(RosterChanged(frozenset({node_number(6)})), 50.0)
+    assert machine.tick(50.0 + LINK_GRACE_S - 0.1) == []
+    assert machine.tick(50.0 + LINK_GRACE_S) == [CloseLink(node_number(6), mesh.NOT_A_NEIGHBOUR)]
 
 
 def test_a_node_that_is_back_within_the_grace_keeps_its_links() -> None:
@@ -259,24 +386,87 @@ def test_a_node_that_is_not_in_the_roster_itself_keeps_all_links_and_dials_nobod
     assert machine.tick(1000.0) == []
 
 
+def test_dials_failures_and_closed_links_are_counted() -> None:
+    machine = mesh_of(5, ring_of(30))
+    machine.handle(RosterChanged(), 0.0)
+    for peer in (4, 6, 15, 16):
+        machine.handle(LinkUp(node_number(peer), is_dialler=True), 0.0)
+    machine.handle(WantDirect(frozenset({node_number(20)})), 0.0)
+    machine.handle(DialFailed(node_number(20)), 0.0)
+    machine.tick(LINK_GRACE_S)
+    found = machine.statistics()
+    assert (found.dials, found.failed_dials, found.closed) == (3, 1, 2)  # 6, and 20 twice
+    assert (found.links, found.guests, found.gone) == (4, 2, 0)
+
+
 def test_a_direct_link_is_dialled_at_once_kept_and_closed_after_it_is_dropped() -> None:
     machine = mesh_of(5, ring_of(20))
     machine.handle(RosterChanged(), 0.0)
     for peer in (4, 6):
         machine.handle(LinkUp(node_number(peer), is_dialler=True), 0.0)
-    assert machine.handle(WantDirect(node_number(2)), 1.0) == [Dial(node_number(2))]
+    assert machine.handle(WantDirect(frozenset({node_number(2)})), 1.0) == [Dial(node_number(2))]
     machine.handle(LinkUp(node_number(2), is_dialler=True), 1.1)
     assert machine.tick(500.0) == []
-    machine.handle(DropDirect(node_number(2)), 600.0)
+    machine.handle(WantDirect(frozenset()), 600.0)
     assert machine.tick(600.0 + LINK_GRACE_S) == [CloseLink(node_number(2), mesh.NOT_A_NEIGHBOUR)]
+
+
+def direct(machine: Mesh) -> set[int]:
+    """The peers that are wanted beyond the two neighbours in a ring."""
+    return numbers(machine.wanted) - {4, 6}
 
 
 def test_direct_links_are_bounded() -> None:
     machine = mesh_of(5, ring_of(30))
     machine.handle(RosterChanged(), 0.0)
-    asked = [machine.handle(WantDirect(node_number(peer)), 1.0) for peer in range(10, 20)]
-    assert sum(len(dialled(effects)) for effects in asked) == MAX_TEMPORARY_LINKS
-    assert machine.handle(WantDirect(node_number(5)), 1.0) == []
+    effects = machine.handle(WantDirect(frozenset(map(node_number, [5, *range(10, 20)]))), 1.0)
+    assert len(dialled(effects)) == MAX_TEMPORARY_LINKS
+    assert machine.handle(WantDirect(frozenset({node_number(5)})), 1.0) == []
+
+
+def test_which_of_many_are_linked_directly_follows_from_chance_and_not_from_their_ids() -> None:
+    drawn: Counter[int] = Counter()
+    for seed in range(500):
+        machine = Mesh(node_number(5), ring_of(30), Random(seed), has_acquaintance=False)
+        machine.handle(WantDirect(frozenset(map(node_number, range(10, 30)))), 1.0)
+        drawn.update(direct(machine))
+    assert set(drawn) == set(range(10, 30))
+    assert all(60 < count < 140 for count in drawn.values()), drawn
+
+
+def test_who_is_linked_directly_stays_while_others_come_and_go() -> None:
+    machine = mesh_of(5, ring_of(30))
+    machine.handle(RosterChanged(), 0.0)
+    holders = frozenset(map(node_number, range(10, 20)))
+    machine.handle(WantDirect(holders), 1.0)
+    first = direct(machine)
+    for _ in range(20):
+        assert machine.handle(WantDirect(holders), 1.0) == []
+        assert machine.handle(WantDirect(frozenset(map(node_number, range(10, 30)))), 1.0) == []
+        assert direct(machine) == first
+    gone = min(first)
+    machine.handle(WantDirect(holders - {node_number(gone)}), 1.0)
+    assert direct(machine) >= first - {gone}
+    assert len(direct(machine)) == MAX_TEMPORARY_LINKS
+    assert gone not in direct(machine)
+
+
+def test_who_cannot_be_linked_directly_is_replaced_unless_there_is_nobody_else() -> None:
+    machine = mesh_of(5, ring_of(30))
+    machine.handle(RosterChanged(), 0.0)
+    holders = frozenset(map(node_number, range(10, 20)))
+    machine.handle(WantDirect(holders), 1.0)
+    lost, shunned, *kept = sorted(direct(machine))
+    for peer in kept:
+        machine.handle(LinkUp(node_number(peer), is_dialler=True), 1.0)
+    fail_until_gone(machine, node_number(lost), 1.0)
+    machine.handle(Shun(node_number(shunned), 500.0), 2.0)
+    machine.handle(WantDirect(holders), 60.0)
+    assert direct(machine) > set(kept)
+    assert len(direct(machine)) == MAX_TEMPORARY_LINKS
+    assert not direct(machine) & {lost, shunned}
+    machine.handle(WantDirect(frozenset({node_number(lost)})), 60.0)
+    assert direct(machine) == {lost}
 
 
 def test_a_failed_dial_does_not_count_when_the_other_side_got_through() -> None:
@@ -357,9 +547,9 @@ class MeshInAnyOrder(RuleBasedStateMachine):
             self.roster.apply_left(self.roster.epoch + 1, peer)
         self.take(self.mesh.handle(RosterChanged(frozenset({peer}) if joins else frozenset()), self.now))
 
-    @rule(peer=PEERS, wanted=st.booleans())
-    def want_direct(self, peer: DeviceId, wanted: bool) -> None:
-        self.take(self.mesh.handle(WantDirect(peer) if wanted else DropDirect(peer), self.now))
+    @rule(peers=st.frozensets(PEERS))
+    def want_direct(self, peers: frozenset[DeviceId]) -> None:
+        self.take(self.mesh.handle(WantDirect(peers), self.now))
 
     @rule(wait_s=st.floats(0, 40))
     def wait(self, wait_s: float) -> None:

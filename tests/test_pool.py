@@ -265,7 +265,7 @@ async def test_a_neighbour_that_was_killed_and_is_back_before_its_silence_is_not
     for name in ("ada", "bob"):
         async with world.node(name) as node:
             ids[name] = node.device_id
-    dialler, killed = sorted(ids, key=lambda name: ids[name])  # the one that is killed has to dial this time
+    dialler, killed = sorted(ids, key=lambda name: ids[name])  # by their ids the one that is killed would wait
     async with world.server() as server, world.node(dialler) as node:
         invite = await node.create_pool("garden", server=server.address)
         async with enter(node, invite, dialler) as here:
@@ -273,7 +273,7 @@ async def test_a_neighbour_that_was_killed_and_is_back_before_its_silence_is_not
                 await here.linked(1)
                 world.network.silence(before._endpoint.address)
             async with world.node(killed) as after, enter(after, "garden", killed) as back:
-                with trio.fail_after(GLARE_WAIT_S + 1):
+                with trio.fail_after(GLARE_WAIT_S / 2):
                     await back.linked(1)
                 await here.pool.send("welcome back")
                 await back.hears("welcome back", within_s=2)
@@ -468,7 +468,8 @@ async def test_in_a_pool_larger_than_a_mesh_whoever_offers_a_file_can_be_reached
             await strangers[0].pool.files.download(offer.file_id, target)
         assert target.read_bytes() == source.read_bytes()
         await trio.sleep(60)
-        assert members[0].node.device_id not in strangers[0].pool._links.links, "the link is not needed any more"
+        links = strangers[0].pool._links  # by chance they may be acquainted
+        assert not links.is_steady(members[0].node.device_id), "the link is not needed any more"
 
 
 async def test_two_pools_hosted_by_one_device_do_not_share_a_port(tmp_path: Path, jumping_clock: MockClock) -> None:

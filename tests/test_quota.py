@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolnet.ids import DeviceId
-from poolnet.limits import AUTHOR_BURST, AUTHOR_RATE, DEFERRED_COMPARE_S, KIB, MAX_AUTHORS_LIMITED, MAX_MESSAGE_SIZE
+from poolnet.limits import (
+    AUTHOR_BURST,
+    AUTHOR_RATE,
+    DEFERRED_COMPARE_S,
+    KIB,
+    MAX_AUTHORS_LIMITED,
+    MAX_MESSAGE_SIZE,
+    OLD_BURST,
+    OLD_RATE,
+)
 from poolnet.protocol import agreement, gossip, quota
 from poolnet.protocol.agenda import Agenda
 from poolnet.protocol.quota import AuthorQuota
@@ -70,6 +79,25 @@ def test_authors_who_are_many_are_not_all_remembered() -> None:
         machine.spend(AUTHORS[1], 1, 0.0)
     assert len(machine) == MAX_AUTHORS_LIMITED
     assert not machine.has_some(AUTHORS[1], 0.0), "who speaks now is remembered"
+
+
+@given(st.lists(st.tuples(st.sampled_from(AUTHORS), st.booleans(), st.integers(0, 50)), max_size=60))
+def test_what_is_stamped_long_ago_has_one_bucket_and_costs_no_author_anything(
+    said: list[tuple[DeviceId, bool, int]],
+) -> None:
+    machine, without, now, old = AuthorQuota(), AuthorQuota(), 0.0, 0
+    for author, is_old, pause in said:
+        now += pause / 10
+        for _ in range(100):
+            if not is_old:
+                assert machine.has_some(author, now) == without.has_some(author, now)
+                without.spend(author, KIB, now)
+            if machine.has_some(author, now, is_old=is_old):
+                old += is_old
+            elif is_old:
+                break
+            machine.spend(author, KIB, now, is_old=is_old)
+    assert old <= OLD_BURST + OLD_RATE * now
 
 
 # --- gossip and agreement ---------------------------------------------------------------------------------------

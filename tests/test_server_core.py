@@ -2,13 +2,20 @@
 
 from random import Random
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sync_world import Node, PoolMaker, SyncWorld, device_key
 
 from poolnet.identity import membership
-from poolnet.identity.statements import decode_statement_untrusted, encode_statement
+from poolnet.identity.statements import (
+    Role,
+    decode_statement_untrusted,
+    encode_statement,
+    make_removal,
+    make_role,
+)
 from poolnet.limits import (
     ATTACH_BURST,
     ATTACH_TIMEOUT_S,
@@ -249,6 +256,29 @@ def test_a_removed_member_is_out_at_once_and_for_good():
     again = pool.newcomer(2)
     pool.world.attach(again)
     assert [refused.code for refused in again.refused] == ["removed"]
+
+
+def test_a_removed_member_that_was_away_is_shown_by_what_and_nothing_of_who_came_since():
+    pool = APool()
+    members = pool.grow(3)
+    away, admin = members[1], members[2]
+    pool.world.drop(away)
+    role = make_role(
+        pool.maker.founder, pool_id=pool.pool_id, device=admin.device, role=Role.ADMIN, keep=(), hlc=pool.maker.hlc()
+    )
+    pool.world.learn(pool.founder, role)
+    pool.world.run()
+    removal = make_removal(admin.key, pool_id=pool.pool_id, device=away.device, keep=(), hlc=pool.maker.hlc())
+    pool.world.learn(admin, removal)
+    late = pool.newcomer(9)
+    pool.world.attach(late)
+    assert late.is_attached
+    assert away.membership.is_member(away.device), "it has not heard of it"
+    pool.world.attach(away)
+    assert [(refused.code, refused.is_final) for refused in away.refused] == [("removed", True)]
+    assert away.device in away.membership.state.removed
+    assert {role.statement_id, removal.statement_id} <= away.statement_ids
+    assert late.device not in away.membership.members()
 
 
 def test_a_node_that_says_it_leaves_is_gone_at_once():
@@ -597,7 +627,7 @@ def test_what_a_full_pool_forgets_is_forgotten_by_the_store_as_well(monkeypatch)
 def test_a_pool_that_is_too_large_to_be_new_is_refused(monkeypatch):
     pool = APool()
     pool.grow(3)
-    monkeypatch.setattr("poolnet.server.core.MAX_FOUNDING_SIZE", 800)
+    monkeypatch.setattr("poolnet.server.reception.MAX_FOUNDING_SIZE", 800)
     elsewhere = SyncWorld()
     pool.founder.client = None
     elsewhere.attach(pool.founder)
@@ -662,3 +692,35 @@ def test_nodes_and_server_agree_whatever_happens_in_whatever_order(seed):
     joined = [node for node in pool.members if node.device not in removed]
     assert all(node.is_attached for node in joined)
     assert pool.founder.roster.nodes == {node.device for node in joined}
+
+
+def test_who_breaks_the_protocol_once_attached_loses_its_places_like_who_goes_without_a_word():
+    pool = APool()
+    bad = pool.grow(3)[2]
+    pool.world.send(bad.client, WantStatements(ids=()))  # a server lists nothing
+    pool.world.run()
+    assert bad.closed == ["protocol"]
+    assert bad.device in pool.entries()
+    pool.world.pass_time(RELINK_GRACE_S)
+    assert bad.device not in pool.entries()
+    assert pool.founder.left == [bad.device]
+    pool.world.attach(bad)
+    assert bad.is_attached
+    pool.check_agreement()
+
+
+@pytest.mark.parametrize("is_signed", [False, True], ids=["not signed", "of another pool"])
+def test_a_false_statement_of_a_member_ends_its_attachment_at_the_first(is_signed: bool) -> None:
+    pool = APool()
+    bad = pool.grow(3)[2]
+    _, true = pool.maker.invite(by=bad.key)
+    _, other = PoolMaker(unix_ms=5).invite(by=bad.key) if is_signed else pool.maker.invite(by=bad.key)
+    false = other if is_signed else attrs.evolve(other, signatures=(bytes(64),))
+    for _ in range(5):
+        pool.world.send(bad.client, Statements(statements=(encode_statement(true), encode_statement(false))))
+    pool.world.run()
+    assert bad.closed == ["protocol"]
+    assert false.statement_id not in pool.founder.membership
+    assert true.statement_id not in pool.founder.membership, "what comes with it is not worth a look"
+    pool.world.attach(bad)
+    assert bad.is_attached

@@ -60,15 +60,20 @@ class Membership:
 
     # --- statements -----------------------------------------------------------------------------------------------
 
-    def add(self, statement: Statement) -> bool:
+    def is_signed(self, statement: Statement) -> bool:
+        """Return whether everyone who has to sign a statement did."""
+        return self._is_signed(statement)
+
+    def add(self, statement: Statement, *, was_verified: bool = False) -> bool:
         """Take a statement, in any order; return whether it is new, of this pool and well signed.
 
         A full set makes room by forgetting statements that make no difference; if all do, the new statement is refused.
-        For a statement by an admin or the founder there is room for longer.
+        For a statement by an admin or the founder there is room for longer. `was_verified`: its signatures were looked
+        at just now (`is_signed`).
         """
         if statement.statement_id in self._statements or statement.pool_id != self.pool_id:
             return False
-        if not self._is_signed(statement):
+        if not was_verified and not self._is_signed(statement):
             return False
         if not self._make_room(statement):
             return False
@@ -212,6 +217,19 @@ class Membership:
         """Return a member's role; None for others."""
         member = self.state.members.get(device)
         return None if member is None else member.role
+
+    def let_in(self, device: DeviceId) -> DeviceId:
+        """Return whom an admin let in that a device came by, over however many invites: itself if an admin let it in.
+
+        Whatever a member brings is that member's responsibility, and may be its invention.
+        """
+        met = {device}
+        while (admission := self.state.admissions.get(device)) is not None:
+            if admission.inviter in self.state.admin_times or admission.inviter in met:
+                break
+            device = admission.inviter
+            met.add(device)
+        return device
 
     def credentials_of(self, device: DeviceId) -> tuple[bytes, ...]:
         """Return the encoded statements by which a device shows that it is a member.

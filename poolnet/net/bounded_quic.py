@@ -7,7 +7,8 @@ sends every second byte makes it keep, and search, a hundred thousand ranges. Th
 
 - A connection begins with the small `PRE_AUTH_WINDOW`, no chunk stream, and one bidirectional stream of the dialler's.
   That does not change before `open_windows`, which is called when the peer is proven. Between a sync server and its
-  client, who may be anybody, it is `open_control_window`: no chunks, and less.
+  client, who may be anybody, it is `open_control_window`: no chunks, and a window beyond what was *consumed*, which is
+  then all that the peer can make us hold.
 - Then the connection may have `QUIC_CONNECTION_WINDOW` beyond the bytes that were *delivered* to us, in order, or given
   up by a reset; the control stream `MAX_UNACKNOWLEDGED_CONTROL` beyond what it delivered. The window of a chunk stream
   never moves: a chunk with its header fits. `MAX_CHUNK_STREAMS` of them exist at a time.
@@ -33,6 +34,7 @@ overridden here.
 """
 
 import math
+from collections.abc import Callable
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it is public, but not re-exported by name
 from aioquic.quic.configuration import QuicConfiguration
@@ -95,6 +97,7 @@ class BoundedQuicConnection(BulkQuicConnection):
         self.__is_open = False
         self.__window = self.__control_window = 0
         self.__delivered = 0
+        self.__unconsumed = _nothing
         self.__unacknowledged = 0  # datagrams since the last acknowledgement
         self.__bulk_until = -math.inf
         self.__chunk_kind = _DIALLERS_CHUNKS if configuration.is_client else _ACCEPTORS_CHUNKS
@@ -108,9 +111,15 @@ class BoundedQuicConnection(BulkQuicConnection):
             self._local_max_streams_uni.value += MAX_CHUNK_STREAMS
             self.__open(QUIC_CONNECTION_WINDOW, MAX_UNACKNOWLEDGED_CONTROL)
 
-    def open_control_window(self, size: int) -> None:
-        """Let the peer send so much on the control stream, and no chunks: it is proven, and not among equals."""
+    def open_control_window(self, size: int, unconsumed: Callable[[], int]) -> None:
+        """Let the peer send frames, and no chunks: it is proven, and not among equals.
+
+        Args:
+            size: what it may have sent on the control stream that nobody has dealt with.
+            unconsumed: how much was delivered and not dealt with; when that falls, something is to be sent soon.
+        """
         if not self.__is_open:
+            self.__unconsumed = unconsumed
             self.__open(size, size)
 
     def __open(self, window: int, control_window: int) -> None:
@@ -192,7 +201,7 @@ class BoundedQuicConnection(BulkQuicConnection):
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         limit = self._local_max_data
         if self.__is_open:
-            limit.value = _moved(limit.value, self.__delivered, self.__window)
+            limit.value = _moved(limit.value, self.__delivered - self.__unconsumed(), self.__window)
         used, limit.used = limit.used, 0  # aioquic doubles what is half used
         try:
             super()._write_connection_limits(builder, space)
@@ -204,7 +213,7 @@ class BoundedQuicConnection(BulkQuicConnection):
             return  # as large as it was from the beginning
         receiver = stream.receiver
         stream.max_stream_data_local = _moved(
-            stream.max_stream_data_local, receiver.starting_offset(), self.__control_window
+            stream.max_stream_data_local, receiver.starting_offset() - self.__unconsumed(), self.__control_window
         )
         highest, receiver.highest_offset = receiver.highest_offset, 0  # the same
         try:
@@ -231,7 +240,11 @@ class BoundedQuicConnection(BulkQuicConnection):
         super()._handle_crypto_frame(context, frame_type, buf)
 
 
-def _moved(limit: int, delivered: int, window: int) -> int:
-    """Return where a limit should be: `window` beyond what was delivered, or left alone if that is a small step."""
-    target = delivered + window
+def _nothing() -> int:
+    return 0
+
+
+def _moved(limit: int, done: int, window: int) -> int:
+    """Return where a limit should be: `window` beyond what is done with, or left alone if that is a small step."""
+    target = done + window
     return target if _STEPS * (target - limit) >= window else limit

@@ -20,16 +20,13 @@ from poolnet.identity.keys import DeviceKey
 from poolnet.ids import PoolId, PublicKey
 from poolnet.limits import (
     DIAL_TIMEOUT_S,
-    HALF_OPEN_GRACE_S,
     MAX_DATAGRAM_SIZE,
-    MAX_HALF_OPEN,
-    MAX_HALF_OPEN_PER_NETWORK,
     MAX_UNACCEPTED_LINKS,
     MIN_DATAGRAM_SIZE,
 )
 from poolnet.memory import keep_freed_memory
 from poolnet.net.addresses import SocketAddress, host_addresses, resolve
-from poolnet.net.admission import Admission, Admit, Reply
+from poolnet.net.admission import Admission, Admit, HalfOpen, Reply
 from poolnet.net.bounded_quic import BoundedQuicConnection
 from poolnet.net.connection import Connection
 from poolnet.net.lane_keeper import Lanes
@@ -39,7 +36,6 @@ from poolnet.net.multiplexer import Multiplexer
 from poolnet.net.path_probes import Path, PathProbes
 from poolnet.net.quic_settings import CONNECTION_ID_SIZE, VERSIONS, AcceptingSettings, dialling_settings
 from poolnet.net.udp import DatagramSocket, OpenSocket, UdpSocket, UdpStatistics, open_udp_socket
-from poolnet.protocol.fair_slots import FairSlots, network_of
 from poolnet.protocol.link_auth import NONCE_SIZE, Authorise, LinkAuth
 from poolnet.protocol.randomness import RandomSource
 from poolnet.service import open_service_nursery
@@ -119,8 +115,10 @@ async def open_endpoint(
             try:
                 yield endpoint
             finally:
-                await endpoint.close_links()
-                services.cancel()
+                try:
+                    await endpoint.close_links()
+                finally:  # whatever happens: nothing else ends what is shielded
+                    services.cancel()
     finally:
         socket.close()
 
@@ -158,9 +156,7 @@ class Endpoint:
             send=self._multiplexer.send_unreliably,
             rearm=self._multiplexer.arm,
         )
-        self._half_open: FairSlots[Connection] = FairSlots(
-            slots=MAX_HALF_OPEN, per_network=MAX_HALF_OPEN_PER_NETWORK, grace_s=HALF_OPEN_GRACE_S
-        )
+        self._half_open: HalfOpen[Connection] = HalfOpen(self._probes.is_answered_by)
         self._links: dict[Connection, Link] = {}
         self._accepted, self._acceptable = trio.open_memory_channel[Link](MAX_UNACCEPTED_LINKS)
         self._is_closing = False
@@ -291,7 +287,7 @@ class Endpoint:
 
     def proven(self, connection: Connection, link: Link) -> None:
         """Take a link that just came up."""
-        self._half_open.release(connection)
+        self._half_open.proven(connection, connection.remote_address, trio.current_time())
         self._links[connection] = link
         if self._lanes is not None and link.purpose is Purpose.POOL and not self._is_closing:
             self._lanes.keep(link)
@@ -306,7 +302,7 @@ class Endpoint:
 
     def ended(self, connection: Connection) -> None:
         """Forget a connection."""
-        self._half_open.release(connection)
+        self._half_open.ended(connection, trio.current_time())
         self._links.pop(connection, None)
         self._multiplexer.remove(connection)
 
@@ -357,7 +353,7 @@ class Endpoint:
         nonce = secrets.token_bytes(NONCE_SIZE)
         auth = LinkAuth(self._key, nonce=nonce, incarnation=self._incarnation, now=now, authorise=self._authorise)
         connection = Connection(quic, auth, self, is_dialler=False, address=address)
-        made_room = self._half_open.take(connection, network_of(address[0]), now)
+        made_room = self._half_open.take(connection, address, now)
         if made_room is not None:
             self._displaced += 1
             made_room.forget()

@@ -1,11 +1,12 @@
 """The receiving side of a control stream: frames that wait, still encoded, until the application takes them.
 
 A frame counts as consumed when the next one is asked for. The other side is told of that late, so that one report
-covers what is consumed meanwhile; at once if a good part of its credit has become free (protocol/flow_credit.py).
+covers what is consumed meanwhile; at once if a good part of what it may send has become free.
+
+What waits lies in one piece, as it came: an object for each frame would make small frames cost ten times their bytes.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -13,7 +14,7 @@ from trio.lowlevel import ParkingLot, checkpoint
 
 from poolnet.limits import MAX_UNACKNOWLEDGED_CONTROL
 from poolnet.protocol.flow_credit import ReceiveCredit
-from poolnet.wire.framing import LENGTH_SIZE, Frame, FrameSet, UnknownFrame
+from poolnet.wire.framing import LENGTH_SIZE, Frame, FrameBuffer, FrameSet, UnknownFrame
 
 #: Consumption is reported this late, unless much was consumed.
 _REPORT_DELAY_S = 0.2
@@ -28,24 +29,39 @@ class FrameInbox:
         frames: those that have a meaning; others are counted and passed over.
         report: called when a report of what was consumed is due: `report_consumed` goes into it.
         rearm: called when the next deadline may be earlier than before.
+        window: how much the other side may send that was not consumed; after a quarter of it a report is due at once.
 
     Attributes:
         unknown: how many were passed over.
         peak_queued: how many waited at most.
     """
 
-    def __init__(self, frames: FrameSet, *, report: Callable[[], None], rearm: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        frames: FrameSet,
+        *,
+        report: Callable[[], None],
+        rearm: Callable[[], None],
+        window: int = MAX_UNACKNOWLEDGED_CONTROL,
+    ) -> None:
         self.unknown = 0
         self.peak_queued = 0
         self._frames = frames
         self._report = report
         self._rearm = rearm
+        self._window = window
         self._credit = ReceiveCredit(MAX_UNACKNOWLEDGED_CONTROL)
-        self._queue: deque[bytes] = deque()
+        self._waiting = FrameBuffer()
+        self._count = 0  # of the frames in it
         self._taken_size = 0  # of the frame that the application has
         self._frames_of_turn = 0
         self._arrived = ParkingLot()
         self._report_at = math.inf
+
+    @property
+    def unconsumed(self) -> int:
+        """Bytes of all that the application is not done with."""
+        return len(self._waiting) + self._taken_size
 
     def put(self, payload: bytes) -> None:
         """Take a frame that arrived.
@@ -54,8 +70,9 @@ class FrameInbox:
             ProtocolError: the other side went over its credit.
         """
         self._credit.arrive(LENGTH_SIZE + len(payload))
-        self._queue.append(payload)
-        self.peak_queued = max(self.peak_queued, len(self._queue))
+        self._waiting.feed_untrusted(len(payload).to_bytes(LENGTH_SIZE, "big") + payload)
+        self._count += 1
+        self.peak_queued = max(self.peak_queued, self._count)
         self._arrived.unpark()
 
     async def take(self, check_open: Callable[[], None]) -> Frame:
@@ -69,17 +86,8 @@ class FrameInbox:
         Raises:
             WireError: it is malformed.
         """
-        self._frames_of_turn += 1
-        if not self._queue or self._frames_of_turn >= _FRAMES_PER_TURN:
-            self._frames_of_turn = 0
-            await checkpoint()
         while True:
-            self._consume_taken()
-            while not self._queue:
-                check_open()
-                await self._arrived.park()
-            payload = self._queue.popleft()
-            self._taken_size = LENGTH_SIZE + len(payload)
+            payload = await self._next(check_open)
             frame: Frame = self._frames.decode_untrusted(payload)
             if not isinstance(frame, UnknownFrame):
                 return frame
@@ -103,10 +111,24 @@ class FrameInbox:
         if now >= self._report_at:
             self._report()
 
+    async def _next(self, check_open: Callable[[], None]) -> bytes:
+        """Return the next frame, known or not, as it came."""
+        self._frames_of_turn += 1
+        if not self._count or self._frames_of_turn >= _FRAMES_PER_TURN:
+            self._frames_of_turn = 0
+            await checkpoint()
+        self._consume_taken()
+        while (payload := self._waiting.take()) is None:
+            check_open()
+            await self._arrived.park()
+        self._count -= 1
+        self._taken_size = LENGTH_SIZE + len(payload)
+        return payload
+
     def _consume_taken(self) -> None:
         self._credit.consume(self._taken_size)
         self._taken_size = 0
-        if self._credit.should_tell(drained=False):
+        if 4 * self._credit.untold >= self._window:
             self._report()
         elif self._report_at == math.inf and self._credit.should_tell(drained=True):
             self._report_at = trio.current_time() + _REPORT_DELAY_S

@@ -21,8 +21,12 @@ from poolnet.identity.keys import device_id_of
 from poolnet.ids import DeviceId, FileId, PoolId, PublicKey, short_id
 from poolnet.limits import (
     CLOSE_TIMEOUT_S,
+    MAX_CLIENT_FRAME_SIZE,
+    MAX_FRAME_SIZE,
     MAX_REASON_CHARS,
+    MAX_UNACKNOWLEDGED_CONTROL,
     MAX_UNANSWERED_PINGS,
+    QUIC_CLIENT_WINDOW,
 )
 from poolnet.net.chunk_inbox import ReceivedChunk
 from poolnet.net.chunk_streams import StreamWriter
@@ -108,8 +112,14 @@ class Link:
         self.chunks = ChunkWays(transport, tell=self._tell_credit)
 
         self._transport = transport
-        self._buffer = FrameBuffer()
-        self._in = FrameInbox(_FRAMES[self.purpose], report=self._tell_credit, rearm=transport.rearm)
+        is_of_client = self.purpose == Purpose.SYNC and not is_dialler
+        self._buffer = FrameBuffer(max_size=MAX_CLIENT_FRAME_SIZE if is_of_client else MAX_FRAME_SIZE)
+        self._in = FrameInbox(
+            _FRAMES[self.purpose],
+            report=self._tell_credit,
+            rearm=transport.rearm,
+            window=QUIC_CLIENT_WINDOW if is_of_client else MAX_UNACKNOWLEDGED_CONTROL,
+        )
         self._out = FrameOutlet(transport, now=now)
         self._pings = LinkPings(time, now=now)
         self._acknowledged = ParkingLot()
@@ -135,6 +145,11 @@ class Link:
         return self.chunks.carrier
 
     @property
+    def unconsumed(self) -> int:
+        """Bytes of frames that arrived and that the application is not done with; parts of frames are among them."""
+        return len(self._buffer) + self._in.unconsumed
+
+    @property
     def is_closed(self) -> bool:
         """Whether it ended."""
         return self.close_reason is not None
@@ -148,6 +163,22 @@ class Link:
     def clock_offset_ms(self) -> int | None:
         """By how many milliseconds the other side's clock is ahead of ours; asked with every ping."""
         return self._pings.clock_offset_ms
+
+    @property
+    def behind(self) -> int:
+        """Bytes of frames that were sent and that the other side's application has not consumed."""
+        return self._out.credit.under_way
+
+    async def caught_up(self, size_bytes: int) -> None:
+        """Wait until the other side is at most so many bytes behind.
+
+        Raises:
+            LinkClosed: it closed before.
+        """
+        await checkpoint()
+        while self._out.credit.under_way > size_bytes:
+            self._check_open()
+            await self._acknowledged.park()
 
     def post_frame(self, frame: Frame) -> None:
         """Send a frame without waiting.

@@ -84,6 +84,10 @@ class PathProbes:
         """Return the largest size that `address` has answered lately."""
         return self._prober.datagram_size_for(address)
 
+    def is_answered_by(self, address: SocketAddress) -> bool:
+        """Return whether `address` has answered our probes lately: it is that of somebody whom we expect."""
+        return self._prober.is_answered_by(address)
+
     def next_deadline(self) -> float | None:
         """Return when `tick` wants to be called."""
         return self._prober.next_deadline()

@@ -25,7 +25,7 @@ class ConductKeeper:
 
     Args:
         shun: has no link to a peer until that time (trio's clock), and closes the one there is.
-        report: tells the sync server, if there is one.
+        report: tells the sync server; returns False if there is none now, and is tried again later.
         credit_changed: takes for how many pieces a peer may be asked at a time from now on.
         clock_errors_ms: returns by how much the clocks of the linked peers are ahead of the time that all agree on.
     """
@@ -34,7 +34,7 @@ class ConductKeeper:
         self,
         *,
         shun: Callable[[DeviceId, float], None],
-        report: Callable[[DeviceId, Kind], None],
+        report: Callable[[DeviceId, Kind], bool],
         credit_changed: Callable[[DeviceId, int], None],
         clock_errors_ms: Callable[[], Mapping[DeviceId, int]],
     ) -> None:
@@ -100,7 +100,8 @@ class ConductKeeper:
                     logger.warning("no link to %s for %.0f s: it broke the rules too often", short_id(peer), wait_s)
                     self._shun(peer, until)
                 case conduct.Report(peer, kind):
-                    self._report(peer, kind)
+                    if not self._report(peer, kind):
+                        self._machine.handle(conduct.Untold(peer), trio.current_time())
                 case conduct.CreditChanged(peer, pieces):
                     self._credit_changed(peer, pieces)
                 case _:

@@ -1,7 +1,7 @@
 """From a message off a link to one in the history: judged once, held while ahead of its time, stored in batches.
 
-Of one author only so much is taken as it comes (protocol/quota.py); what is fetched, because it is lacking, is not
-counted.
+Of one author only so much is taken as it comes (protocol/quota.py), and of all that is stamped long ago; what is
+fetched, because it is lacking, is not counted.
 
 A message above all others in the order is new for sure, and takes effect at once; the database stores it a moment
 later, with what came meanwhile. Of any other, and of one that is said to be retracted, the database says whether it is
@@ -19,7 +19,7 @@ from poolnet.errors import PoolnetError, WireError
 from poolnet.identity.authorship import signature_is_valid
 from poolnet.identity.membership import Membership
 from poolnet.ids import MsgId
-from poolnet.limits import MAX_QUEUED_FRAMES
+from poolnet.limits import MAX_QUEUED_FRAMES, OLD_AFTER_S
 from poolnet.message_db import MessageDB, retraction_target
 from poolnet.pool.storing import until_stored
 from poolnet.protocol.gossip import Verdict
@@ -65,6 +65,7 @@ class Inbox:
     ) -> None:
         self._membership = membership
         self._db = db
+        self._clock = clock
         self._unix_ms = unix_ms
         self._apply = apply
         self._apply_ephemeral = apply_ephemeral
@@ -101,7 +102,8 @@ class Inbox:
                 raise WireError("a message by somebody who never was a member")
             if not self._may_stay(message):
                 return Verdict.DROP  # removed or left meanwhile, and the forwarder does not know yet
-            if not is_fetched and not self._quota.has_some(message.author, trio.current_time()):
+            is_old = self._clock.ahead_s(message.content.hlc, self._unix_ms()) < -OLD_AFTER_S
+            if not is_fetched and not self._quota.has_some(message.author, trio.current_time(), is_old=is_old):
                 return Verdict.DEFER
             _verify(message, is_fetched=is_fetched)
         except WireError as exc:
@@ -109,7 +111,7 @@ class Inbox:
             logger.info("rejected a message: %s", exc)
             return Verdict.REJECT
         if not is_fetched:
-            self._quota.spend(message.author, len(encoded), trio.current_time())
+            self._quota.spend(message.author, len(encoded), trio.current_time(), is_old=is_old)
         self._judged[msg_id] = message
         return Verdict.ACCEPT
 

@@ -17,7 +17,7 @@ from poolnet.identity.keys import device_id_of
 from poolnet.identity.membership import Membership
 from poolnet.identity.statements import decode_statement_untrusted
 from poolnet.ids import ID_SIZE, DeviceId, short_id
-from poolnet.limits import DIAL_TIMEOUT_S, MAX_TEMPORARY_LINKS
+from poolnet.limits import DIAL_TIMEOUT_S
 from poolnet.net.endpoint import Endpoint
 from poolnet.net.link import Link
 from poolnet.protocol import mesh
@@ -77,7 +77,6 @@ class LinkKeeper:
         self._corrected_ms = corrected_ms
         self._faulted = faulted
         self._since: dict[DeviceId, float] = {}
-        self._direct: set[DeviceId] = set()
         self._answers: dict[bytes, tuple[DeviceId, trio.MemorySendChannel[Signal]]] = {}
         self._answering: dict[bytes, DeviceId] = {}
         self._changed = trio.Condition()
@@ -89,13 +88,8 @@ class LinkKeeper:
         self._timer.rearm()
 
     def want_direct(self, peers: Iterable[DeviceId]) -> None:
-        """Have links to these peers as well, as far as there is room, and to no others beyond the rings."""
-        wanted = set(sorted(set(peers) - {self._self_id})[:MAX_TEMPORARY_LINKS])
-        for peer in self._direct - wanted:
-            self.feed(mesh.DropDirect(peer))
-        for peer in wanted - self._direct:
-            self.feed(mesh.WantDirect(peer))
-        self._direct = wanted
+        """Have links to some of these peers as well, as far as there is room, and to no others beyond the rings."""
+        self.feed(mesh.WantDirect(frozenset(peers)))
 
     def is_steady(self, peer: DeviceId) -> bool:
         """Return whether a link to a peer is meant to stay."""

@@ -1,7 +1,7 @@
 """Staying attached to one of a pool's sync servers: dial, attach, follow, and try again when it is gone.
 
 Drives the pure `Attachment` machine. The pool works on while no server is there; retries are jittered and back off, so
-that a restarted server is not met by everyone at once.
+that a restarted server is not met by everyone at once. No server's word ends that: whom one refuses asks the next.
 """
 
 import logging
@@ -94,7 +94,8 @@ class ServerKeeper:
         self._link: Link | None = None
         self._server = self._servers[0]
         self._changed = trio.Condition()
-        self._last_error: PoolnetError | None = None
+        #: Why each server failed the last time; none of them since one has let us in.
+        self._errors: dict[ServerAddress, PoolnetError] = {}
 
     @property
     def is_attached(self) -> bool:
@@ -110,21 +111,26 @@ class ServerKeeper:
         """Wait until a server has let this node in.
 
         Raises:
-            Refused: a server said no for good.
+            Refused: a server said no for good, and none of the others has let us in.
             Unreachable: no server answered in time.
         """
         with trio.move_on_after(timeout_s):
             async with self._changed:
                 while not self.is_attached:
-                    if isinstance(self._last_error, Refused):
-                        raise self._last_error
+                    if refusal := self._refusal():
+                        raise refusal
                     await self._changed.wait()
             return
-        reason = f" ({self._last_error})" if self._last_error else ""
+        reason = f" ({error})" if (error := next(reversed(self._errors.values()), None)) else ""
         places = ", ".join(f"{server.host}:{server.port}" for server in self._servers)
         raise Unreachable(
             f"no sync server answered at {places}{reason}; check that it runs and that UDP reaches it, then try again"
         )
+
+    def _refusal(self) -> Refused | None:
+        """Return what one of the servers said for good, once all were asked in vain."""
+        refusals = (error for error in self._errors.values() if isinstance(error, Refused))
+        return next(refusals, None) if self._errors.keys() >= set(self._servers) else None
 
     async def run(self) -> None:
         """Attach and stay attached until cancelled."""
@@ -154,7 +160,7 @@ class ServerKeeper:
                 link.close_now(code="done", reason="")
         except (Refused, Unreachable, ProtocolError, LinkClosed, WireError) as exc:
             logger.info("sync server %s:%s: %s", server.host, server.port, exc)
-            await self._failed(exc)
+            await self._failed(server, exc)
             self._listener.server_lost(server, _reason(exc))
         return was_attached
 
@@ -183,13 +189,14 @@ class ServerKeeper:
                 await self._attached()
 
     async def _attached(self) -> None:
-        self._last_error = None
+        self._errors.clear()
         async with self._changed:
             self._changed.notify_all()
         self._listener.server_attached(self._server)
 
-    async def _failed(self, error: PoolnetError) -> None:
-        self._last_error = error
+    async def _failed(self, server: ServerAddress, error: PoolnetError) -> None:
+        self._errors.pop(server, None)  # the latest comes last
+        self._errors[server] = error
         async with self._changed:
             self._changed.notify_all()
 
@@ -237,9 +244,12 @@ class ServerKeeper:
         """Report that no link to a node comes up."""
         self._perform(attachment.CannotReach(node))
 
-    def misbehaved(self, node: DeviceId, kind: Kind) -> None:
-        """Tell the server what a node did, last of several things; nothing happens if there is no server now."""
+    def misbehaved(self, node: DeviceId, kind: Kind) -> bool:
+        """Tell the server what a node did, last of several things; return False if there is none now."""
+        if not self.is_attached:
+            return False
         self._perform(attachment.Misconduct(node, kind))
+        return True
 
     def roster_lost(self) -> None:
         """Ask for the whole roster again."""
@@ -267,7 +277,7 @@ class ServerKeeper:
                 case attachment.SignalReceived(sender, body):
                     listener.signal_received(sender, body)
                 case attachment.AttachRefused(code, message, is_final):
-                    raise Refused(message, code=code) if is_final else Unreachable(message)
+                    raise _refused(code, message, is_final=is_final)
                 case _:
                     assert_never(effect)
 
@@ -288,3 +298,12 @@ def _from_server(frame: Frame) -> attachment.FromServer:
 
 def _reason(error: PoolnetError) -> str:
     return "it does not answer any more, or has ended" if isinstance(error, LinkClosed) else str(error)
+
+
+def _refused(code: str, message: str, *, is_final: bool) -> PoolnetError:
+    """Return what a server's no means: the end of an attempt to join, or only of one to attach to that server."""
+    if is_final:
+        return Refused(message, code=code)
+    if code in attachment.FINAL_CODES:
+        message = f"it refuses this device, a member by the pool's statements, saying: {message}"
+    return Unreachable(message)

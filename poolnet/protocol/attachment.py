@@ -7,7 +7,9 @@ the node asks to be attached again on the same link, and gets the whole roster. 
 events that depend on them, because they are sent first and the control stream keeps order.
 
 Whatever the server says, who is a member is decided by `Membership` alone. The roster may name nodes that are no
-members (a lying server, or a removal that it has not heard of): they are passed on here, and no link comes up.
+members (a lying server, or a removal that it has not heard of): they are passed on here, and no link comes up. And a
+server that refuses a member, with whatever word, is one that does not serve it: of a removal it has to show the
+statements, which arrive before the refusal.
 """
 
 import enum
@@ -52,8 +54,8 @@ FromServer = (
     | UnknownFrame
 )
 
-#: What a server says to a newcomer for good: the same Join gets the same answer. A member keeps trying (except when it
-#: was removed), because a server that has not heard of it may hear of it from others.
+#: What a server says for good to who is no member by its own statements: the same Join gets the same answer. A member
+#: keeps trying: a server that has not heard of it may hear of it from others, and one that lies is not believed.
 FINAL_CODES = frozenset(
     {"unknown_pool", "not_a_member", "removed", "invite_unknown", "invite_expired", "invite_used_up"}
 )
@@ -200,8 +202,8 @@ class SignalReceived:
 class AttachRefused:
     """This attachment is over; close the link.
 
-    `code` is the server's word, or "timeout" or "protocol" if the server failed. With `is_final` another try is in vain
-    until something changes; otherwise try again after a while.
+    `code` is the server's word, or "timeout" or "protocol" if the server failed. With `is_final` another try with this
+    server is in vain until something changes; otherwise try again after a while.
     """
 
     code: str
@@ -309,7 +311,6 @@ class Attachment:
     def _end(self) -> None:
         self._stage = _Stage.OFFLINE
         self._deadline = None
-        self._pages = []
         self._listed = set()
 
     def _if_online(self, frames: Sequence[ToServer]) -> list[AttachmentEffect]:
@@ -382,7 +383,7 @@ class Attachment:
         return [effect]
 
     def _is_final(self, code: str) -> bool:
-        return code in FINAL_CODES and (code == "removed" or not self._membership.is_member(self._device))
+        return code in FINAL_CODES and not self._membership.is_member(self._device)
 
     def _refused(self, code: str, message: str, *, is_final: bool) -> list[AttachmentEffect]:
         self._end()

@@ -4,7 +4,8 @@ Only what this device saw itself counts: what others say of a peer is no evidenc
 
 - *Faults* are proof: a message that its author did not sign, a piece with a wrong hash, a broken rule. No circumstance
   makes an honest program do that, only a defect. With `FAULTS_PER_SHUNNING` of them a peer is *shunned*: no link to it
-  is dialled, kept or accepted for a while, which doubles each time; and the sync server is told.
+  is dialled, kept or accepted for a while, which doubles each time; and the sync server is told, later if there is
+  none now: the last of each peer, as long as it would count there.
 - *Signs* are a promise of pieces that nothing came of, and a wrong clock. An honest device that is slow, or whose
   battery is empty, shows them too. They are counted and shown, and never cost it a link.
 
@@ -16,11 +17,15 @@ bounded; what it forgets first is the peer with the least against it.
 import enum
 from collections import Counter
 from math import floor, inf, log2
+from typing import assert_never
 
 import attrs
 
 from poolnet.ids import DeviceId
 from poolnet.limits import (
+    COMPLAINT_BURST,
+    COMPLAINT_LIFETIME_S,
+    CONDUCT_CHECK_INTERVAL_S,
     CONDUCT_HALF_LIFE_S,
     CONDUCT_MEMORY_S,
     FAULTS_PER_SHUNNING,
@@ -78,6 +83,13 @@ class Noted:
 
 
 @attrs.frozen
+class Untold:
+    """No server was there to be told of a `Report` about `peer`."""
+
+    peer: DeviceId
+
+
+@attrs.frozen
 class Shun:
     """Have no link to `peer` until then."""
 
@@ -87,7 +99,7 @@ class Shun:
 
 @attrs.frozen
 class Report:
-    """Tell the sync server, if there is one now."""
+    """Tell the sync server; to be answered at once by `Untold` if there is none."""
 
     peer: DeviceId
     kind: Kind
@@ -101,6 +113,7 @@ class CreditChanged:
     pieces: int
 
 
+ConductEvent = Noted | Untold
 ConductEffect = Shun | Report | CreditChanged
 
 
@@ -151,14 +164,16 @@ class _Record:
     level: int = 0  # how often the credit is halved
     counts: Counter[Kind] = attrs.Factory(Counter)
     shunnings: int = 0
+    shunned_at: float = -inf
     shunned_until: float = -inf
+    report_at: float = inf  # when to try again to tell the server
 
     def is_over(self, now: float) -> bool:
         return now >= max(self.last_at, self.shunned_until) + CONDUCT_MEMORY_S
 
     def due_at(self) -> float:
-        forgotten_at = max(self.last_at, self.shunned_until) + CONDUCT_MEMORY_S
-        return min(forgotten_at, self.discredit.falls_below(self.level - _MARGIN)) if self.level else forgotten_at
+        due_at = min(self.report_at, max(self.last_at, self.shunned_until) + CONDUCT_MEMORY_S)
+        return min(due_at, self.discredit.falls_below(self.level - _MARGIN)) if self.level else due_at
 
     @property
     def credit(self) -> int:
@@ -173,9 +188,19 @@ class Conduct:
         self._noted: Counter[Kind] = Counter()
         self._shunnings = 0
 
-    def handle(self, event: Noted, now: float) -> list[ConductEffect]:
-        """Take note of what a peer did; return what follows."""
-        peer, kind = event.peer, event.kind
+    def handle(self, event: ConductEvent, now: float) -> list[ConductEffect]:
+        """Take note of what happened; return what follows."""
+        match event:
+            case Noted(peer, kind):
+                return self._note(peer, kind, now)
+            case Untold(peer):
+                if (record := self._records.get(peer)) is not None:
+                    record.report_at = now + CONDUCT_CHECK_INTERVAL_S
+                return []
+            case _:
+                assert_never(event)
+
+    def _note(self, peer: DeviceId, kind: Kind, now: float) -> list[ConductEffect]:
         effects: list[ConductEffect] = []
         record = self._record_of(peer, kind, now, effects)
         self._noted[kind] += 1
@@ -195,14 +220,14 @@ class Conduct:
         return min((record.due_at() for record in self._records.values()), default=None)
 
     def tick(self, now: float) -> list[ConductEffect]:
-        """Let credit rise and forget what is long past."""
+        """Let credit rise, forget what is long past, try again to tell the server."""
         effects: list[ConductEffect] = []
         for peer, record in list(self._records.items()):
             if record.is_over(now):
                 self._forget(peer, effects)
             else:
                 self._settle_credit(peer, record, now, effects)
-        return effects
+        return effects + self._reports(now)
 
     def credit_of(self, peer: DeviceId) -> int:
         """Return for how many pieces a peer may be asked at a time."""
@@ -254,9 +279,26 @@ class Conduct:
         if now < record.shunned_until or round(record.faults.at(now)) < FAULTS_PER_SHUNNING:
             return
         record.shunned_until = now + min(MAX_SHUN_S, MIN_SHUN_S * 2.0 ** min(record.shunnings, 16))
+        record.shunned_at, record.report_at = now, inf
         record.shunnings += 1
         self._shunnings += 1
         effects += [Shun(peer, record.shunned_until), Report(peer, record.kind)]
+
+    def _reports(self, now: float) -> list[Report]:
+        """Return what to tell the server now: no more at once than it hears, of the gravest; the others later."""
+        due = [peer for peer, record in self._records.items() if record.report_at <= now]
+        due.sort(key=lambda peer: self._gravity(peer, now), reverse=True)
+        reports: list[Report] = []
+        for peer in due:
+            record = self._records[peer]
+            record.report_at = inf
+            if now >= record.shunned_at + COMPLAINT_LIFETIME_S:
+                continue
+            if len(reports) < COMPLAINT_BURST:
+                reports.append(Report(peer, record.kind))
+            else:
+                record.report_at = now + CONDUCT_CHECK_INTERVAL_S
+        return reports
 
     def _settle_credit(self, peer: DeviceId, record: _Record, now: float, effects: list[ConductEffect]) -> None:
         before = record.credit

@@ -75,10 +75,14 @@ class ReceiveCredit:
         """Take note that the application is done with `amount` of it."""
         self.consumed += amount
 
+    @property
+    def untold(self) -> int:
+        """Consumed, and not yet reported."""
+        return self.consumed - self.told
+
     def should_tell(self, *, drained: bool) -> bool:
         """Return whether a report is worth sending: nothing is left to consume, or a quarter of the limit is free."""
-        untold = self.consumed - self.told
-        return untold > 0 and (drained or 4 * untold >= self.limit)
+        return self.untold > 0 and (drained or 4 * self.untold >= self.limit)
 
     def tell(self) -> int:
         """Return the total to report, and take it as told."""

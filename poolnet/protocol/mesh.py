@@ -5,10 +5,14 @@ and without flapping:
 
 - A peer that could not be dialled `GONE_AFTER_DIALS` times counts as gone; the next node on that ring is linked
   instead. It is tried again with back-off as long as it would be a neighbour.
-- Of a pair, the smaller id dials at once and the larger one after `GLARE_WAIT_S`, so that two dials rarely meet.
+- Who has just come, or was given other places, dials at once: it knows best that it has no links, as after a restart
+  that nobody else has noticed. Those to whom it comes wait `GLARE_WAIT_S`, so that two dials rarely meet. Of others
+  the smaller id dials at once and the larger one waits.
 - Only the side that dialled a link closes it when it is no longer needed, after `LINK_GRACE_S`: the other side may
   need it for a reason that we cannot see (a peer that only it cannot reach). What others dialled is kept as a guest
-  until there are too many links, or until the peer leaves the roster.
+  until there are too many links.
+- A link to who is not in the roster is a guest, whoever dialled it: who leaves closes its links itself, and a server
+  that names a member no more, mistaken or lying, cuts nobody off.
 - Where a pool is larger than a full mesh, one more link goes to a member drawn at random, the *acquaintance*, another
   one every `ACQUAINTANCE_S`. Who has drawn only liars for neighbours, on rings that nobody changes, is not left with
   them. Where there is no room a guest makes some, at most one in `GUEST_STAY_S`.
@@ -25,24 +29,19 @@ import attrs
 from poolnet.ids import DeviceId
 from poolnet.limits import (
     GLARE_WAIT_S,
-    GONE_AFTER_DIALS,
     GUEST_STAY_S,
     LINK_GRACE_S,
-    MAX_BACKOFF_S,
     MAX_RING_LINKS,
     MAX_TEMPORARY_LINKS,
-    MIN_BACKOFF_S,
 )
 from poolnet.protocol.acquaintance import Acquaintance
+from poolnet.protocol.dial_attempts import DialAttempts
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.rings import Roster
 
 MAX_LINKS = MAX_RING_LINKS + MAX_TEMPORARY_LINKS
-#: A link that ended sooner than this after it came up counts as a failed attempt for the back-off.
-_STABLE_S = 5.0
 
 NOT_A_NEIGHBOUR = "no longer a neighbour"
-LEFT_ROSTER = "left the roster"
 TOO_MANY_LINKS = "too many links"
 SHUNNED = "it broke the rules too often"
 
@@ -81,16 +80,12 @@ class DialFailed:
 
 @attrs.frozen
 class WantDirect:
-    """A link to `peer` is wanted whatever the rings say. Ignored above `MAX_TEMPORARY_LINKS` such peers."""
+    """Links to some of these peers are wanted whatever the rings say, and to nobody else of whom that was said before.
 
-    peer: DeviceId
+    Up to `MAX_TEMPORARY_LINKS` are drawn: a choice that could be foreseen is one that ids can be made to fit.
+    """
 
-
-@attrs.frozen
-class DropDirect:
-    """The direct link to `peer` is no longer wanted."""
-
-    peer: DeviceId
+    peers: frozenset[DeviceId]
 
 
 @attrs.frozen
@@ -126,7 +121,7 @@ class Unreachable:
     peer: DeviceId
 
 
-MeshEvent = RosterChanged | LinkUp | LinkDown | DialFailed | WantDirect | DropDirect | Shun
+MeshEvent = RosterChanged | LinkUp | LinkDown | DialFailed | WantDirect | Shun
 MeshEffect = Dial | CloseLink | Unreachable
 
 
@@ -146,19 +141,8 @@ class MeshStatistics:
 class _Link:
     up_at: float
     is_dialler: bool
-    in_roster: bool
     close_at: float | None = None
     is_closing: bool = False
-
-
-@attrs.define
-class _Attempts:
-    """What is known about reaching a peer. `failures` counts for the back-off, `failed_dials` for being gone."""
-
-    dial_at: float
-    is_dialling: bool = False
-    failures: int = 0
-    failed_dials: int = 0
 
 
 class Mesh:
@@ -167,7 +151,7 @@ class Mesh:
     Args:
         node: this node.
         roster: the pool's roster, changed by its owner, who then tells `RosterChanged`.
-        rng: for the jitter of the back-off, and to draw the acquaintance.
+        rng: for the jitter of the back-off, and to draw direct peers and the acquaintance; nobody may foresee it.
         has_acquaintance: whether it draws one.
     """
 
@@ -176,10 +160,12 @@ class Mesh:
         self._roster = roster
         self._rng = rng
         self._links: dict[DeviceId, _Link] = {}
-        self._attempts: dict[DeviceId, _Attempts] = {}
-        self._direct: dict[DeviceId, None] = {}
+        self._attempts: dict[DeviceId, DialAttempts] = {}
+        self._direct: frozenset[DeviceId] = frozenset()
         self._shunned: dict[DeviceId, float] = {}
         self._wanted: frozenset[DeviceId] = frozenset()
+        #: Who has just come, by the event that is being handled.
+        self._came: frozenset[DeviceId] = frozenset()
         self._acquaintance = Acquaintance(node, roster, rng) if has_acquaintance else None
         self._now = float("-inf")
         self._dials = self._failed_dials = self._closed = 0
@@ -197,7 +183,7 @@ class Mesh:
     @property
     def gone(self) -> frozenset[DeviceId]:
         """The peers that cannot be dialled at the moment and are replaced."""
-        return frozenset(peer for peer, tries in self._attempts.items() if tries.failed_dials >= GONE_AFTER_DIALS)
+        return frozenset(peer for peer, tries in self._attempts.items() if tries.is_gone)
 
     @property
     def shunned(self) -> frozenset[DeviceId]:
@@ -228,27 +214,26 @@ class Mesh:
         effects: list[MeshEffect] = []
         match event:
             case RosterChanged(joined):
+                self._came = joined
                 for peer in sorted(joined):
                     self._give_fresh_chance(peer, now)
             case LinkUp(peer, is_dialler):
-                self._attempts.setdefault(peer, _Attempts(now)).is_dialling = False
-                self._attempts[peer].failed_dials = 0
-                self._links[peer] = _Link(now, is_dialler, peer in self._roster)
+                self._attempts.setdefault(peer, DialAttempts(now)).linked()
+                self._links[peer] = _Link(now, is_dialler)
             case LinkDown(peer):
                 self._link_down(peer, now)
             case DialFailed(peer):
                 self._dial_failed(peer, now, effects)
-            case WantDirect(peer):
-                if peer != self.node and len(self._direct) < MAX_TEMPORARY_LINKS:
-                    self._direct[peer] = None
-                    self._attempts.setdefault(peer, _Attempts(now))  # only this side knows, so it does not wait
-            case DropDirect(peer):
-                self._direct.pop(peer, None)
+            case WantDirect(peers):
+                if not self._draw_direct(peers):
+                    return []
             case Shun(peer, until):
                 self._shunned[peer] = until
             case _:
                 assert_never(event)
-        return effects + self._settle(now)
+        effects += self._settle(now)
+        self._came = frozenset()
+        return effects
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do, or None."""
@@ -279,29 +264,39 @@ class Mesh:
     def _give_fresh_chance(self, peer: DeviceId, now: float) -> None:
         tries = self._attempts.get(peer)
         if tries is not None and not tries.is_dialling:
-            self._attempts[peer] = _Attempts(self._first_dial_at(peer, now))
+            self._attempts[peer] = DialAttempts(self._first_dial_at(peer, now))
 
     def _link_down(self, peer: DeviceId, now: float) -> None:
         link = self._links.pop(peer, None)
         if link is None:
             return
-        tries = self._attempts.setdefault(peer, _Attempts(now))
-        tries.failures = 0 if now - link.up_at >= _STABLE_S else tries.failures + 1
-        tries.dial_at = max(self._first_dial_at(peer, now), now + self._backoff_s(tries.failures))
+        tries = self._attempts.setdefault(peer, DialAttempts(now))
+        tries.ended(now - link.up_at, now, not_before=self._first_dial_at(peer, now), rng=self._rng)
 
     def _dial_failed(self, peer: DeviceId, now: float, effects: list[MeshEffect]) -> None:
-        tries = self._attempts.setdefault(peer, _Attempts(now))
+        tries = self._attempts.setdefault(peer, DialAttempts(now))
         tries.is_dialling = False
         self._failed_dials += 1
         if peer in self._links:  # the other side got through meanwhile
             return
-        tries.failures += 1
-        tries.failed_dials += 1
-        tries.dial_at = now + self._backoff_s(tries.failures)
+        is_gone = tries.failed(now, self._rng)
         if self._acquaintance is not None:
             self._acquaintance.lost(peer, now)
-        if tries.failed_dials == GONE_AFTER_DIALS and peer in self._roster:
+        if is_gone and peer in self._roster:
             effects.append(Unreachable(peer))
+
+    def _draw_direct(self, peers: frozenset[DeviceId]) -> bool:
+        """Keep who was drawn before and can be linked, and draw the rest; somebody lost only if there is nobody else.
+
+        Returns whether that changes anything.
+        """
+        before, lost = self._direct, self.gone | self._shunned.keys()
+
+        def rank(peer: DeviceId) -> tuple[bool, bool, float]:
+            return peer in lost, peer not in self._direct, self._rng.random()
+
+        self._direct = frozenset(sorted(sorted(peers - {self.node}), key=rank)[:MAX_TEMPORARY_LINKS])
+        return self._direct != before
 
     # --- decisions ----------------------------------------------------------------------------------------------
 
@@ -318,10 +313,10 @@ class Mesh:
 
     def _update_wanted(self, now: float) -> None:
         neighbours = self._roster.neighbours(self.node, without=self.gone | self._shunned.keys())
-        self._wanted = neighbours.union(self._direct) - self._shunned.keys()
+        self._wanted = (neighbours | self._direct) - self._shunned.keys()
         self._want_acquaintance(now)
         for peer in sorted(self._wanted - self._attempts.keys()):
-            self._attempts[peer] = _Attempts(self._first_dial_at(peer, now))
+            self._attempts[peer] = DialAttempts(self._first_dial_at(peer, now))
         for peer in [peer for peer, tries in self._attempts.items() if not self._is_relevant(peer, tries)]:
             del self._attempts[peer]
 
@@ -333,8 +328,8 @@ class Mesh:
         if peer is not None and peer not in self._shunned and len(self._wanted) < MAX_LINKS:
             self._wanted |= {peer}
 
-    def _is_relevant(self, peer: DeviceId, tries: _Attempts) -> bool:
-        is_gone = tries.failed_dials >= GONE_AFTER_DIALS and peer in self._roster
+    def _is_relevant(self, peer: DeviceId, tries: DialAttempts) -> bool:
+        is_gone = tries.is_gone and peer in self._roster
         return tries.is_dialling or is_gone or peer in self._wanted or peer in self._links
 
     def _dial_due(self, now: float) -> list[MeshEffect]:
@@ -365,17 +360,15 @@ class Mesh:
         effects: list[MeshEffect] = []
         is_here = self.node in self._roster
         for peer, link in sorted(self._links.items()):
-            link.in_roster = link.in_roster or peer in self._roster
-            has_left = link.in_roster and peer not in self._roster
             if peer in self._shunned and not link.is_closing:
                 effects.append(self._close(peer, SHUNNED))
                 continue
-            if not is_here or peer in self._wanted or not (link.is_dialler or has_left):
+            if not is_here or peer in self._wanted or not link.is_dialler or peer not in self._roster:
                 link.close_at = None
             elif link.close_at is None:
                 link.close_at = now + LINK_GRACE_S
             elif link.close_at <= now and not link.is_closing:
-                effects.append(self._close(peer, LEFT_ROSTER if has_left else NOT_A_NEIGHBOUR))
+                effects.append(self._close(peer, NOT_A_NEIGHBOUR))
         return effects
 
     def _evict_guests(self) -> list[MeshEffect]:
@@ -390,12 +383,7 @@ class Mesh:
         return CloseLink(peer, reason)
 
     def _first_dial_at(self, peer: DeviceId, now: float) -> float:
-        waits = peer not in self._direct and self.node > peer
+        if peer in self._direct or self.node in self._came:
+            return now  # of the first only this side knows
+        waits = peer in self._came or self.node > peer
         return now + GLARE_WAIT_S if waits else now
-
-    def _backoff_s(self, failures: int) -> float:
-        """Return a jittered wait: half to all of MIN_BACKOFF_S × 2^(failures - 1), at most MAX_BACKOFF_S."""
-        if failures == 0:
-            return 0.0
-        full = min(MAX_BACKOFF_S, MIN_BACKOFF_S * 2.0 ** min(failures - 1, 16))
-        return full * (0.5 + self._rng.random() / 2)

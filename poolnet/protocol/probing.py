@@ -176,6 +176,11 @@ class Prober:
         ]
         return max(sizes, default=MIN_DATAGRAM_SIZE)
 
+    def is_answered_by(self, address: SocketAddress) -> bool:
+        """Return whether `address` has answered our probes, in a session that is not forgotten yet."""
+        sessions = self._sessions.values()
+        return any((found := item.candidates.get(address)) is not None and found.answered for item in sessions)
+
     def _session_deadline(self, session: _Session) -> float:
         if not session.is_searching:
             return session.expires

@@ -15,7 +15,7 @@ import attrs
 
 from poolnet.errors import ProtocolError, WireError
 from poolnet.identity.membership import Membership
-from poolnet.identity.statements import Statement, decode_statement_untrusted, statement_is_signed
+from poolnet.identity.statements import Statement, decode_statement_untrusted
 from poolnet.ids import StatementId
 from poolnet.limits import KIB, MAX_IDS_PER_FRAME
 from poolnet.wire.pool_frames import StatementIds, Statements, WantStatements
@@ -81,21 +81,27 @@ class StatementExchange:
 
 
 def add_statements_untrusted(membership: Membership, encoded: Sequence[bytes]) -> list[Statement]:
-    """Add statements from outside to `membership`; return those that were new and well signed.
+    """Add statements from outside to `membership`; return those that were new and found room.
 
     Raises:
-        WireError: one of them is malformed, not signed or of another pool.
+        WireError: one of them is malformed, not signed or of another pool; then none was added.
     """
-    statements = [decode_statement_untrusted(item) for item in encoded]
-    added = []
-    for statement in statements:
-        if membership.add(statement):
-            added.append(statement)
-        elif statement.pool_id != membership.pool_id:
+    return add_statements(membership, [decode_statement_untrusted(item) for item in encoded])
+
+
+def add_statements(membership: Membership, statements: Iterable[Statement]) -> list[Statement]:
+    """Add statements to `membership`, all or, if one is false, none; each signature of new ones is looked at once.
+
+    Raises:
+        WireError: one of them is not signed or of another pool.
+    """
+    new = {item.statement_id: item for item in statements if item.statement_id not in membership}
+    for statement in new.values():
+        if statement.pool_id != membership.pool_id:
             raise WireError("a statement of another pool")
-        elif statement.statement_id not in membership and not statement_is_signed(statement):  # else there was no room
+        if not membership.is_signed(statement):
             raise WireError("a statement that is not signed by its author")
-    return added
+    return [statement for statement in new.values() if membership.add(statement, was_verified=True)]
 
 
 def take_open(unasked: set[StatementId], ids: Iterable[StatementId]) -> list[StatementId]:

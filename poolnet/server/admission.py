@@ -11,9 +11,10 @@ import attrs
 
 from poolnet.errors import Refused as RefusedError
 from poolnet.identity.membership import Membership
-from poolnet.identity.statements import Genesis, Join, Statement
+from poolnet.identity.statements import Genesis, Join, RemoveMember, SetRole, Statement, encode_statement
 from poolnet.ids import DeviceId
 from poolnet.limits import MAX_REASON_CHARS
+from poolnet.protocol.statement_exchange import pack_statements
 from poolnet.server.events import CloseClient, SendFrame, ServerEffect
 from poolnet.server.wanted import ClientId
 from poolnet.wire.sync_frames import Refused
@@ -44,6 +45,23 @@ def refusal(client: ClientId, code: str, message: str | None = None) -> list[Ser
     """Return what tells a client no: a code for programs, a sentence for people (by default that of the code)."""
     text = _SENTENCES[code] if message is None else message[:MAX_REASON_CHARS]
     return [SendFrame(client, Refused(code=code, message=text)), CloseClient(client, code, text)]
+
+
+def show_removal(client: ClientId, membership: Membership, device: DeviceId) -> list[ServerEffect]:
+    """Return what tells a client by what its device was removed: no device takes a server's word for that.
+
+    The removals, how their authors came in and who gave them the right; of other members nothing.
+    """
+    effective = membership.effective_statements()
+    shown = [item for item in effective if isinstance(item.body, RemoveMember) and item.body.device == device]
+    authors = dict.fromkeys(statement.author for statement in shown)
+    roles = [(item.body.device, item) for item in effective if isinstance(item.body, SetRole)]
+    while more := [item for device, item in roles if device in authors and item not in shown]:
+        shown += more
+        authors.update(dict.fromkeys(statement.author for statement in more))
+    credentials = [encoded for author in authors for encoded in membership.credentials_of(author)]
+    encoded = dict.fromkeys([*credentials, *map(encode_statement, shown)])
+    return [SendFrame(client, frame) for frame in pack_statements(encoded)]
 
 
 def admit_shown(membership: Membership, shown: Iterable[Statement], *, device: DeviceId, unix_ms: int) -> Judgement:

@@ -2,7 +2,8 @@
 
 No policy here: links become clients of `ServerCore`, its effects are performed in order. One event at a time: what it
 leads to is stored before the next is looked at, and before anybody hears of it. A client's next frame is taken only
-when its last one was dealt with: when a link is flushed, the server has done, and stored, what it was told.
+when its last one was dealt with: when a link is flushed, the server has done, and stored, what it was told. Of what it
+sends meanwhile no more is let in than `QUIC_CLIENT_WINDOW`.
 """
 
 import itertools
@@ -29,6 +30,7 @@ from poolnet.limits import (
     CLOSE_TIMEOUT_S,
     DEFAULT_SERVER_PORT,
     MAX_CLIENT_BACKLOG,
+    MAX_UNACCEPTED_LINKS,
 )
 from poolnet.net.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from poolnet.net.link import Link
@@ -119,6 +121,8 @@ class SyncServer:
         self._sessions: dict[ClientId, _Session] = {}
         self._numbers = itertools.count()
         self._turn = trio.Lock()
+        #: Links that were accepted and that the machine, which counts clients, has not heard of.
+        self._entrance = trio.Semaphore(MAX_UNACCEPTED_LINKS)
         self._deadline_moved = trio.Event()
         self._peak_backlog = 0
         self._too_slow = 0
@@ -139,6 +143,7 @@ class SyncServer:
             nursery.start_soon(self._run_timer)
             nursery.start_soon(self._keep_time)
             while True:
+                await self._entrance.acquire()
                 nursery.start_soon(self._serve, await self._endpoint.accept())
 
     async def _serve(self, link: Link) -> None:
@@ -167,6 +172,7 @@ class SyncServer:
         host, port = link.remote_address
         address = Address(host=host, port=port)
         await self._feed(ClientConnected(client=client, device=link.peer, pool_id=link.pool_id, address=address))
+        self._entrance.release()
         try:
             while True:
                 frame = cast(ClientFrame, await link.receive_frame())  # a link for Purpose.SYNC brings no others

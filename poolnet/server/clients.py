@@ -1,7 +1,8 @@
 """The clients of a server: links from one device for one pool each, and how many an address has. Pure.
 
 Anybody may become a client. So those that are not attached have places that are shared by networks, and those of them
-that bring a new pool, of which there is much to be kept before it can be judged, have fewer.
+that bring a new pool, of which there is much to be kept before it can be judged, have fewer. Known members have as many
+places again, shared by their pools, so that no crowd of strangers keeps them away.
 """
 
 from collections import Counter
@@ -52,6 +53,7 @@ class Clients:
 
     Attributes:
         unattached: the places of those that are not attached; whoever adds a client takes one.
+        members: ... and of those that are members of a pool that is loaded.
         founders: ... and of those of them that bring a new pool.
     """
 
@@ -59,6 +61,9 @@ class Clients:
         self._clients: dict[ClientId, Client] = {}
         self._connections: Counter[str] = Counter()
         self.unattached: FairSlots[ClientId] = FairSlots(
+            slots=MAX_UNATTACHED_CLIENTS, per_network=MAX_UNATTACHED_PER_NETWORK, grace_s=UNATTACHED_GRACE_S
+        )
+        self.members: FairSlots[ClientId] = FairSlots(
             slots=MAX_UNATTACHED_CLIENTS, per_network=MAX_UNATTACHED_PER_NETWORK, grace_s=UNATTACHED_GRACE_S
         )
         self.founders: FairSlots[ClientId] = FairSlots(
@@ -88,7 +93,12 @@ class Clients:
     def attached(self, client_id: ClientId) -> None:
         """Take back the places that a client had while it was not attached."""
         self.unattached.release(client_id)
+        self.members.release(client_id)
         self.founders.release(client_id)
+
+    def is_seated(self, client_id: ClientId) -> bool:
+        """Return whether a client has a place while it is not attached."""
+        return client_id in self.unattached or client_id in self.members
 
     def of_pool(self, pool_id: PoolId) -> list[Client]:
         """Return the clients for one pool, attached or not."""

@@ -1,20 +1,23 @@
 """What neighbours say of a node that breaks the rules, and when a server acts on it. Pure.
 
 A server sees no message and no piece, so it can only believe others, and some of them lie. It acts when of the node's
-neighbours on the rings that are attached now more than half complain, at least `MIN_COMPLAINTS`. Places are drawn by
-the server, so nobody chooses to be a neighbour. To count as several, one must be several *users*:
+neighbours on the rings more than half complain, at least `MIN_COMPLAINTS`. Places are drawn by the server, so nobody
+chooses to be a neighbour. A neighbour that is away counts as content while it keeps its places: who comes back first
+after a restart is no majority. To count as several, one must be several *guests of admins*:
 
-- devices of one user have one voice, and it is a complaint only if all of them that are neighbours complain;
-- devices of the node's own user have none;
+- devices of one user have one voice, and so has a member with all whom it brought in, as it may invent these; it is a
+  complaint only if all of them that are neighbours complain;
+- those of the node's own voice have none;
 - outside a full mesh, whoever has had a part in a verdict on a node has none in the next: the new neighbours judge;
 - who asked for other places is not believed for `STRIKE_LIFETIME_S`: it may have been looking for a neighbour.
 
 The first verdicts give the node other places, which does an honest one no harm, and takes it away from those who
-slander it. Only after `STRIKES_PER_REMOVAL` of them within `STRIKE_LIFETIME_S` is it out of the roster, for
-`REMOVAL_S`.
+slander it. Only after `STRIKES_PER_REMOVAL` of them within `STRIKE_LIFETIME_S`, each `STRIKE_INTERVAL_S` after the
+last, is it out of the roster, for `REMOVAL_S`.
 
-Users are claims, so whoever brings enough devices of invented users to sit on most sides of a node may still push it
-about. All of this is in memory only: a server that was restarted has forgotten it, and hears it again if it is true.
+Whom an admin let in is somebody of its own, so whoever has an admin's invite for many may still invent enough of them
+to sit on most sides of a node, and push it about. All of this is in memory only: a server that was restarted has
+forgotten it, and hears it again if it is true.
 """
 
 import enum
@@ -23,7 +26,14 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from poolnet.ids import DeviceId
-from poolnet.limits import COMPLAINT_LIFETIME_S, MIN_COMPLAINTS, REMOVAL_S, STRIKE_LIFETIME_S, STRIKES_PER_REMOVAL
+from poolnet.limits import (
+    COMPLAINT_LIFETIME_S,
+    MIN_COMPLAINTS,
+    REMOVAL_S,
+    STRIKE_INTERVAL_S,
+    STRIKE_LIFETIME_S,
+    STRIKES_PER_REMOVAL,
+)
 
 #: Entries before those that are over are looked for.
 _SWEEP_AT = 256
@@ -41,8 +51,12 @@ class Verdict(enum.Enum):
 
 @attrs.frozen
 class _Strike:
-    until: float
-    users: frozenset[bytes]
+    at: float
+    voices: frozenset[bytes]
+
+    @property
+    def until(self) -> float:
+        return self.at + STRIKE_LIFETIME_S
 
 
 class Complaints:
@@ -51,11 +65,11 @@ class Complaints:
     Whoever calls sees to it that one reporter is not heard too often; that bounds what is held.
 
     Args:
-        user_of: whose device a member is; for whom that is not known, anything of its own.
+        voice_of: for whom a member speaks; whose that is the same have one voice together.
     """
 
-    def __init__(self, user_of: Callable[[DeviceId], bytes]) -> None:
-        self._user_of = user_of
+    def __init__(self, voice_of: Callable[[DeviceId], bytes]) -> None:
+        self._voice_of = voice_of
         self._complaints: dict[DeviceId, dict[DeviceId, float]] = {}  # node → who complains → how long it counts
         self._strikes: dict[DeviceId, list[_Strike]] = {}
         self._out: dict[DeviceId, float] = {}
@@ -68,7 +82,7 @@ class Complaints:
         """Take a complaint, which counts if it comes from a neighbour, and judge.
 
         Args:
-            neighbours: those of the node that are attached now.
+            neighbours: those of the node that have their places now, attached or not.
             is_mesh: everyone is a neighbour of everyone, so there are no others to ask.
         """
         present = frozenset(neighbours)
@@ -77,12 +91,14 @@ class Complaints:
         self._sweep(now)
         self._complaints.setdefault(node, {})[reporter] = now + COMPLAINT_LIFETIME_S
         strikes = [strike for strike in self._strikes.get(node, ()) if strike.until > now]
-        heard = frozenset[bytes]().union(*(strike.users for strike in strikes if not is_mesh))
+        if strikes and now < strikes[-1].at + STRIKE_INTERVAL_S:
+            return Verdict.NOTHING  # it counts with the next one
+        heard = frozenset[bytes]().union(*(strike.voices for strike in strikes if not is_mesh))
         agreed = self._majority(node, present, heard, now)
         if not agreed:
             return Verdict.NOTHING
         del self._complaints[node]
-        self._strikes[node] = [*strikes, _Strike(now + STRIKE_LIFETIME_S, agreed)][-STRIKES_PER_REMOVAL:]
+        self._strikes[node] = [*strikes, _Strike(now, agreed)][-STRIKES_PER_REMOVAL:]
         if len(self._strikes[node]) < STRIKES_PER_REMOVAL:
             return Verdict.MOVE
         self._out[node] = now + REMOVAL_S
@@ -104,16 +120,16 @@ class Complaints:
     def _majority(
         self, node: DeviceId, present: frozenset[DeviceId], heard: frozenset[bytes], now: float
     ) -> frozenset[bytes]:
-        """Return the users who complain, if they are enough; else nobody."""
+        """Return the voices that complain, if they are enough; else none."""
         complaints = self._complaints[node]
         complains: dict[bytes, bool] = {}
         for device in present:
-            user = self._user_of(device)
+            voice = self._voice_of(device)
             does_complain = complaints.get(device, now) > now and self._silent.get(device, now) <= now
-            complains[user] = complains.get(user, True) and does_complain
-        for user in (*heard, self._user_of(node)):
-            complains.pop(user, None)
-        agreed = frozenset(user for user, does in complains.items() if does)
+            complains[voice] = complains.get(voice, True) and does_complain
+        for voice in (*heard, self._voice_of(node)):
+            complains.pop(voice, None)
+        agreed = frozenset(voice for voice, does in complains.items() if does)
         is_enough = len(agreed) >= MIN_COMPLAINTS and 2 * len(agreed) > len(complains)
         return agreed if is_enough else frozenset()
 

@@ -14,7 +14,7 @@ from poolnet.ids import DeviceId, PoolId, StatementId
 from poolnet.limits import FULL_MESH_SIZE, MAX_ROSTER_NODES, MAX_STATEMENTS, RELINK_GRACE_S, REPORTS_PER_REDRAW
 from poolnet.protocol.randomness import RandomSource
 from poolnet.protocol.rings import Roster
-from poolnet.protocol.statement_exchange import pack_statements
+from poolnet.protocol.statement_exchange import add_statements, pack_statements
 from poolnet.server.admission import refusal
 from poolnet.server.complaints import Complaints, Verdict
 from poolnet.server.events import (
@@ -61,7 +61,7 @@ class HostedPool:
         self._absent: dict[DeviceId, float] = {}
         self._wanted = WantedStatements()
         self._reports: dict[DeviceId, set[DeviceId]] = {}
-        self._complaints = Complaints(self._user_of)
+        self._complaints = Complaints(self._voice_of)
         self._stored_count = 0
 
     @property
@@ -148,8 +148,12 @@ class HostedPool:
     # --- statements ---------------------------------------------------------------------------------------------
 
     def add(self, client: ClientId, statements: Sequence[Statement]) -> list[ServerEffect]:
-        """Take statements from a member."""
-        added = [statement for statement in statements if self.membership.add(statement)]
+        """Take statements from a member.
+
+        Raises:
+            WireError: one of them is not signed or of another pool; then none was taken.
+        """
+        added = add_statements(self.membership, statements)
         for statement in statements:
             self._wanted.arrived(statement.statement_id)
         return self.keep(added, source=client) + self.ask()
@@ -202,7 +206,7 @@ class HostedPool:
 
     def complain(self, reporter: DeviceId, node: DeviceId, now: float) -> tuple[Verdict, list[ServerEffect]]:
         """Take a node's word that another breaks the rules; return what that led to, and what is to be done for it."""
-        neighbours = self._roster.neighbours(node) & self._clients.keys()
+        neighbours = self._roster.neighbours(node)
         is_mesh = len(self._roster) <= FULL_MESH_SIZE
         verdict = self._complaints.add(reporter, node, neighbours, now, is_mesh=is_mesh)
         match verdict:
@@ -281,10 +285,11 @@ class HostedPool:
         self._wanted.gone(self._clients.pop(device))
         return self.ask()
 
-    def _user_of(self, device: DeviceId) -> bytes:
-        """Return whose device a member is; the founder's Genesis names no user."""
-        member = self.membership.members().get(device)
-        return device if member is None or member.user is None else member.user.user_id
+    def _voice_of(self, device: DeviceId) -> bytes:
+        """Return the user whom an admin let in and by whom a member came; the founder's Genesis names no user."""
+        host = self.membership.let_in(device)
+        member = self.membership.members().get(host)
+        return host if member is None or member.user is None else member.user.user_id
 
     def _note_idle(self, now: float) -> None:
         if not self._clients:
