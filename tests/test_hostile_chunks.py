@@ -50,7 +50,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, jumping_clock: MockClo
     """A world in which chunks go that way."""
     if request.param == "quic":
         return World(tmp_path)
-    jumping_clock.autojump_threshold = 0.005  # what the kernel is doing, it has done by then
+    jumping_clock.autojump_threshold = 0.002  # what the kernel is doing, it has done by then
     return Loopback(tmp_path)
 
 
@@ -346,9 +346,9 @@ async def test_who_takes_chunks_at_a_byte_a_second_holds_up_nobody_and_makes_the
         await eve.sees(poolnet.FileOffered)
         await bob.sees(poolnet.FileOffered)
         slow, other = link_between(ada, eve), link_between(ada, bob)
+        takes_a_byte_a_second(link_between(eve, ada), monkeypatch)
         nursery.start_soon(eve.pool.files.download, file_id, tmp_path / "eve.bin")
         await until(lambda: slow.statistics().chunks_out > 0)
-        takes_a_byte_a_second(link_between(eve, ada), monkeypatch)
         await trio.sleep(4 * PROMISE_TIMEOUT_S)
         given = eve.pool.files.statistics().exchange.pieces_verified
         assert len(reads) - given <= MAX_CHUNKS_IN_TRANSIT + _READ_AHEAD, "what was read for it is held"
