@@ -187,6 +187,7 @@ async def test_a_folder_comes_whole_over_real_links_though_another_member_says_i
         assert said is not None
         assert said.list_id is not None
         before = now_of(eve)
+        await trio.sleep(1)
         offer = await ada.pool.files.offer_folder(root)
         lie = FolderBody(
             file_id=offer.file_id,
