@@ -181,3 +181,12 @@ async def test_an_output_that_cannot_be_written_is_told_and_nothing_else_is_writ
     assert done.stderr.decode() == (f"poolnet: standard output: {told}\n" if told else "")
     assert (home / "lock").read_bytes() == b""
     assert len((home / "device.key").read_bytes()) == 32
+
+
+async def test_what_was_loaded_is_not_looked_through_whenever_memory_is_collected() -> None:
+    program = (
+        "import gc, poolnet_cli.cli as cli, poolnet_cli.main as main\n"
+        "cli.run = lambda: len(gc.get_objects()) > gc.get_freeze_count()\n"
+        "main.main()"
+    )
+    assert (await trio.run_process([sys.executable, "-c", program], check=False)).returncode == 0
