@@ -13,6 +13,7 @@ from aioquic.quic.events import HandshakeCompleted
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from aioquic.tls import Context as TlsContext
 from link_world import POOL, admit_all, collect_chunks, device, near, open_world, send_chunks, wait_until
+from trio.testing import MockClock
 
 from poolnet.errors import AddressInUse, LinkClosed, ProtocolError, Refused, Unreachable
 from poolnet.limits import (
@@ -342,6 +343,15 @@ async def test_a_link_that_ended_holds_nothing_of_quic_until_somebody_collects_c
                 assert accepted.remote_address == first.address
         finally:
             gc.enable()
+
+
+async def test_a_link_may_be_closed_when_its_time_was_over_before_anybody_looked(autojump_clock: MockClock) -> None:
+    async with open_world(MemoryNetwork(31)) as world:
+        link, _ = await world.pair()
+        autojump_clock.jump(3600)  # the machine was asleep
+        link.close_now()
+        assert link.is_closed
+        await trio.sleep(60)
 
 
 def tls_contexts() -> int:

@@ -138,7 +138,7 @@ class Connection:
         if self._is_forgotten:
             return
         link = self.link
-        while (event := self._quic.next_event()) is not None:
+        while not self._is_forgotten and (event := self._quic.next_event()) is not None:
             if type(event) is StreamDataReceived and link is not None and event.stream_id & _UNIDIRECTIONAL:
                 link.chunk_received(event.stream_id, event.data, end=event.end_stream)
             else:
@@ -199,6 +199,8 @@ class Connection:
         self._release()
 
     def _release(self) -> None:
+        if self._is_forgotten:  # an event closed it, and it ended by that
+            return
         self._address = self.remote_address
         self._is_forgotten = True
         self._timer = None
@@ -260,6 +262,8 @@ class Connection:
         if self._is_shut:
             return
         self._host.flush(self)
+        if self._has_ended:  # of itself, as its time was over
+            return
         self._is_shut = True
         text = f"{code}: {reason}"[:MAX_REASON_CHARS]
         self._quic.close(error_code=_CLOSED, reason_phrase=text)
