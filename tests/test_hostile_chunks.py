@@ -213,7 +213,7 @@ async def offered(ada: Member, path: Path, chunks: int) -> poolnet.FileId:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_a_file_comes_whole_from_the_honest_whatever_another_holder_sends(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
+    world: World, jumping_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
 ) -> None:
     async with three(world) as (ada, bob, eve):
         file_id = await offered(ada, tmp_path / "source.bin", 14)
@@ -264,7 +264,7 @@ async def dribble(link: Link, header: ChunkHeader, payload: bytes) -> None:
 
 
 async def test_a_file_is_not_held_up_by_a_holder_that_sends_a_byte_a_second(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, jumping_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with three(world) as (ada, bob, eve), trio.open_nursery() as nursery:
         file_id = await offered(ada, tmp_path / "source.bin", 24)
@@ -332,7 +332,7 @@ def takes_a_byte_a_second(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_who_takes_chunks_at_a_byte_a_second_holds_up_nobody_and_makes_the_giver_hold_few(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, jumping_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count, reads, read = 48, list[int](), FileSource.read_pieces
 
