@@ -65,7 +65,8 @@ async def test_what_comes_in_is_limited_over_all_links_together(
         began = trio.current_time()
         await files_of(c).download(file_id, pool.home(3))
         assert trio.current_time() - began == pytest.approx(size / limit, rel=0.1)
-        assert a.uplink.sent_bytes + b.uplink.sent_bytes < 1.1 * size
+        # Where a piece takes half of `PROMISE_TIMEOUT_S`, two that wait for each other make a third look lost.
+        assert a.uplink.sent_bytes + b.uplink.sent_bytes < (1.1 if limit >= MIB else 1.3) * size
 
 
 @pytest.mark.parametrize("side", ["up", "down"])
