@@ -39,6 +39,7 @@ from poolnet.storage.message_settings import Retention
 from poolnet.storage.piece_store import PartFile, SourceChanged
 from poolnet.storage.stream_spool import recover_streams
 from poolnet.storage.tree_file import NodeCache, TreeFile
+from poolnet.wire.claims import HIGHEST, LOWEST
 from poolnet.wire.folder_list import EntryKind
 from poolnet.wire.sync_frames import RosterEntry
 from poolnet_cli.control import ControlServer, run_remotely
@@ -334,7 +335,7 @@ async def _history(directory: Path, data: bytes) -> object:
             await history.around(samples.MESSAGES[0].msg_id, 3)
         await history.search("hello")
         await history.sessions()
-        await history.standing_keys()
+        await history.with_standing_keys(lambda keys: keys.summary(LOWEST, HIGHEST))
         await history.count()
         await history.last_hlc()
         await history.summary((0, b""), (2**63, b""))

@@ -35,7 +35,7 @@ from poolnet.storage.message_volumes import count_messages
 from poolnet.storage.sqlite_worker import SqliteWorker, open_sqlite
 from poolnet.wire.bodies import ProfileBody
 from poolnet.wire.claims import HIGHEST, LOWEST, Bound
-from poolnet.wire.message import Message, MessageKey
+from poolnet.wire.message import Message
 
 logger = logging.getLogger(__name__)
 
@@ -340,10 +340,6 @@ class MessageDB:
     async def last_hlcs(self, device: DeviceId) -> tuple[Hlc, Hlc]:
         """Return the highest clock stamps of a device and of others among the newest messages, 0 if there is none."""
         return await self._worker.run_relaxed(tables.select_last_hlcs, device)
-
-    async def standing_keys(self) -> list[MessageKey]:
-        """Return the keys of all messages of standing kinds, in order."""
-        return await self._worker.run_relaxed(tables.select_keys, STANDING_KINDS)
 
     async def count(self) -> int:
         """Return the number of messages stored."""

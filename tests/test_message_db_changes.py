@@ -11,7 +11,7 @@ from made_messages import POOL, make_message, make_said, make_text, make_tombsto
 from poolnet.clock import Hlc, hlc_ms, make_hlc
 from poolnet.errors import LocalError, UnknownMessage
 from poolnet.ids import DeviceId, FileId, MsgId
-from poolnet.message_db import MessageDB, Retention, open_message_db
+from poolnet.message_db import STANDING_KINDS, MessageDB, Retention, open_message_db
 from poolnet.wire.bodies import (
     OFFER_KINDS,
     AnnouncementBody,
@@ -197,7 +197,7 @@ async def test_offers_of_every_kind_stay_when_all_around_them_expire(tmp_path: P
         await db.set_retention(Retention(max_count=2))
         await db.expire(100 * 60_000)
         assert await db.latest(100) == [*offers, *new]
-        assert await db.standing_keys() == [offer.key for offer in offers]
+        assert await db.of_kinds(STANDING_KINDS) == offers
 
 
 async def test_messages_expire_by_age_and_are_not_taken_again(tmp_path: Path) -> None:

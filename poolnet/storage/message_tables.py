@@ -110,12 +110,6 @@ def find_between(connection: sqlite3.Connection, lowest: bytes, highest: bytes, 
     return [msg_id for (msg_id,) in connection.execute(query, (lowest, highest, limit))]
 
 
-def select_keys(connection: sqlite3.Connection, kinds: Collection[str]) -> list[MessageKey]:
-    """Return the keys of all messages of some kinds, in order."""
-    found = (_select_range(connection, LOWEST, HIGHEST, -1, kind, newest=False) for kind in set(kinds))
-    return sorted(map(_key, chain.from_iterable(found)))
-
-
 def select_last_hlcs(connection: sqlite3.Connection, device: DeviceId) -> tuple[Hlc, Hlc]:
     """Return the highest stamps of a device and of others, 0 if there is none among the newest messages."""
     newest = "SELECT hlc, author FROM messages ORDER BY hlc DESC LIMIT 10000"
