@@ -27,21 +27,22 @@ NODE = device(0)
 
 
 class Case:
-    """A node, its neighbours, and whose devices they are (their own, unless said otherwise)."""
+    """A node, its neighbours, how many others there are, and whose devices they are (each one's own, unless said)."""
 
-    def __init__(self, *neighbours: int, users: dict[int, str] | None = None, is_mesh: bool = False) -> None:
+    def __init__(self, *neighbours: int, users: dict[int, str] | None = None, others: int = 100) -> None:
         self.users = {device(number): name.encode() for number, name in (users or {}).items()}
         self.complaints = Complaints(lambda member: self.users.get(member, member))
         self.neighbours = [device(number) for number in neighbours]
-        self.is_mesh = is_mesh
+        self.others = {device(number) for number in range(1000, 1000 + others)}
         self.now = 0.0
 
     def say(self, *reporters: int, about: DeviceId = NODE) -> Verdict:
         """Have these complain, one after the other; return what the last one led to."""
         verdict = Verdict.NOTHING
+        everyone = {about, *self.neighbours, *self.others}
         for number in reporters:
             assert verdict is Verdict.NOTHING
-            verdict = self.complaints.add(device(number), about, self.neighbours, self.now, is_mesh=self.is_mesh)
+            verdict = self.complaints.add(device(number), about, self.neighbours, everyone, self.now)
         return verdict
 
 
@@ -63,9 +64,23 @@ def test_the_same_neighbour_over_and_over_is_one_voice() -> None:
         assert case.say(1) is Verdict.NOTHING
 
 
-def test_who_is_no_neighbour_is_not_heard() -> None:
+def test_who_is_no_neighbour_does_not_count() -> None:
     case = Case(1, 2, 3, 4, 5)
-    assert case.say(*range(10, 100)) is Verdict.NOTHING
+    assert case.say(*range(1000, 1100)) is Verdict.NOTHING
+    assert case.say(1, 2) is Verdict.NOTHING
+
+
+def test_what_was_said_before_one_became_a_neighbour_counts_from_then_on() -> None:
+    case = Case(1, 2, 3, 4, 5)
+    assert case.say(1000, 1001) is Verdict.NOTHING
+    case.neighbours[3:] = [device(1000), device(1001)]
+    assert case.say(1) is Verdict.MOVE
+
+
+def test_who_is_not_in_the_pool_is_not_heard_and_nobody_complains_about_such() -> None:
+    case = Case(1, 2, 3)
+    assert case.say(0, 10, 11) is Verdict.NOTHING
+    case.complaints.add(device(1), device(10), [device(1)], {device(1), NODE}, case.now)
     assert len(case.complaints) == 0
 
 
@@ -138,15 +153,36 @@ def test_who_asked_for_other_places_is_not_believed_for_a_while_and_counts_as_co
     assert case.say(1, 2, 3) is Verdict.MOVE
 
 
+def test_who_judged_once_may_do_so_again_if_more_than_half_of_all_in_the_pool_complain() -> None:
+    case = Case(1, 2, 3, others=12)
+    assert case.say(1, 2, 3) is Verdict.MOVE
+    case.now += STRIKE_INTERVAL_S
+    assert case.say(*range(1000, 1005)) is Verdict.NOTHING
+    assert case.say(1, 2) is Verdict.NOTHING  # 7 of 15
+    assert case.say(1005, 3) is Verdict.MOVE
+    assert case.say(*range(1006, 1012)) is Verdict.NOTHING
+    case.now += STRIKE_INTERVAL_S
+    assert case.say(1, *range(1000, 1012)) is Verdict.NOTHING  # most of all, but not of the neighbours
+
+
+def test_half_of_all_are_counted_by_voices() -> None:
+    case = Case(1, 2, 3, others=12, users=dict.fromkeys(range(1000, 1006), "eve"))
+    assert case.say(1, 2, 3) is Verdict.MOVE
+    case.now += STRIKE_INTERVAL_S
+    assert case.say(*range(1000, 1006), 1, 2, 3) is Verdict.NOTHING
+    assert case.say(1006) is Verdict.NOTHING  # 10 of 15 nodes, and 5 of 10 voices
+    assert case.say(1007) is Verdict.MOVE
+
+
 def test_in_a_full_mesh_where_there_are_no_others_the_same_may_judge_again() -> None:
-    case = Case(1, 2, 3, 4, is_mesh=True)
+    case = Case(1, 2, 3, 4, others=0)
     for expected in [Verdict.MOVE] * (STRIKES_PER_REMOVAL - 1) + [Verdict.REMOVE]:
         case.now += STRIKE_INTERVAL_S
         assert case.say(1, 2, 3) is expected
 
 
 def test_who_agree_for_a_moment_give_a_node_one_strike_and_no_more() -> None:
-    case = Case(1, 2, 3, is_mesh=True)  # the others are not there yet
+    case = Case(1, 2, 3, others=0)  # the others are not there yet
     assert case.say(1, 2, 3) is Verdict.MOVE
     for _ in range(20):
         case.now += STRIKE_INTERVAL_S / 21
@@ -157,7 +193,7 @@ def test_who_agree_for_a_moment_give_a_node_one_strike_and_no_more() -> None:
 
 
 def test_what_is_said_soon_after_a_verdict_counts_for_the_next() -> None:
-    case = Case(1, 2, 3, is_mesh=True)
+    case = Case(1, 2, 3, others=0)
     assert case.say(1, 2, 3) is Verdict.MOVE
     case.now += STRIKE_INTERVAL_S - 1
     assert case.say(1, 2) is Verdict.NOTHING
@@ -166,20 +202,19 @@ def test_what_is_said_soon_after_a_verdict_counts_for_the_next() -> None:
 
 
 def test_verdicts_are_forgotten_after_a_while() -> None:
-    case = Case(1, 2, 3, is_mesh=True)
+    case = Case(1, 2, 3, others=0)
     for _ in range(5):
         assert case.say(1, 2, 3) is Verdict.MOVE
         case.now += STRIKE_LIFETIME_S / (STRIKES_PER_REMOVAL - 1)
 
 
-def test_a_node_that_comes_back_is_judged_by_new_complaints_and_old_verdicts() -> None:
-    case = Case(1, 2, 3, is_mesh=True)
+def test_a_node_that_comes_back_is_judged_by_old_complaints_and_verdicts() -> None:
+    case = Case(1, 2, 3, others=0)
     assert case.say(1, 2, 3) is Verdict.MOVE
     case.now += STRIKE_INTERVAL_S
     assert case.say(1, 2) is Verdict.NOTHING
-    case.complaints.left(NODE)
-    assert case.say(3) is Verdict.NOTHING
-    assert case.say(1, 2) is Verdict.MOVE
+    assert case.complaints.add(device(3), NODE, (), set(case.neighbours), case.now) is Verdict.NOTHING  # it is away
+    assert case.say(3) is Verdict.MOVE
     case.now += STRIKE_INTERVAL_S
     assert case.say(1, 2, 3) is Verdict.REMOVE
 

@@ -159,6 +159,14 @@ def test_a_node_of_a_larger_pool_that_is_caught_by_most_of_its_neighbours_gets_o
     assert liar.roster.neighbours(liar.host_id) != before
 
 
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_a_liar_in_a_larger_pool_is_out_of_the_roster_after_some_minutes(seed: int) -> None:
+    pool, liar = pool_with_liar(24, Lie.ALTERED_MESSAGES, seed=seed)
+    talk_until(pool, lambda: pool.server.is_expelled(liar.host_id), timeout_s=600.0)
+    assert {judged.node for judged in pool.server.judged} == {liar.host_id}
+    assert len(pool.server.judged) == STRIKES_PER_REMOVAL
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_third_that_slanders_all_its_neighbours_puts_nobody_out_and_costs_nobody_a_link(seed: int) -> None:
     pool = SimPool(seed, 20, conditions=PATHS)

@@ -3,12 +3,14 @@
 A server sees no message and no piece, so it can only believe others, and some of them lie. It acts when of the node's
 neighbours on the rings more than half complain, at least `MIN_COMPLAINTS`. Places are drawn by the server, so nobody
 chooses to be a neighbour. A neighbour that is away counts as content while it keeps its places: who comes back first
-after a restart is no majority. To count as several, one must be several *guests of admins*:
+after a restart is no majority. What somebody says before it is a neighbour counts from when it is one, as it may have
+closed its link for longer than it takes to become one. To count as several, one must be several *guests of admins*:
 
 - devices of one user have one voice, and so has a member with all whom it brought in, as it may invent these; it is a
   complaint only if all of them that are neighbours complain;
 - those of the node's own voice have none;
-- outside a full mesh, whoever has had a part in a verdict on a node has none in the next: the new neighbours judge;
+- whoever has had a part in a verdict on a node has none in the next: the new neighbours judge. Unless more than half
+  of all in the pool complain, as neighbours that have not judged yet may be too few, or, in a full mesh, none;
 - who asked for other places is not believed for `STRIKE_LIFETIME_S`: it may have been looking for a neighbour.
 
 The first verdicts give the node other places, which does an honest one no harm, and takes it away from those who
@@ -21,7 +23,7 @@ forgotten it, and hears it again if it is true.
 """
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import attrs
 
@@ -60,7 +62,7 @@ class _Strike:
 
 
 class Complaints:
-    """The complaints about the nodes of one pool. Costs O(neighbours) a complaint.
+    """The complaints about the nodes of one pool. Costs O(neighbours) a complaint; O(nodes) if half of them complain.
 
     Whoever calls sees to it that one reporter is not heard too often; that bounds what is held.
 
@@ -77,27 +79,35 @@ class Complaints:
         self._sweep_at = _SWEEP_AT
 
     def add(
-        self, reporter: DeviceId, node: DeviceId, neighbours: Iterable[DeviceId], now: float, *, is_mesh: bool
+        self,
+        reporter: DeviceId,
+        node: DeviceId,
+        neighbours: Iterable[DeviceId],
+        everyone: Collection[DeviceId],
+        now: float,
     ) -> Verdict:
-        """Take a complaint, which counts if it comes from a neighbour, and judge.
+        """Take a complaint and judge. Only nodes of the roster complain, and about others of it.
 
         Args:
             neighbours: those of the node that have their places now, attached or not.
-            is_mesh: everyone is a neighbour of everyone, so there are no others to ask.
+            everyone: the roster.
         """
-        present = frozenset(neighbours)
-        if reporter not in present:
+        if reporter == node or reporter not in everyone or node not in everyone:
             return Verdict.NOTHING
         self._sweep(now)
         self._complaints.setdefault(node, {})[reporter] = now + COMPLAINT_LIFETIME_S
         strikes = [strike for strike in self._strikes.get(node, ()) if strike.until > now]
         if strikes and now < strikes[-1].at + STRIKE_INTERVAL_S:
             return Verdict.NOTHING  # it counts with the next one
-        heard = frozenset[bytes]().union(*(strike.voices for strike in strikes if not is_mesh))
-        agreed = self._majority(node, present, heard, now)
+        present = frozenset(neighbours)
+        heard = frozenset[bytes]().union(*(strike.voices for strike in strikes))
+        agreed = self._majority(node, present, now, heard=heard)
+        if not agreed and heard and self._is_known_to_half(node, everyone, now):
+            agreed = self._majority(node, present, now)
         if not agreed:
             return Verdict.NOTHING
-        del self._complaints[node]
+        for device in present:
+            self._complaints[node].pop(device, None)
         self._strikes[node] = [*strikes, _Strike(now, agreed)][-STRIKES_PER_REMOVAL:]
         if len(self._strikes[node]) < STRIKES_PER_REMOVAL:
             return Verdict.MOVE
@@ -113,17 +123,17 @@ class Complaints:
         self._sweep(now)
         self._silent[device] = now + STRIKE_LIFETIME_S
 
-    def left(self, node: DeviceId) -> None:
-        """Take note that a node is not in the roster any more, so that nobody is its neighbour."""
-        self._complaints.pop(node, None)
+    def _is_known_to_half(self, node: DeviceId, everyone: Collection[DeviceId], now: float) -> bool:
+        """Return whether more than half of all others complain, counted by nodes and by voices."""
+        return 2 * len(self._complaints[node]) >= len(everyone) and bool(self._majority(node, everyone, now))
 
     def _majority(
-        self, node: DeviceId, present: frozenset[DeviceId], heard: frozenset[bytes], now: float
+        self, node: DeviceId, judges: Iterable[DeviceId], now: float, *, heard: frozenset[bytes] = frozenset()
     ) -> frozenset[bytes]:
-        """Return the voices that complain, if they are enough; else none."""
+        """Return the voices of these that complain, if they are enough; else none."""
         complaints = self._complaints[node]
         complains: dict[bytes, bool] = {}
-        for device in present:
+        for device in judges:
             voice = self._voice_of(device)
             does_complain = complaints.get(device, now) > now and self._silent.get(device, now) <= now
             complains[voice] = complains.get(voice, True) and does_complain

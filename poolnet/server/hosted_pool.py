@@ -207,11 +207,10 @@ class HostedPool:
     def complain(self, reporter: DeviceId, node: DeviceId, now: float) -> tuple[Verdict, list[ServerEffect]]:
         """Take a node's word that another breaks the rules; return what that led to, and what is to be done for it."""
         neighbours = self._roster.neighbours(node)
-        is_mesh = len(self._roster) <= FULL_MESH_SIZE
-        verdict = self._complaints.add(reporter, node, neighbours, now, is_mesh=is_mesh)
+        verdict = self._complaints.add(reporter, node, neighbours, self._roster.nodes, now)
         match verdict:
             case Verdict.MOVE:
-                return verdict, [] if is_mesh else self._move(node)
+                return verdict, [] if len(self._roster) <= FULL_MESH_SIZE else self._move(node)
             case Verdict.REMOVE:
                 return verdict, self._expel(node, now)
             case _:
@@ -272,7 +271,6 @@ class HostedPool:
         self._roster.apply_left(epoch, device)
         self._absent.pop(device, None)
         self._reports.pop(device, None)
-        self._complaints.left(device)
         return [SaveLeft(self.pool_id, epoch, device), *self._to_all(RosterLeft(epoch=epoch, node=device))]
 
     def _replace(self, device: DeviceId) -> list[ServerEffect]:

@@ -206,15 +206,14 @@ class SimSyncServer:
         if not self._is_attached(client) or not self._complaint_limit.take(client.host_id, now):
             return
         neighbours = self.roster.neighbours(node)
-        is_mesh = len(self.roster) <= FULL_MESH_SIZE
-        verdict = self._complaints.add(client.host_id, node, neighbours, now, is_mesh=is_mesh)
+        verdict = self._complaints.add(client.host_id, node, neighbours, self.roster.nodes, now)
         if verdict is Verdict.NOTHING:
             return
         present = frozenset(self._attached)
         self.judged.append(Judged(node=node, verdict=verdict, neighbours=neighbours, present=present))
         if verdict is Verdict.REMOVE:
             self._dismiss(node)
-        elif not is_mesh:
+        elif len(self.roster) > FULL_MESH_SIZE:
             self._places.move(node)
             self._place(node, self._attached.values())
 
@@ -240,7 +239,6 @@ class SimSyncServer:
 
     def _remove(self, node: DeviceId) -> None:
         self._attached.pop(node, None)
-        self._complaints.left(node)
         epoch = self.roster.epoch + 1
         self.roster.apply_left(epoch, node)
         for attachment in self._others(node):
