@@ -4,6 +4,7 @@ import errno
 import random
 import socket
 import ssl
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from link_world import FILE, chunk, collect_chunks, device, filler, send_chunks
 from poolnet.errors import LinkClosed, ProtocolError, Unreachable, WireError
 from poolnet.ids import PublicKey
 from poolnet.limits import CHUNK_SIZE, MAX_CHUNKS_IN_TRANSIT, MAX_HALF_OPEN_LANES_PER_ADDRESS
-from poolnet.net import tls_socket
+from poolnet.net import bulk_lane, tls_socket
 from poolnet.net.bulk_lane import BulkLane
 from poolnet.net.chunk_inbox import ChunkInbox
 from poolnet.net.lane_dialler import dial_lane
@@ -273,6 +274,28 @@ async def test_a_lane_dies_with_its_link() -> None:
                 await link.send_chunk(*chunk(1))
             with pytest.raises(LinkClosed):
                 await link.receive_chunks()
+
+
+async def test_a_lane_that_has_ended_keeps_no_memory_for_chunks() -> None:
+    tracemalloc.start()
+    try:
+        async with open_lanes() as pair:
+            await pair.up()
+            await exchange(pair, 2)
+            lanes = [lane_of(pair.dialled), lane_of(pair.accepted)]
+            assert held_by_lanes() > 2 * CHUNK_SIZE
+            await pair.dialled.aclose()
+            await soon(lambda: held_by_lanes() < CHUNK_SIZE / 4)
+            assert len(lanes) == 2  # whoever still knows them
+    finally:
+        tracemalloc.stop()
+
+
+def held_by_lanes() -> int:
+    """Return the bytes that were allocated by lanes and are not freed."""
+    module = tracemalloc.Filter(True, bulk_lane.__file__)
+    traces = tracemalloc.take_snapshot().filter_traces([module]).statistics("filename")
+    return sum(statistic.size for statistic in traces)
 
 
 async def test_an_application_that_holds_back_what_is_sent_again_costs_no_link_and_the_next_lane_is_not_missed(

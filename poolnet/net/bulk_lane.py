@@ -105,6 +105,9 @@ class BulkLane:
         finally:
             self._end()
             self._tls.close()
+            self._buffer = memoryview(b"")  # whoever still knows the lane does not keep its memory
+            self._chunks.clear()
+            self._pieces.clear()
 
     async def send(self, header: ChunkHeader, payload: bytes) -> None:
         """Wait for room, then take a chunk; when cancelled while waiting, it was not taken.
