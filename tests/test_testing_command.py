@@ -1,6 +1,7 @@
 """`python -m poolnet.testing`: what it tells of seeds that fail, and of figures that are not good enough."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,9 @@ from poolnet.testing import __main__ as command
 from poolnet.testing.scenario_run import Outcome
 
 
-def outcome(seed: int, *violations: str, digest: str = "abc") -> Outcome:
+def outcome(seed: int, *violations: str, digest: str = "abc", scenario: str = "calm") -> Outcome:
     return Outcome(
-        scenario="calm",
+        scenario=scenario,
         seed=seed,
         violations=violations,
         trace_digest=digest,
@@ -25,12 +26,13 @@ def outcome(seed: int, *violations: str, digest: str = "abc") -> Outcome:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third seed of every scenario fails, and has another trace when it is run again."""
+    """The third seed of every scenario fails, of `storm` each, and has another trace when it is run again."""
 
-    def run_seeds(_name: str, seeds: Iterable[int], *, jobs: int) -> Iterator[Outcome]:
+    def run_seeds(names: Iterable[str], seeds: Iterable[int], *, jobs: int) -> Generator[Outcome, None, None]:
         assert jobs > 0
-        for seed in seeds:
-            yield outcome(seed, *(("somebody missed a message",) if seed % 5 == 2 else ()))
+        for name, seed in product(names, seeds):
+            is_bad = name == "storm" or seed % 5 == 2
+            yield outcome(seed, *(("somebody missed a message",) if is_bad else ()), scenario=name)
 
     def run_seed(_name: str, seed: int, *, tell: Any) -> Outcome:
         for line in range(100):
@@ -62,6 +64,16 @@ def test_the_end_of_a_failed_seed_is_shown_and_how_to_see_all_of_it(
 def test_seeds_that_pass_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--scenario", "calm", "--first", "3", "--seeds", "4"]) == 0
     assert "calm: 4 seeds pass in" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("failing")
+def test_each_scenario_is_summed_up_until_one_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["--scenario", "calm", "--scenario", "swizzle", "--scenario", "storm", "--scenario", "churn"]
+    assert command.main([*names, "--first", "3", "--seeds", "4"]) == 1
+    shown = capsys.readouterr().out
+    assert [line.split(" pass")[0] for line in shown.splitlines()[:2]] == ["calm: 4 seeds", "swizzle: 4 seeds"]
+    assert "storm, seed 3, after 60.0 virtual seconds: VIOLATED" in shown
+    assert "churn" not in shown
 
 
 @pytest.mark.usefixtures("failing")

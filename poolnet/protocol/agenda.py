@@ -7,7 +7,8 @@ out of `take_finished`.
 """
 
 import enum
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from typing import Final
 
 import attrs
 
@@ -62,6 +63,9 @@ class Job:
     count: int = 0
     is_regular: bool = False
     request: int | None = None
+
+
+_NOTHING: Final[Mapping[DeviceId, Job]] = {}
 
 
 @attrs.define
@@ -169,15 +173,18 @@ class Agenda:
 
     # --- one thing after another --------------------------------------------------------------------------------
 
-    def next_deadline(self, *, is_busy: bool, going: Collection[Job] = ()) -> float | None:
-        """Return when `tick` has something to do or, unless `is_busy`, `next_job` something new; or None."""
-        times = [self._regular_at, self._news_at]
+    def next_deadline(self, *, is_busy: bool, busy_with: Collection[DeviceId] = ()) -> float | None:
+        """Return when `tick` has something to do or, unless `is_busy`, `next_job` something new; or None.
+
+        `busy_with`: the neighbours with whom something is being done.
+        """
+        times = [at for at in (self._regular_at, self._news_at) if at is not None]
         if not is_busy:
-            busy = _peers_of(going)
-            times += [state.due_at for peer, state in self._peers.items() if peer not in busy]
-            dues = (item for check in self._checks.values() for item in check.due.items())
-            times += [at for peer, at in dues if peer not in busy]
-        return min((at for at in times if at is not None), default=None)
+            peers = self._peers.items()
+            times += [state.due_at for peer, state in peers if state.due_at is not None and peer not in busy_with]
+            for check in self._checks.values():
+                times += [at for peer, at in check.due.items() if peer not in busy_with]
+        return min(times, default=None)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
@@ -193,18 +200,18 @@ class Agenda:
             self._news_upper = LOWEST
             self._news_from.clear()
 
-    def next_job(self, now: float, going: Collection[Job] = (), *, only_older: bool = False) -> Job | None:
+    def next_job(self, now: float, going: Mapping[DeviceId, Job] = _NOTHING, *, only_older: bool = False) -> Job | None:
         """Return what to do now, or None.
 
         Args:
-            going: what is being done. One for older history may be with a neighbour that something else is done with.
+            going: what is being done, by neighbour. One for older history may be with a neighbour that something else
+                is done with.
             only_older: only requests for older history count.
         """
-        job = self._next_older(going)
+        job = self._next_older({peer for peer, other in going.items() if other.count})
         if job is not None or only_older:
             return job
-        busy = _peers_of(going)
-        return self._next_check(now, busy) or self._next_due(now, busy)
+        return self._next_check(now, going) or self._next_due(now, going)
 
     def ended(self, job: Job, outcome: Outcome, now: float, *, is_vouched_for: bool = False) -> None:
         """Take note of how a job went. `is_vouched_for`: the neighbour keeps all of the range in agreement itself."""
@@ -217,8 +224,7 @@ class Agenda:
         elif job.request in self._checks:
             self._check_ended(self._checks[job.request], job.peer, outcome, now)
 
-    def _next_older(self, going: Collection[Job]) -> Job | None:
-        busy = _peers_of(job for job in going if job.count)
+    def _next_older(self, busy: Collection[DeviceId]) -> Job | None:
         for request, older in list(self._older.items()):
             left = [peer for peer in self._peers if peer not in older.tried]
             if free := [peer for peer in left if peer not in busy]:
@@ -310,7 +316,3 @@ class Agenda:
 
     def _next_regular(self, now: float) -> float:
         return now + RECONCILE_INTERVAL_S * (0.75 + self._rng.random() / 2)
-
-
-def _peers_of(jobs: Iterable[Job]) -> set[DeviceId]:
-    return {job.peer for job in jobs}

@@ -300,23 +300,22 @@ class Agreement:
         """Do all that is possible now; return the effects of that and of what came before."""
         self._own.advance(now)
         for peer, state in self._peers.items():
-            self._look_at_claims(peer, state)
+            if (said := state.run.claims) is not None and not state.run.is_in_database:
+                self._look_at_claims(peer, state, said)
         self._effects += [SendFrame(peer, want) for peer, want in self._fetching.to_ask(now)]
         self._effects += [Finished(request, ok) for request, ok in self._agenda.take_finished()]
         effects, self._effects = self._effects, []
         return effects
 
-    def _look_at_claims(self, peer: DeviceId, state: _Peer) -> None:
+    def _look_at_claims(self, peer: DeviceId, state: _Peer, said: frames.OpenComparison | frames.Compare) -> None:
         """Have the database look at what a neighbour said in a run of its own, if there is room."""
         run = state.run
-        if run.claims is None or run.is_in_database:
-            return
-        if isinstance(run.claims, frames.OpenComparison):
-            opening = partial(answer_opening, window=self._start.window(self._unix_ms()), frame=run.claims)
-            self._step(opening, partial(self._answer_opening, peer, state, run.claims))
+        if isinstance(said, frames.OpenComparison):
+            opening = partial(answer_opening, window=self._start.window(self._unix_ms()), frame=said)
+            self._step(opening, partial(self._answer_opening, peer, state, said))
         elif self._fetching.has_room(peer):
-            call = partial(answer, lower=run.claims.lower, claims=run.claims.claims, takes_from=run.takes_from)
-            self._step(call, partial(self._answer, peer, state, run.claims))
+            call = partial(answer, lower=said.lower, claims=said.claims, takes_from=run.takes_from)
+            self._step(call, partial(self._answer, peer, state, said))
         else:
             return
         run.claims, run.is_in_database = None, True

@@ -90,6 +90,8 @@ class Fetching:
 
     def to_ask(self, now: float) -> list[tuple[DeviceId, WantMessages]]:
         """Return what to ask of whom now."""
+        if not self._wanted:
+            return []
         while self._not_before and (first := next(iter(self._not_before.items())))[1] <= now:
             del self._not_before[first[0]]
         asks = []
@@ -139,8 +141,7 @@ class Fetching:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` or `to_ask` has something to do, or None."""
-        awaited = [state for state in self._peers.values() if _is_awaited(state)]
-        times = [_patience_ends(state) if state.is_slow else state.slow_at() for state in awaited]
+        times = [_patience_ends(state) if state.is_slow else state.slow_at() for _, state in self._awaited()]
         return min([*times, *islice(self._not_before.values(), 1)], default=None)
 
     def tick(self, now: float) -> list[MsgId]:
@@ -149,9 +150,7 @@ class Fetching:
         Such a neighbour is not asked again before it has answered.
         """
         lost = []
-        for peer, state in self._peers.items():
-            if not _is_awaited(state):
-                continue
+        for peer, state in self._awaited():
             state.is_slow |= state.slow_at() <= now
             if _patience_ends(state) <= now:
                 state.is_silent = True
@@ -163,6 +162,10 @@ class Fetching:
 
     def __len__(self) -> int:
         return len(self._wanted)
+
+    def _awaited(self) -> list[tuple[DeviceId, _Peer]]:
+        """Return the neighbours that owe an answer, and are not given up."""
+        return [(peer, state) for peer, state in self._peers.items() if state.unanswered and not state.is_silent]
 
     def _forget(self, ids: Iterable[MsgId]) -> dict[MsgId, DeviceId]:
         """Do not want these any more. Returns those that were asked for, and of whom."""
@@ -208,10 +211,6 @@ class Fetching:
                 self._not_before.pop(msg_id, None)
                 lost.append(msg_id)
         return lost
-
-
-def _is_awaited(state: _Peer) -> bool:
-    return bool(state.unanswered) and not state.is_silent
 
 
 def _patience_ends(state: _Peer) -> float:

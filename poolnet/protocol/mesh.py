@@ -344,13 +344,14 @@ class Mesh:
 
     def _to_dial(self) -> list[DeviceId]:
         """Return the peers to be dialled when their time comes: wanted ones, and gone ones that would be wanted."""
+        free = sorted(
+            peer for peer, tries in self._attempts.items() if not tries.is_dialling and peer not in self._links
+        )
+        if not free:
+            return []
         gone = self.gone - self._shunned.keys()
         return [
-            peer
-            for peer, tries in sorted(self._attempts.items())
-            if not tries.is_dialling
-            and peer not in self._links
-            and (peer in self._wanted or (peer in gone and self._would_be_neighbour(peer, gone)))
+            peer for peer in free if peer in self._wanted or (peer in gone and self._would_be_neighbour(peer, gone))
         ]
 
     def _would_be_neighbour(self, peer: DeviceId, gone: frozenset[DeviceId]) -> bool:

@@ -121,8 +121,8 @@ class OwnRuns:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` or `advance` has something to do, or None."""
-        going = [run.job for run in self._runs.values()]
-        times = [self._agenda.next_deadline(is_busy=self._is_held_up(), going=going)]
+        is_held_up = any(run.is_alone for run in self._runs.values())
+        times = [self._agenda.next_deadline(is_busy=is_held_up, busy_with=self._runs.keys())]
         for run in self._runs.values():
             times += [run.deadline(), run.alone_until(), run.poll_at]
         return min((at for at in times if at is not None), default=None)
@@ -145,14 +145,12 @@ class OwnRuns:
         for run in self._runs.values():
             self._look_at_answer(run)
 
-    def _is_held_up(self) -> bool:
-        return any(run.is_alone for run in self._runs.values())
-
     def _next_job(self, now: float) -> Job | None:
-        if any(run.is_alone and run.job.count for run in self._runs.values()):
+        going = {peer: run.job for peer, run in self._runs.items()}
+        alone = [run.job for run in self._runs.values() if run.is_alone]
+        if any(job.count for job in alone):
             return None
-        going = [run.job for run in self._runs.values()]
-        return self._agenda.next_job(now, going, only_older=self._is_held_up())
+        return self._agenda.next_job(now, going, only_older=bool(alone))
 
     def _begin(self, job: Job, now: float) -> None:
         if (other := self._runs.get(job.peer)) is not None:

@@ -6,8 +6,9 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 from poolnet.testing.runner import run_seed, run_seeds
@@ -30,12 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.seed is not None:
         return max(_replay(name, options.seed, options.trace) for name in names)
     seeds = range(options.first, options.first + options.seeds)
-    for name in names:
-        failed = _try_seeds(name, seeds, options.jobs)
-        if failed is not None:
-            _show_failure(failed, options.trace)
-            return 1
-    return 0
+    failed = _try_scenarios(names, seeds, options.jobs)
+    if failed is None:
+        return 0
+    _show_failure(failed, options.trace)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,21 +57,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _try_seeds(name: str, seeds: Sequence[int], jobs: int) -> Outcome | None:
-    """Run the seeds of one scenario; return what came out of the first that fails."""
+def _try_scenarios(names: Sequence[str], seeds: Sequence[int], jobs: int) -> Outcome | None:
+    """Run these seeds of each scenario; return what came out of the first that fails."""
+    with closing(run_seeds(names, seeds, jobs=jobs)) as outcomes:
+        for name in names:
+            if (failed := _try_seeds(name, len(seeds), islice(outcomes, len(seeds)))) is not None:
+                return failed
+    return None
+
+
+def _try_seeds(name: str, count: int, outcomes: Iterable[Outcome]) -> Outcome | None:
+    """Take what comes out of the seeds of one scenario, and sum it up; return the first that fails."""
     started_at = told_at = time.monotonic()
     settled_s: list[float] = []
-    with closing(run_seeds(name, seeds, jobs=jobs)) as outcomes:
-        for outcome in outcomes:
-            if outcome.violations:
-                return outcome
-            settled_s.append(outcome.settled_s)
-            if time.monotonic() - told_at >= _PROGRESS_S:
-                told_at = time.monotonic()
-                print(f"{name}: {len(settled_s)} of {len(seeds)} seeds", file=sys.stderr, flush=True)
+    for outcome in outcomes:
+        if outcome.violations:
+            return outcome
+        settled_s.append(outcome.settled_s)
+        if time.monotonic() - told_at >= _PROGRESS_S:
+            told_at = time.monotonic()
+            print(f"{name}: {len(settled_s)} of {count} seeds", file=sys.stderr, flush=True)
     took_s = time.monotonic() - started_at
     slowest_s = max(settled_s, default=0.0)
-    print(f"{name}: {len(seeds)} seeds pass in {took_s:.1f} s; in order after {slowest_s:.0f} s at most", flush=True)
+    print(f"{name}: {count} seeds pass in {took_s:.1f} s; in order after {slowest_s:.0f} s at most", flush=True)
     return None
 
 

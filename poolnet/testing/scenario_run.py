@@ -164,12 +164,13 @@ class ScenarioRun:
         self._note("everything is mended")
         self._mend()
         began_at = self.pool.network.now
-        while violations := self._look((*ALWAYS, *IN_THE_END)):
+        while True:
             waited_s = self.pool.network.now - began_at
-            if waited_s >= self.scenario.settle_s or self._look(ALWAYS):
-                return violations, waited_s
+            wrong = self._look(ALWAYS)
+            unsettled = self._look(IN_THE_END)
+            if wrong or not unsettled or waited_s >= self.scenario.settle_s:
+                return (*wrong, *unsettled), waited_s
             self.pool.run_for(_STEP_S if waited_s < _PATIENT_AFTER_S else _PATIENT_STEP_S)
-        return (), self.pool.network.now - began_at
 
     def _look(self, checks: Iterable[Check]) -> tuple[str, ...]:
         return tuple(wrong for check in checks for wrong in check(self))

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from types import MappingProxyType
 from typing import Final
 
+import attrs
+
 from poolnet.ranges import RangeSet
 
 _OURS = "poolnet."
@@ -33,11 +35,13 @@ def count_items(machine: object, name: str, *, without: Collection[object] = ())
             continue
         if isinstance(thing, _CONTAINERS):
             sizes[path] = max(sizes.get(path, 0), len(thing))
-            inside = [(value, path) for value in _values_of(thing)]
+            inside = [(value, path) for value in _values_of(thing) if _TYPES[type(value)].is_worth_a_look]
         else:
-            inside = [(getattr(thing, field, None), f"{path}.{field.lstrip('_')}") for field in _fields_of(thing)]
+            fields = ((getattr(thing, field, None), field) for field in _fields_of(thing))
+            found = [(value, field) for value, field in fields if _TYPES[type(value)].is_worth_a_look]
+            inside = [(value, f"{path}.{field.lstrip('_')}") for value, field in found]
         for value, place in inside:
-            if id(value) not in seen and _is_worth_a_look(value):
+            if id(value) not in seen:
                 seen.add(id(value))
                 waiting.append((value, place))
     return sizes
@@ -49,13 +53,35 @@ def _values_of(thing: Collection[object]) -> Collection[object]:
     return ()
 
 
-def _is_worth_a_look(value: object) -> bool:
-    if isinstance(value, _CONTAINERS):
-        return True
-    module = type(value).__module__
-    return module.startswith(_OURS) and not module.startswith(_SIMULATION) and not callable(value)
+def _fields_of(thing: object) -> tuple[str, ...]:
+    return (*getattr(thing, "__dict__", ()), *_TYPES[type(thing)].slots)
 
 
-def _fields_of(thing: object) -> list[str]:
-    slots = [name for cls in type(thing).__mro__ for name in getattr(cls, "__slots__", ())]
-    return [name for name in (*getattr(thing, "__dict__", ()), *slots) if name not in ("__weakref__", "__dict__")]
+@attrs.frozen
+class _Type:
+    """What all things of one type have in common.
+
+    Attributes:
+        is_worth_a_look: whether they may be containers of a machine, or have some.
+        slots: their fields, but for those in `__dict__`.
+    """
+
+    is_worth_a_look: bool
+    slots: tuple[str, ...]
+
+
+class _Types(dict[type, _Type]):
+    """Every type that was met."""
+
+    def __missing__(self, cls: type) -> _Type:
+        is_ours = cls.__module__.startswith(_OURS) and not cls.__module__.startswith(_SIMULATION)
+        is_callable = any("__call__" in vars(base) for base in cls.__mro__)
+        slots = (name for base in cls.__mro__ for name in getattr(base, "__slots__", ()))
+        self[cls] = found = _Type(
+            is_worth_a_look=issubclass(cls, _CONTAINERS) or (is_ours and not is_callable),
+            slots=tuple(name for name in slots if name not in ("__weakref__", "__dict__")),
+        )
+        return found
+
+
+_TYPES: Final = _Types()

@@ -6,7 +6,7 @@ fields: what follows the known ones is ignored, and fields declared with `append
 
 import ipaddress
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import attrs
 
@@ -40,16 +40,40 @@ def appended(field_type: FieldType[Any], *, default: Any) -> Any:
     return attrs.field(metadata={_KEY: field_type, _APPENDED: True}, default=default)
 
 
+@attrs.frozen
+class _Field:
+    """One field of a class that travels."""
+
+    name: str
+    type: FieldType[Any]
+    is_appended: bool
+    default: Any
+
+
+class _Layouts(dict[type, tuple[_Field, ...]]):
+    """The fields of every class that travel, in the order in which they do; found when they are first asked for."""
+
+    def __missing__(self, cls: type) -> tuple[_Field, ...]:
+        self[cls] = layout = tuple(
+            _Field(field.name, field.metadata[_KEY], _APPENDED in field.metadata, field.default)
+            for field in attrs.fields(cast(Any, cls))
+            if _KEY in field.metadata
+        )
+        return layout
+
+
+_LAYOUTS: Final = _Layouts()
+
+
 def encode_fields(value: Any) -> list[Any]:
     """Return the fields of `value` in wire form."""
     items = []
     needed = 0
-    for field in attrs.fields(type(value)):
-        if _KEY in field.metadata:
-            item = getattr(value, field.name)
-            items.append(field.metadata[_KEY].encode(item))
-            if _APPENDED not in field.metadata or item != field.default:
-                needed = len(items)
+    for field in _LAYOUTS[type(value)]:
+        item = getattr(value, field.name)
+        items.append(field.type.encode(item))
+        if not field.is_appended or item != field.default:
+            needed = len(items)
     return items[:needed]
 
 
@@ -59,12 +83,12 @@ def decode_fields_untrusted(cls: type[T], items: Any) -> T:
     Raises:
         WireError: not an array, too few fields, or a field that is not what `cls` says.
     """
-    fields = [field for field in attrs.fields(cast(Any, cls)) if _KEY in field.metadata]
-    needed = sum(_APPENDED not in field.metadata for field in fields)
+    fields = _LAYOUTS[cls]
+    needed = sum(not field.is_appended for field in fields)
     if not isinstance(items, list) or len(items) < needed:
         raise WireError(f"{cls.__name__} needs {needed} fields")
     try:
-        values = {field.name: field.metadata[_KEY].decode(item) for field, item in zip(fields, items, strict=False)}
+        values = {field.name: field.type.decode(item) for field, item in zip(fields, items, strict=False)}
     except WireError as exc:
         raise WireError(f"{cls.__name__}: {exc}") from exc
     return cls(**values)
