@@ -225,6 +225,11 @@ def test_the_tables_do_not_grow_with_complaints_that_are_over() -> None:
         case.now += 10
         case.say(1 + number % 3, about=device(100 + number))
     assert len(case.complaints) < 1000
+    for number in range(20_000):
+        case.now += 10
+        case.others = {device(1000 + number)}
+        case.say(1000 + number)
+    assert len(case.complaints) < 1000
 
 
 @given(st.integers(0, 2**32), st.integers(3, 3 * MAX_RING_LINKS), st.integers(0, 2))

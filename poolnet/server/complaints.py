@@ -37,7 +37,7 @@ from poolnet.limits import (
     STRIKES_PER_REMOVAL,
 )
 
-#: Entries before those that are over are looked for.
+#: New entries before those that are over are looked for.
 _SWEEP_AT = 256
 
 
@@ -76,6 +76,7 @@ class Complaints:
         self._strikes: dict[DeviceId, list[_Strike]] = {}
         self._out: dict[DeviceId, float] = {}
         self._silent: dict[DeviceId, float] = {}
+        self._new = 0  # entries since those that are over were last looked for
         self._sweep_at = _SWEEP_AT
 
     def add(
@@ -145,7 +146,8 @@ class Complaints:
 
     def _sweep(self, now: float) -> None:
         """Forget what is over, at a cost of O(1) a new entry on average."""
-        if len(self) < self._sweep_at:
+        self._new += 1
+        if self._new < self._sweep_at:
             return
         for node, complaints in list(self._complaints.items()):
             self._complaints[node] = {reporter: until for reporter, until in complaints.items() if until > now}
@@ -153,7 +155,8 @@ class Complaints:
         self._strikes = {node: kept for node, kept in self._strikes.items() if kept[-1].until > now}
         self._out = {node: until for node, until in self._out.items() if until > now}
         self._silent = {device: until for device, until in self._silent.items() if until > now}
-        self._sweep_at = max(_SWEEP_AT, 2 * len(self))
+        self._new, self._sweep_at = 0, max(_SWEEP_AT, len(self))
 
     def __len__(self) -> int:
-        return len(self._complaints) + len(self._strikes) + len(self._out) + len(self._silent)
+        complaints = sum(map(len, self._complaints.values()))
+        return complaints + len(self._strikes) + len(self._out) + len(self._silent)
