@@ -1,11 +1,11 @@
 """Members with valid credentials that break the rules on purpose, over real links: whole nodes, a network in memory.
 
-What decoders refuse is in test_fuzz_*.py, what a link bounds in test_hostile_links.py, what offers do in
-test_files_hostile_offers.py. Here a member says what only a member can.
+What decoders refuse is in test_fuzz_*.py, what a link bounds in test_hostile_links.py, what offers and chunks do in
+test_files_hostile_offers.py and test_hostile_chunks.py. Here a member says what only a member can.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -22,7 +22,7 @@ from poolnet.identity.authorship import sign_message
 from poolnet.identity.keys import DeviceKey
 from poolnet.identity.statements import Role, Statement, encode_statement, make_invite
 from poolnet.ids import MsgId
-from poolnet.limits import CHUNK_SIZE, DEFERRED_COMPARE_S, MAX_APP_SIZE, MAX_BODY_SIZE, MAX_TEXT_CHARS, MIN_SHUN_S
+from poolnet.limits import DEFERRED_COMPARE_S, MAX_APP_SIZE, MAX_BODY_SIZE, MAX_TEXT_CHARS, MIN_SHUN_S
 from poolnet.net.link import Link
 from poolnet.protocol import quota
 from poolnet.protocol.agreement import Agreement
@@ -31,7 +31,6 @@ from poolnet.wire.cbor import encode_cbor
 from poolnet.wire.framing import Frame
 from poolnet.wire.message import Message, MessageContent, encode_content, encode_message, message_id
 from poolnet.wire.pool_frames import Gossip, Messages, Statements
-from poolnet.wire.swarm_frames import ChunkHeader
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -355,67 +354,3 @@ async def test_a_flood_of_statements_fills_no_more_than_its_share_and_a_false_on
         false = attrs.evolve(invite_by(eve, 1000), signatures=(bytes(64),))
         link_between(eve, ada).post_frame(Statements(statements=(encode_statement(false),)))
         assert "protocol" in await closed(link)
-
-
-# --- files --------------------------------------------------------------------------------------------------------
-
-
-SendChunk = Callable[[Link, ChunkHeader, bytes], Awaitable[None]]
-
-
-class Giver:
-    """Sends pieces as a test says, in the place of a node that promised them honestly."""
-
-    def __init__(self, how: str) -> None:
-        self.how = how
-        self.tried = 0
-
-    @asynccontextmanager
-    async def on(self, member: Member, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-        """Let it send on the links of a member."""
-        send_chunk = Link.send_chunk
-
-        async def send(link: Link, header: ChunkHeader, payload: bytes) -> None:
-            if link in member.pool._links.links.values():
-                self.tried += 1
-                await self._send(send_chunk, link, header, payload)
-            else:
-                await send_chunk(link, header, payload)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Link, "send_chunk", send)
-            yield
-
-    async def _send(self, send_chunk: SendChunk, link: Link, header: ChunkHeader, payload: bytes) -> None:
-        match self.how:
-            case "nothing":
-                await trio.sleep(0.01)
-            case "other bytes":
-                await send_chunk(link, header, bytes(len(payload)))
-            case "another index":
-                wrong = ChunkHeader(file_id=header.file_id, piece=header.piece + 1, size=header.size)
-                await send_chunk(link, wrong, payload)
-            case "what nobody asked for":
-                unasked = ChunkHeader(file_id=poolnet.FileId(bytes(32)), piece=0, size=len(payload))
-                for _ in range(3):
-                    await send_chunk(link, unasked, payload)
-                await send_chunk(link, header, payload)
-
-
-@pytest.mark.parametrize("how", ["nothing", "other bytes", "another index", "what nobody asked for"])
-async def test_a_file_comes_whole_from_the_honest_whatever_another_holder_sends(
-    tmp_path: Path, jumping_clock: MockClock, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    source = tmp_path / "source.bin"
-    source.write_bytes(bytes(range(256)) * (6 * CHUNK_SIZE // 256) + b"the end")
-    async with World(tmp_path).pool("ada", "bob", "eve") as (ada, bob, eve):
-        offer = await ada.pool.files.offer(source)
-        await eve.sees(poolnet.FileOffered)
-        await eve.pool.files.download(offer.file_id, tmp_path / "eve.bin")
-        giver = Giver(how)
-        async with giver.on(eve, monkeypatch):
-            with trio.fail_after(120):
-                path = await bob.pool.files.download(offer.file_id, tmp_path / "bob.bin")
-        assert path.read_bytes() == source.read_bytes()
-        assert giver.tried > 0, "the hostile one was never asked"
-        assert not link_between(bob, ada).is_closed
