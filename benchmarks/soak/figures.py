@@ -108,6 +108,12 @@ def lived_through(times: Sequence[float], *, from_s: float, until_s: float) -> b
     return bool(times) and times[0] <= from_s + slack and times[-1] >= until_s - slack
 
 
+def memory_growth(samples: Sequence[Sample], *, from_s: float, until_s: float) -> Growth | None:
+    """Return how the memory of a process grew in a time, in bytes, once it was warm; None if that was not for long."""
+    warm_s = max(from_s, samples[0].at_s + _WARM_UP_S)
+    return growth([(each.at_s, each.anonymous_bytes) for each in samples if warm_s <= each.at_s <= until_s])
+
+
 def what_grew(
     lives: Mapping[str, Sequence[Sample]],
     objects: Mapping[str, Sequence[tuple[float, int]]],
@@ -130,8 +136,7 @@ def what_grew(
         if not lived_through([sample.at_s for sample in samples], from_s=from_s, until_s=until_s):
             continue
         inside = [sample for sample in samples if from_s <= sample.at_s <= until_s]
-        warm = [sample for sample in inside if sample.at_s >= samples[0].at_s + _WARM_UP_S]
-        memory = growth([(sample.at_s, sample.anonymous_bytes) for sample in warm])
+        memory = memory_growth(samples, from_s=from_s, until_s=until_s)
         if memory is not None and memory.total > _BYTES_AT_ALL + _BYTES_PER_MESSAGE * messages:
             found.append(f"{name} grew by {memory.total / 2**20:.1f} MiB in {memory.over_s:.0f} s")
         descriptors = growth([(sample.at_s, sample.descriptors) for sample in inside])

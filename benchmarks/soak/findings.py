@@ -5,7 +5,7 @@ from typing import Final
 
 import attrs
 
-from benchmarks.soak.figures import Growth, Sample, growth, lived_through, what_grew
+from benchmarks.soak.figures import Growth, Sample, growth, lived_through, memory_growth, what_grew
 from benchmarks.soak.program import Row
 
 _MIB: Final = 2**20
@@ -52,16 +52,16 @@ def print_figures(findings: Findings) -> None:
         if not lived_through([sample.at_s for sample in samples], from_s=from_s, until_s=until_s):
             continue
         inside = [sample for sample in samples if from_s <= sample.at_s <= until_s]
-        memory = growth([(sample.at_s, sample.anonymous_bytes / _MIB) for sample in inside])
+        memory = memory_growth(samples, from_s=from_s, until_s=until_s)
         descriptors = growth([(sample.at_s, sample.descriptors) for sample in inside])
         objects = growth([point for point in findings.objects.get(name, ()) if from_s <= point[0] <= until_s])
         pss = median(sample.pss_bytes for sample in inside) / _MIB
         print(
             f"{name:<14}{inside[0].anonymous_bytes / _MIB:18.1f} {inside[-1].anonymous_bytes / _MIB:6.1f} "
-            f"{_signed(memory)} | {pss:7.1f} | {inside[0].descriptors:18} {inside[-1].descriptors:4} "
+            f"{_signed(memory, _MIB)} | {pss:7.1f} | {inside[0].descriptors:18} {inside[-1].descriptors:4} "
             f"{_signed(descriptors)} | {_signed(objects)}"
         )
 
 
-def _signed(grown: Growth | None) -> str:
-    return f"{'-' if grown is None else f'{grown.total:+.1f}':>7}"
+def _signed(grown: Growth | None, unit: int = 1) -> str:
+    return f"{'-' if grown is None else f'{grown.total / unit:+.1f}':>7}"
