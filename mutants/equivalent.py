@@ -147,4 +147,39 @@ EQUIVALENT: Final = (
     Equivalent(
         _EVALUATION, "_Reading.new_sanctions", "return []", "return None", "who asks looks only whether there are any"
     ),
+    Equivalent(
+        "poolnet/protocol/swarm_pace.py",
+        "Pace.__init__",
+        "self._mark = 0.0",
+        "pass",
+        "it is set with the first promise, and read only when something that was promised comes",
+    ),
+    Equivalent(
+        "poolnet/protocol/key_set.py",
+        "MemoryKeys._place",
+        "return (index, place) if place < len(self._blocks[index].keys) else (index + 1, 0)",
+        "return (index, place) if (place <= len(self._blocks[index].keys)) else (index + 1, 0)",
+        "the end of a block and the beginning of the next are the same place to all who ask",
+    ),
+    Equivalent(
+        "poolnet/protocol/dial_attempts.py",
+        "DialAttempts",
+        "_failed_dials: int = attrs.field(default=0, init=False)",
+        "_failed_dials: int = attrs.field(default=0, init=True)",
+        "one more argument that nobody gives",
+    ),
+    Equivalent(
+        "poolnet/protocol/swarm_source.py",
+        "Source.__init__",
+        "self.relay_is_fetching = False # it fetches everything for itself",
+        "pass # it fetches everything for itself",
+        "it is looked at only once the hops are set, and both are set together",
+    ),
+    Equivalent(
+        _FOLDER_LIST,
+        "_end_of_entry",
+        "return len(data) + 1",
+        "return len(data) + 2",
+        "who asks looks only whether it is beyond the data",
+    ),
 )

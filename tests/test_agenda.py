@@ -196,6 +196,17 @@ class TestByItself:
         jobs.ended(regular_until(job, EARLY), Outcome.FAILED, 0.2)
         assert jobs.next_job(0.2) == Job(ANN, upper=LATE)
 
+    @pytest.mark.parametrize("uppers", [(EARLY, LATE), (LATE, EARLY)])
+    def test_of_news_on_news_before_there_was_time_for_them_the_higher_end_counts(
+        self, uppers: tuple[Bound, Bound]
+    ) -> None:
+        jobs = agenda(ANN)
+        for number, upper in enumerate(uppers):
+            jobs.news([BOB], upper, float(number))
+            jobs.tick(number + RECONCILE_NEWS_S)
+        assert run(jobs, Outcome.EQUAL, 2.0) == Job(ANN, upper=LATE)
+        assert jobs.next_job(2.0) is None
+
 
 def regular_until(job: Job, upper: Bound) -> Job:
     """Return the job as one that leaves out the latest and ends there."""

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from agreement_world import DAY_S, HIGHEST, LOWEST, START_MS, Node, World, make_key, make_keys
+from agreement_world import DAY_S, HIGHEST, LOWEST, START_MS, Node, World, encode_key, make_key, make_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -575,6 +575,24 @@ def test_a_run_whose_messages_are_stored_one_by_one_gets_on_and_is_not_given_up(
     assert a.machine.statistics().completed == 1
 
 
+def test_a_run_whose_messages_come_one_by_one_while_the_disk_is_slow_gets_on_and_is_not_given_up() -> None:
+    keys = make_keys(range(6))
+    world, a, b = pair([], keys, known=(None, LOWEST))
+    world.link(a, b)
+    pass_time(world, 1.0, without=b.serve)
+    request = b.served.popleft()
+    assert sorted(request.ids) == sorted(msg_id for _, msg_id in keys)
+    for key in keys:
+        pass_time(world, 0.35 * RECONCILE_TIMEOUT_S, without=a.store)
+        is_last = key == keys[-1]
+        a.receive(b.name, frames.Messages(number=request.number, messages=(encode_key(key),), is_last=is_last))
+    assert a.is_newcomer()
+    world.run_for(1.0)
+    assert not a.is_newcomer(), "it was taken for stuck"
+    assert a.machine.statistics().runs == 1
+    assert a.machine.statistics().completed == 1
+
+
 def test_older_history_that_one_neighbour_does_not_give_another_gives_within_moments() -> None:
     world, a, _, (mute,) = with_mutes(1, honest_keys=OLD)
     a.handle(agreement.Cancel(1))
@@ -637,6 +655,18 @@ def test_what_was_fetched_reaches_the_other_neighbours_at_once(is_quick: bool) -
     world.assert_all_have(make_keys(range(20)))
     assert [node.payloads for node in nodes] == [20] * 5
     assert [node.machine.statistics().fetched for node in nodes] == [20] * 5
+
+
+def test_what_was_fetched_reaches_the_other_neighbours_though_the_clock_of_its_author_is_a_little_ahead() -> None:
+    world = World()
+    a, c = world.add("a"), world.add("c")
+    world.link(c, a)
+    world.run_for(1.0)
+    fresh = [make_key(number, age_s=age_s - world.now) for number, age_s in enumerate((0.0, -0.5, -1.9))]
+    b = world.add("b", fresh)
+    world.link(b, a)
+    world.run_for(2 * (RECONCILE_NEWS_S + WANT_DELAY_S + 0.2))
+    world.assert_all_have(fresh)
 
 
 def test_who_brought_the_news_is_not_compared_with_again() -> None:
@@ -770,6 +800,17 @@ def test_older_history_comes_in_pages_and_known_from_follows() -> None:
     world.link(a, b)
     world.run_for(2.0)
     assert make_key(12345, age_s=30 * DAY_S - 82_000) not in a.keys  # older than the automatic window
+
+
+@pytest.mark.parametrize(("asked", "given"), [(-1, 1), (0, 1), (1, 1), (2, 2)])
+def test_a_page_of_older_history_is_as_long_as_asked_for_and_at_least_one_message(asked: int, given: int) -> None:
+    world, a, b = pair(OLD[900:], OLD)
+    world.link(a, b)
+    world.run_for(2.0)
+    a.handle(agreement.FetchOlder(1, OLD[900], asked))
+    world.run_for(2.0)
+    assert a.finished == {1: True}
+    assert list(a.keys) == OLD[900 - given :]
 
 
 def test_a_page_of_older_history_has_no_holes_whatever_was_there_of_it() -> None:

@@ -245,3 +245,18 @@ def test_no_more_is_told_at_once_than_a_server_hears_and_nothing_of_who_is_forgo
         told.update(report.peer for report in said)
     assert told == set(peers)
     assert machine.handle(Untold(peer(10_000)), 0.0) == []
+
+
+def test_when_there_is_more_to_tell_than_a_server_hears_the_gravest_comes_first() -> None:
+    machine = Conduct()
+    peers = [peer(number) for number in range(1, COMPLAINT_BURST + 3)]
+    grave = {peers[0], peers[-1], peers[4]}
+    for who in grave:
+        shun(machine, 0.0, who=who)
+    again_at = MIN_SHUN_S + 1
+    for who in peers:
+        shun(machine, again_at, who=who)
+    first = reports(machine, again_at + CONDUCT_CHECK_INTERVAL_S)
+    assert {report.peer for report in first[: len(grave)]} == grave, "they are shunned for longer"
+    second = reports(machine, again_at + 2 * CONDUCT_CHECK_INTERVAL_S)
+    assert sorted(report.peer for report in first + second) == peers

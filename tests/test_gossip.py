@@ -237,7 +237,9 @@ def test_a_message_that_does_not_come_is_grafted_and_the_link_is_eager_again() -
     node.make_lazy(B)
     node.hear(B, have(1))
     assert node.wait(GRAFT_DELAY_S - 0.01) == []
+    assert node.machine.statistics().grafts == 0
     assert node.wait(0.01) == [SendFrame(B, frames.Graft(ids=(id_number(1),)))]
+    assert node.machine.statistics().grafts == 1
     assert Deliver(id_number(1), message_number(1), B, 1) in node.hear(B, push(1))
     assert sent(node.publish(2), B) == [push(2)]
 
@@ -407,6 +409,7 @@ def test_what_was_fetched_is_judged_and_delivered_and_not_spread() -> None:
     assert node.fetch(A, message_number(1)) == [Deliver(id_number(1), message_number(1), A, 0)]
     assert node.checked == [id_number(1)]
     assert node.machine.knows(id_number(1))
+    assert node.machine.statistics().delivered == 1
     assert node.wait(60.0) == []
 
 

@@ -120,9 +120,26 @@ def test_with_ancestors_adds_every_node_above_and_nothing_else(chunk_count: int,
     assert set(shape.with_ancestors(pieces)) == expected
 
 
+@pytest.mark.parametrize("chunk_count", [1, 2, 4, 5, 16, 17, 37])
+@pytest.mark.usefixtures("small_tree")
+def test_with_ancestors_is_exact_for_every_run_of_pieces_however_many_levels_it_touches(chunk_count: int) -> None:
+    shape = TreeShape(3 * chunk_count)
+    above = [{piece} for piece in range(shape.piece_count)]
+    for piece in range(1, shape.piece_count):
+        parent = shape.parent(piece)
+        assert parent is not None
+        above[piece] |= above[parent[0]]
+    for start in range(shape.piece_count):
+        expected: set[int] = set()
+        for stop in range(start + 1, shape.piece_count + 1):
+            expected |= above[stop - 1]
+            assert set(shape.with_ancestors(RangeSet([(start, stop)]))) == expected
+
+
 def test_a_stream_has_no_tree_and_no_end() -> None:
     shape = shape_of(None)
     assert isinstance(shape, OpenShape)
+    assert repr(shape) == "OpenShape()"
     assert (shape.node_count, shape.parent(10**6), shape.is_chunk(0)) == (0, None, True)
     assert shape.with_ancestors(RangeSet([(5, 9)])) == RangeSet([(5, 9)])
     assert 10**6 in shape.roots

@@ -87,6 +87,7 @@ def test_options_of_a_newer_version_are_skipped() -> None:
         (f"{SERVER}#{encode_id(LINK.secret)}", "reads poolnet://HOST:PORT"),
         (TEXT.replace("#", "/x#"), "reads poolnet://HOST:PORT"),
         (TEXT[:90] + "\n" + TEXT[90:], "broken into lines"),
+        (TEXT[:-1] + "1", "secret after the # .* not copied exactly"),
         (TEXT + "a", "secret after the # .* not copied exactly"),
         (TEXT.replace("#", "a#"), "pool id .* not copied exactly"),
         (TEXT[:-3] + "1" + TEXT[-2:], "secret after the #"),

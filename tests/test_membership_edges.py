@@ -91,6 +91,21 @@ def test_a_pool_is_full_at_the_very_byte_of_its_limit(pool: Pool, monkeypatch: p
     assert not pool.membership.add(invites[1])
 
 
+@pytest.mark.parametrize(("author", "reserves"), [("founder", 0), ("ann", 1), ("cid", 2)])
+def test_the_reserves_of_bytes_that_an_author_leaves_alone_begin_at_the_very_byte(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, author: str, reserves: int
+) -> None:
+    size = sum(
+        len(signed) + sum(map(len, signatures)) for signed, signatures in map(opened, pool.membership.statements())
+    )
+    monkeypatch.setattr(membership, "RESERVED_STATEMENTS_SIZE", 1000)
+    monkeypatch.setattr(membership, "MAX_STATEMENTS_SIZE", size + 1000 * reserves)
+    invite = an_invite(pool, 1, author=author)
+    assert not pool.membership.add(invite)
+    monkeypatch.setattr(membership, "MAX_STATEMENTS_SIZE", size + 1000 * reserves + 1)
+    assert pool.membership.add(invite)
+
+
 def test_of_joins_that_wait_for_their_invite_those_too_late_for_it_wait_for_the_next() -> None:
     pool = Pool()
     pool.join("ann", "i", at=2000)
@@ -102,6 +117,28 @@ def test_of_joins_that_wait_for_their_invite_those_too_late_for_it_wait_for_the_
     assert pool.names() == {"founder*", "ann", "dee"}
     pool.invite("founder", "i", at=5000)
     assert pool.names() == {"founder*", "ann", "dee", "eve"}
+
+
+def test_joins_that_an_invite_does_not_admit_wait_for_the_next_with_its_key(pool: Pool) -> None:
+    guests = [pool.join("dee", "i", at=2000).statement_id, pool.join("eve", "i", at=2100).statement_id]
+    invite = pool.invite("bob", "i", at=3000)
+    assert pool.names() == {"founder*", "ann**", "bob**", "cid", "dee", "eve"}
+    keep = set(removal_keep(pool.membership, key_of("bob").device_id))
+    assert {invite.statement_id, *guests} <= keep
+    pool.remove("founder", "bob", keep=tuple(sorted(keep.difference(guests))))
+    assert pool.names() == {"founder*", "ann**", "cid"}, "the invite stands, for nobody"
+    pool.invite("founder", "i", at=4000)
+    assert pool.names() == {"founder*", "ann**", "cid", "dee", "eve"}
+
+
+def test_of_a_removed_device_that_came_and_went_again_and_again_only_the_latest_hundred_are_kept(pool: Pool) -> None:
+    pool.invite("founder", "i")
+    stated: list[Statement] = []
+    for _ in range(60):
+        stated += [pool.join("eve", "i"), pool.remove("eve", "eve", keep=())]
+    pool.remove("founder", "eve", keep=())
+    kept = [item for item in stated if item.statement_id in pool.membership.state.relevant]
+    assert kept == stated[-100:]
 
 
 def test_stepping_down_and_leaving_are_among_what_one_stated(pool: Pool) -> None:
@@ -136,9 +173,9 @@ def test_a_pool_name_may_be_as_long_as_the_limit() -> None:
         make_genesis(key_of("founder"), name="x" * (MAX_NAME_CHARS + 1), nonce=bytes(16), hlc=Hlc(1))
 
 
-def an_invite(pool: Pool, number: int) -> Statement:
+def an_invite(pool: Pool, number: int, *, author: str = "founder") -> Statement:
     return make_invite(
-        key_of("founder"),
+        key_of(author),
         pool_id=pool.pool_id,
         invite_key=key_of(f"junk {number}").public_key,
         expires_unix_ms=NEVER,

@@ -181,3 +181,32 @@ def test_a_link_is_slow_if_one_piece_at_a_time_keeps_it_busy() -> None:
     fast = Pace()
     deliver(fast, 40, every_s=0.02)
     assert not fast.is_slow
+
+
+def test_one_piece_at_a_time_is_enough_if_a_turn_is_short_against_the_time_between_two() -> None:
+    for every_s, delay_s, is_slow in (
+        (1 / 4, 0.0, True),  # less than half a piece in the slack
+        (1 / 8, 0.0, True),  # a window of one, rounded
+        (1 / 14, 0.0, True),
+        (1 / 16, 0.0, False),  # a window of two
+        (1 / 4, 0.2, False),  # a window of one, and as long as most of a piece takes
+    ):
+        pace = Pace()
+        for number in range(60):
+            pace.asked(1, number)
+            pace.answered(1, delay_s)
+        deliver(pace, 40, every_s=every_s, start=100.0, delay_s=delay_s)
+        assert pace.is_slow is is_slow, (every_s, delay_s)
+
+
+def test_after_a_stall_the_rate_is_measured_anew() -> None:
+    pace = Pace()
+    pace.promised(13, 0.0)
+    for number in range(1, 4):  # too few and too soon to be a sample
+        pace.arrived(number / 100, was_promised=True)
+    pace.promised_count = 0
+    pace.stall(5.0)
+    now = deliver(pace, 3, every_s=0.02, start=6.0)
+    assert pace.rate == 0.0, "nor is so little after it"
+    deliver(pace, 3, every_s=0.02, start=now)
+    assert pace.rate == pytest.approx(50.0)

@@ -45,6 +45,20 @@ def test_nothing_is_relayed_while_as_many_files_are_fetched_as_peers_put_up_with
     assert frames(node.hear(ANN, want(((0, 9),), 5)), Promise) == [promise(())]
 
 
+def test_only_what_is_fetched_for_others_alone_makes_room_for_another_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swarm_aims, "MAX_INTERESTS_PER_LINK", 2)
+    monkeypatch.setattr(swarm_relay, "MAX_INTERESTS_PER_LINK", 2)
+    only_asked_for, third = FileId(b"A" * 32), FileId(b"T" * 32)
+    node = Node(LinkUp(ANN), LinkUp(DAN), *(Route(file_id, SIZE, 2) for file_id in (OTHER_FILE, FILE)))
+    node.do(Download(OTHER_FILE, SIZE))
+    node.hear(ANN, interest(5, only_asked_for), interest(5, OTHER_FILE), interest())
+    for file_id in (OTHER_FILE, FILE):
+        node.hear(ANN, want(((0, 1),), 1, 3, file_id))
+    effects = node.do(Download(third, SIZE))
+    assert [effect for effect in effects if isinstance(effect, RelayEnded)] == [RelayEnded(FILE)]
+    assert frames(effects, Withdraw, ANN) == [Withdraw(file_id=FILE, pieces=((0, 1),))]
+
+
 def test_a_relay_says_how_far_it_is_and_that_it_is_no_more() -> None:
     node = relaying(ANN, hops=3)
     (told,) = frames(node.do(Route(FILE, SIZE, 1)), Relay, ANN)

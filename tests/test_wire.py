@@ -224,6 +224,11 @@ class TestCbor:
             with pytest.raises(WireError):
                 decode_cbor_untrusted(wrong, max_size=1000)
 
+    def test_an_array_of_more_items_than_there_are_bytes_left_is_refused_before_its_items_are_read(self) -> None:
+        assert decode_cbor_untrusted(b"\x82\x00\x00", max_size=10) == [0, 0]
+        with pytest.raises(WireError, match="an array is cut off"):
+            decode_cbor_untrusted(b"\x83\x00\x00", max_size=10)
+
     @pytest.mark.parametrize(
         "hostile",
         [
