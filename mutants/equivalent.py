@@ -182,4 +182,11 @@ EQUIVALENT: Final = (
         "return len(data) + 2",
         "who asks looks only whether it is beyond the data",
     ),
+    Equivalent(
+        "poolnet/protocol/swarm_aims.py",
+        "Aims._make",
+        "cursor = 0 if size_bytes is None else self._rng.randrange(shape_of(size_bytes).piece_count + 1)",
+        "cursor = 0 if size_bytes is None else self._rng.randrange(shape_of(size_bytes).piece_count + 2)",
+        "a place behind the last piece is the first one",
+    ),
 )

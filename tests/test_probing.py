@@ -12,6 +12,7 @@ from poolnet.limits import MAX_CANDIDATES, MAX_PROBE_SESSIONS, PROBE_LINGER_S, P
 from poolnet.protocol.probing import (
     ANSWER,
     HEADER_SIZE,
+    PROBE,
     DatagramReceived,
     Effect,
     NoPath,
@@ -105,6 +106,18 @@ def test_without_jumbo_frames_it_ends_soon_after_the_first_answer() -> None:
     paths.start("b", (A,))
     paths.run(0.021 + 0.15)
     assert set(paths.found) == {"a", "b"}
+
+
+@pytest.mark.parametrize("is_searching", [True, False], ids=["both search", "the other only answers"])
+def test_a_size_that_is_not_answered_is_tried_once_more_and_not_again(*, is_searching: bool) -> None:
+    paths = Paths(mtu=1472, latency_s=0.1)  # so far that a search goes on for several rounds after the first answer
+    paths.start("a", (B,))
+    paths.start("b", (A,) if is_searching else ())
+    if not is_searching:
+        paths.perform("b", paths.probers["b"].handle(StopProbing(SESSION), 0.0))
+    paths.run(3.0)
+    for name in ("a", "b") if is_searching else ("a",):
+        assert [paths.sizes[name].count((PROBE, size)) for size in PROBE_SIZES if size > 1472] == [2, 2]
 
 
 def test_a_side_that_starts_later_is_found() -> None:

@@ -266,6 +266,29 @@ def test_what_is_lacking_below_where_history_is_wanted_is_not_wanted_but_all_is_
     assert said.claims[0] == More((50, b""), ids(mine))
 
 
+def test_an_answer_of_as_many_claims_as_a_frame_holds_leaves_the_rest_to_one_fingerprint() -> None:
+    memory = MemoryKeys([key(number) for number in range(RECONCILE_LIST_BELOW + 1)])
+    uppers: list[Bound] = [(100 + number, b"") for number in range(MAX_CLAIMS_PER_FRAME)]
+    claims: list[Claim] = [Fingerprint(uppers[0], bytes(16))]  # answered with two
+    equal = Summary().fingerprint()
+    claims += [Fingerprint(upper, equal) if number % 2 else Equal(upper) for number, upper in enumerate(uppers[1:])]
+    said = answer(memory, LOWEST, claims, takes_from=LOWEST)
+    assert len(said.claims) == MAX_CLAIMS_PER_FRAME
+    assert said.claims[-1] == Fingerprint(uppers[-1], equal)
+    frame = Compare(run=1, is_answer=True, lower=LOWEST, claims=said.claims)
+    assert through_the_wire(frame) == frame
+
+
+def test_a_page_ends_just_above_what_it_tells_also_among_messages_of_the_same_time() -> None:
+    keys = sorted(key(7, number) for number in range(500))
+    memory = MemoryKeys(keys)
+    for max_size in range(1024, 8192, 32):  # each ends at another message
+        page, rest = answer(memory, LOWEST, [Listing(HIGHEST, ())], takes_from=LOWEST, max_size=max_size).claims
+        assert isinstance(page, More)
+        assert page.ids == ids(within({*keys}, LOWEST, page.upper))
+        assert rest == Fingerprint(HIGHEST, memory.summary(page.upper, HIGHEST).fingerprint())
+
+
 def test_an_empty_list_is_answered_page_by_page() -> None:
     memory = MemoryKeys([key(number) for number in range(5000)])
     claims: tuple[Claim, ...] = (Listing(HIGHEST, ()),)

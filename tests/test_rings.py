@@ -97,6 +97,16 @@ RosterAgainstModel.TestCase.settings = settings(max_examples=40, stateful_step_c
 TestRosterAgainstModel = RosterAgainstModel.TestCase
 
 
+def test_an_old_event_is_ignored_and_one_after_a_gap_says_that_something_is_missing() -> None:
+    roster = filled_roster(5)
+    before, entry = roster.entries(), RosterEntry(node=NODES[0], places=(1,) * RING_COUNT)
+    for epoch, is_complete in ((4, True), (5, True), (7, False)):
+        assert roster.apply_joined(epoch, entry) is is_complete
+        assert roster.apply_left(epoch, before[0].node) is is_complete
+    assert roster.entries() == before
+    assert roster.epoch == 5
+
+
 def test_neighbourhood_is_mutual_and_bounded() -> None:
     roster = filled_roster(200)
     for node in roster.nodes:

@@ -102,6 +102,7 @@ def test_the_id_follows_from_author_pool_and_nonce() -> None:
         {"data": bytes(MAX_STREAM_PIECE_SIZE + 1)},
         {"index": MAX_PIECES},
         {"offset": -1},
+        {"offset": MAX_FILE_SIZE + 1},
     ],
 )
 def test_what_no_author_makes_is_refused(change: dict[str, Any]) -> None:
